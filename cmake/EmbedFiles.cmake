@@ -1,0 +1,13 @@
+# Writes OUTPUT, a C++ source with `embedded_architectures()`: name and text of every file of FILES.
+set(source "#include <array>\n#include <span>\n#include <string_view>\n#include <utility>\n\nnamespace moefy {\n\n")
+string(APPEND source "std::span<const std::pair<std::string_view, std::string_view>> embedded_architectures();\n\n")
+string(APPEND source "std::span<const std::pair<std::string_view, std::string_view>> embedded_architectures() {\n")
+list(LENGTH FILES count)
+string(APPEND source "  static constexpr std::array<std::pair<std::string_view, std::string_view>, ${count}> kFiles{{\n")
+foreach(file IN LISTS FILES)
+  file(READ ${file} text)
+  get_filename_component(name ${file} NAME)
+  string(APPEND source "      {\"${name}\", R\"__JSON__(${text})__JSON__\"},\n")
+endforeach()
+string(APPEND source "  }};\n  return kFiles;\n}\n\n}  // namespace moefy\n")
+file(WRITE ${OUTPUT} "${source}")

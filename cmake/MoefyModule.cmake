@@ -1,0 +1,14 @@
+# moefy_module(NAME [DEPS module…] [LIBS target…]): src/NAME/*.cpp as the library moefy_NAME. DEPS are
+# moefy's own modules, as DESIGN's table of allowed includes has them (tests/structure checks the
+# includes themselves); LIBS are third-party and stay private.
+function(moefy_module name)
+  cmake_parse_arguments(arg "" "" "DEPS;LIBS" ${ARGN})
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${name}/*.cpp)
+  if(NOT sources)
+    message(FATAL_ERROR "src/${name} has no sources")
+  endif()
+  add_library(moefy_${name} STATIC ${sources})
+  target_include_directories(moefy_${name} PRIVATE ${CMAKE_CURRENT_SOURCE_DIR}/${name})
+  list(TRANSFORM arg_DEPS PREPEND moefy_)
+  target_link_libraries(moefy_${name} PUBLIC moefy_options ${arg_DEPS} PRIVATE ${arg_LIBS})
+endfunction()

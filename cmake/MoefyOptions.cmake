@@ -1,0 +1,30 @@
+if(NOT CMAKE_BUILD_TYPE)
+  set(CMAKE_BUILD_TYPE Release CACHE STRING "Build type" FORCE)
+endif()
+
+find_program(MOEFY_CCACHE ccache)
+if(MOEFY_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${MOEFY_CCACHE})
+endif()
+
+add_library(moefy_options INTERFACE)
+target_compile_features(moefy_options INTERFACE cxx_std_20)
+target_compile_options(moefy_options INTERFACE
+  -Wall -Wextra -Wconversion -Wshadow -Woverloaded-virtual
+  # One rounding everywhere: a contraction that one instruction set makes and another does not would
+  # change bits. Kernels that want a fused multiply-add write it.
+  -ffp-contract=off
+  $<$<BOOL:${MOEFY_WERROR}>:-Werror>)
+target_include_directories(moefy_options INTERFACE ${CMAKE_SOURCE_DIR}/include)
+
+if(MOEFY_SANITIZE STREQUAL "address")
+  target_compile_options(moefy_options INTERFACE
+    -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
+  target_compile_definitions(moefy_options INTERFACE _GLIBCXX_ASSERTIONS)
+  target_link_options(moefy_options INTERFACE -fsanitize=address,undefined)
+elseif(MOEFY_SANITIZE STREQUAL "thread")
+  target_compile_options(moefy_options INTERFACE -fsanitize=thread -fno-omit-frame-pointer)
+  target_link_options(moefy_options INTERFACE -fsanitize=thread)
+elseif(MOEFY_SANITIZE)
+  message(FATAL_ERROR "MOEFY_SANITIZE is '${MOEFY_SANITIZE}'; valid: address, thread, or empty")
+endif()

@@ -1,0 +1,153 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "moefy/core/matrix.hpp"
+#include "moefy/core/thread_pool.hpp"
+
+namespace moefy {
+
+/// Where a view points to. CPU backends use host memory only.
+enum class MemorySpace { host, device };
+
+/// Fixed-point costs are at most this, so that a reduced cost (cost plus a difference of prices)
+/// fits an int32 lane.
+inline constexpr std::int32_t kMaxCost = 1 << 28;
+/// Larger than any cost plus any price; prices of the padding columns.
+inline constexpr std::int32_t kNoSite = 1 << 30;
+/// Rows of a cost matrix are padded to a multiple of this many columns; padding columns hold 0.
+inline constexpr std::size_t kSiteAlignment = 16;
+/// Rows come in blocks of this many by global index where a subsample is taken.
+inline constexpr std::size_t kSampleBlock = 64;
+
+/// Fixed-point costs q [num_rows, num_sites] in a backend's memory, row-major with row length
+/// `stride` = num_sites rounded up to kSiteAlignment; 64-byte aligned.
+struct CostView {
+  std::int32_t* data = nullptr;
+  std::size_t num_rows = 0;
+  std::size_t num_sites = 0;
+  std::size_t stride = 0;
+  MemorySpace space = MemorySpace::host;
+  std::int32_t* row(std::size_t i) const { return data + i * stride; }
+};
+
+/// Which rows take part: every `step`-th block of kSampleBlock rows by global index. step 1: all.
+/// Selected rows are numbered consecutively.
+struct RowSelection {
+  std::size_t step = 1;
+  std::size_t count(std::size_t num_rows) const;
+  /// Global index of selected row `i`.
+  std::size_t global(std::size_t i) const {
+    return i / kSampleBlock * step * kSampleBlock + i % kSampleBlock;
+  }
+};
+
+/// The rows of one layer as a backend holds them: the fp32 rows (not copied on the host), squared
+/// norms, and int8 rows with one step per row. Reused from layer to layer.
+class Points {
+ public:
+  virtual ~Points() = default;
+  MatrixView<const float> rows;  ///< [num_rows, dim], host; stays alive as long as the points
+  double max_squared_norm = 0;   ///< R²
+  float max_abs = 0;             ///< largest |x|
+  std::int64_t zero_rows = 0;
+};
+
+/// Labels and their counts, in the order of the selected rows.
+struct SiteChoice {
+  std::vector<std::int32_t> label;   ///< argmin_j q + p, lowest j on ties
+  std::vector<std::int32_t> best;    ///< that value; filled only with margins
+  std::vector<std::int32_t> margin;  ///< second value - best; filled only with margins
+  std::vector<std::int64_t> count;   ///< [num_sites] rows per label
+};
+
+/// The integers from which optimality of an assignment is decided.
+struct CertificateSums {
+  std::int64_t cost = 0;        ///< Σ_i q[i, label_i]
+  std::int64_t row_minima = 0;  ///< Σ_i min_j (q_ij + p_j)
+  std::int64_t worst = 0;       ///< max_i (q_i,label + p_label - min_j (q_ij + p_j)), 0 if optimal
+  std::int64_t worst_row = -1;  ///< first row where it is reached, -1 if worst is 0
+  std::int64_t unconstrained = 0;  ///< Σ_i min_j q_ij
+};
+
+/// Integer sums of rows per site, x · 2^a rounded to nearest even: order-free, so threads, ranks
+/// and incremental updates cannot change a bit.
+struct SiteSums {
+  Matrix<std::int64_t> sum;         ///< [num_sites, dim]
+  std::vector<std::int64_t> count;  ///< [num_sites]
+  int scale_log2 = 0;               ///< a
+};
+
+/// The few primitives that depend on hardware. The solver, the EM and everything else exist once,
+/// above this interface. `reference` defines what each means; every backend is tested against it.
+/// All pointers are host memory unless a view says otherwise. Not thread-safe: one per rank.
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  /// "reference", "cpu (avx512-vnni)", …
+  virtual std::string name() const = 0;
+  virtual ThreadPool& threads() = 0;
+
+  /// Memory for a cost matrix in this backend's space, valid until the next call with the same
+  /// slot (0..3) and at least num_rows x num_sites large; contents undefined but padding columns 0.
+  virtual CostView cost_buffer(std::size_t slot, std::size_t num_rows, std::size_t num_sites) = 0;
+
+  virtual std::unique_ptr<Points> make_points() = 0;
+  /// Reads every row once: norms, largest value, int8 rows (if `quantize`). NaN or infinity:
+  /// InputError naming row and column.
+  virtual void load(Points& points, MatrixView<const float> rows, bool quantize) = 0;
+
+  /// Exact (fp32) costs: q(i,j) = clamp(rint(max(0, ‖x_i‖² + ‖c_j‖² - 2 x_i·c_j) · 2^s), 0,
+  /// kMaxCost) for the sites in `columns` (ascending; others keep their column). centroids
+  /// [num_sites, dim].
+  virtual void costs(const Points& points, MatrixView<const float> centroids, int scale_log2,
+                     std::span<const std::int32_t> columns, const CostView& q) = 0;
+  /// int8 approximation of the same for the selected rows (row i of q is selected row i), all
+  /// sites.
+  virtual void approximate_costs(const Points& points, RowSelection selection,
+                                 MatrixView<const float> centroids, int scale_log2,
+                                 const CostView& q) = 0;
+  /// q = max(0, base + int8 approximation of the change of cost from base_centroids to centroids)
+  /// in `columns`. Other columns of q are left alone, or copied from base if `copy_others`.
+  virtual void changed_costs(const Points& points, MatrixView<const float> base_centroids,
+                             MatrixView<const float> centroids, int scale_log2,
+                             std::span<const std::int32_t> columns, bool copy_others,
+                             const CostView& base, const CostView& q) = 0;
+
+  /// Best site of every row of q under prices [stride] (padding columns kNoSite).
+  virtual void best_sites(const CostView& q, std::span<const std::int32_t> prices,
+                          bool with_margins, SiteChoice& choice) = 0;
+  /// For every pair (u, v): the least q_iv - q_iu over the rows labelled u, and its row (lowest id
+  /// on ties); kNoSite and -1 where u is empty. key and row: [num_sites, stride].
+  virtual void smallest_moves(const CostView& q, std::span<const std::int32_t> label,
+                              std::span<std::int32_t> key, std::span<std::int32_t> row) = 0;
+  virtual CertificateSums certificate_sums(const CostView& q, std::span<const std::int32_t> label,
+                                           std::span<const std::int32_t> prices) = 0;
+
+  /// sums over the selected rows of points whose label changed: subtracted from old_label's site
+  /// (unless it is negative) and added to new_label's. Labels by selected row.
+  virtual void update_sums(const Points& points, RowSelection selection,
+                           std::span<const std::int32_t> old_label,
+                           std::span<const std::int32_t> new_label, SiteSums& sums) = 0;
+  /// Σ_i ‖x_i - c_label(i)‖² in fp64, blocks of 256 rows added in index order.
+  virtual double inertia(const Points& points, MatrixView<const float> centroids,
+                         std::span<const std::int32_t> label) = 0;
+
+  /// out [a.rows, b.rows] = a · bᵀ in fp32; a [m, k], b [n, k], tiles of 256 rows of a.
+  virtual void multiply_transposed(MatrixView<const float> a, MatrixView<const float> b,
+                                   MatrixView<float> out) = 0;
+};
+
+std::unique_ptr<Backend> make_reference_backend(std::size_t num_threads);
+/// Tiles and threads, with the best instruction set of this CPU chosen once. `instruction_set`
+/// "auto", "avx512-vnni", "avx2" or "portable" (for tests and bench). UsageError if this CPU lacks
+/// it.
+std::unique_ptr<Backend> make_cpu_backend(std::size_t num_threads,
+                                          const std::string& instruction_set = "auto");
+
+}  // namespace moefy

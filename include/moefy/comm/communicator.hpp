@@ -1,0 +1,105 @@
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "moefy/core/error.hpp"
+
+namespace moefy {
+
+/// What the environment says about the launch (mpirun, srun, torchrun or nothing).
+struct LaunchInfo {
+  enum class Kind { alone, mpi, torchrun };
+  Kind kind = Kind::alone;
+  int rank = 0;
+  int size = 1;
+  int local_rank = 0;
+  int local_size = 1;
+};
+/// Reads OMPI_COMM_WORLD_*, PMI*, SLURM_*, then RANK/WORLD_SIZE/LOCAL_RANK/MASTER_ADDR. UsageError
+/// that prints what was found if they contradict each other.
+LaunchInfo detect_launch(const std::map<std::string, std::string>& environment);
+std::map<std::string, std::string> process_environment();
+
+/// Host messages and collectives between ranks; counts in size_t. All collectives must be entered
+/// by all ranks in the same order. Waiting sleeps with back-off. If an MPI call itself fails, the
+/// rank prints one message and aborts the job (exit code 5). A peer that stays silent longer than
+/// the time-out in a wait is a CommError, printed, and the job is aborted.
+class Communicator {
+ public:
+  virtual ~Communicator() = default;
+  virtual int rank() const = 0;
+  virtual int size() const = 0;
+
+  /// A message that has arrived.
+  struct Message {
+    int source = -1;
+    int tag = 0;
+    std::vector<std::byte> bytes;
+  };
+  /// Starts a send and returns; the bytes are kept until it is done. Order between two ranks is
+  /// kept per tag.
+  virtual void post(int target, int tag, std::vector<std::byte> bytes) = 0;
+  /// The next arrived message with a tag in [0, kMaxTag], if there is one. Drives outstanding
+  /// sends.
+  virtual std::optional<Message> poll() = 0;
+  /// Large payloads straight into the receiver's memory. `receive_into` must be posted before the
+  /// sender is told to send. Both return at once; `bulk_done` drives and tells.
+  virtual std::size_t receive_into(int source, std::span<std::byte> target) = 0;
+  virtual std::size_t send_from(int target, std::span<const std::byte> bytes) = 0;
+  virtual bool bulk_done(std::size_t handle) = 0;
+  /// Completes everything posted; CommError after the time-out.
+  virtual void flush() = 0;
+
+  virtual void barrier() = 0;
+  /// Root's bytes to everyone.
+  virtual void broadcast(std::vector<std::byte>& bytes, int root = 0) = 0;
+  /// Everyone's bytes to root, by rank (empty elsewhere).
+  virtual std::vector<std::vector<std::byte>> gather(std::span<const std::byte> bytes,
+                                                     int root = 0) = 0;
+  /// Ends the job at once (MPI_Abort); for errors that no collective can tell any more.
+  [[noreturn]] virtual void abort(ExitCode code, const std::string& message) = 0;
+
+  virtual std::chrono::milliseconds timeout() const = 0;
+};
+
+/// An error that happened somewhere, as told to all.
+struct RankError {
+  ExitCode code = ExitCode::done;
+  std::string message;
+  int rank = -1;
+};
+/// Exchanges errors before a collective: throws on every rank if any rank passed one (the lowest
+/// rank's error, same class everywhere). Collective.
+void all_ok(Communicator& comm, const std::optional<RankError>& mine);
+/// Runs `phase` on this rank and then all_ok. Collective.
+template <class Phase>
+void together(Communicator& comm, Phase&& phase);
+
+/// One rank, no MPI call at all.
+std::unique_ptr<Communicator> make_self_communicator();
+
+/// Owns MPI_Init_thread … MPI_Finalize. Must live on the thread that communicates.
+class MpiEnvironment {
+ public:
+  explicit MpiEnvironment(std::chrono::milliseconds timeout);
+  ~MpiEnvironment();
+  Communicator& world();
+  /// Finalizes; afterwards the communicator is gone.
+  void finalize();
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+std::string mpi_library_version();
+
+}  // namespace moefy
+
+#include "moefy/comm/together.inl"
