@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "moefy/backend/instruction_set.hpp"
 #include "moefy/core/matrix.hpp"
 #include "moefy/core/thread_pool.hpp"
 
@@ -92,6 +93,8 @@ class Backend {
   /// "reference", "cpu (avx512-vnni)", …
   virtual std::string name() const = 0;
   virtual ThreadPool& threads() = 0;
+  /// What loops above this interface that run on the host (the solver's) should use, too.
+  virtual InstructionSet instruction_set() const { return InstructionSet::portable; }
 
   /// Memory for a cost matrix in this backend's space, valid until the next call with the same
   /// slot (0..3) and at least num_rows x num_sites large; contents undefined but padding columns 0.

@@ -1,0 +1,61 @@
+#include "moefy/backend/instruction_set.hpp"
+
+#include "moefy/core/error.hpp"
+
+namespace moefy {
+namespace {
+
+constexpr InstructionSet kWidestFirst[] = {InstructionSet::avx512_vnni, InstructionSet::avx2,
+                                           InstructionSet::portable};
+
+}  // namespace
+
+std::string_view to_string(InstructionSet set) {
+  switch (set) {
+    case InstructionSet::portable:
+      return "portable";
+    case InstructionSet::avx2:
+      return "avx2";
+    case InstructionSet::avx512_vnni:
+      return "avx512-vnni";
+  }
+  throw InternalError("unknown instruction set");
+}
+
+bool is_supported([[maybe_unused]] InstructionSet set) {
+#if defined(__x86_64__)
+  switch (set) {
+    case InstructionSet::portable:
+      return true;
+    case InstructionSet::avx2:
+      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    case InstructionSet::avx512_vnni:
+      return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+             __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+             __builtin_cpu_supports("avx512vnni");
+  }
+#endif
+  return set == InstructionSet::portable;
+}
+
+InstructionSet best_instruction_set() {
+  for (const InstructionSet set : kWidestFirst) {
+    if (is_supported(set)) return set;
+  }
+  return InstructionSet::portable;
+}
+
+InstructionSet instruction_set_from(std::string_view name) {
+  if (name == "auto") return best_instruction_set();
+  for (const InstructionSet set : kWidestFirst) {
+    if (to_string(set) != name) continue;
+    if (!is_supported(set)) {
+      throw UsageError("this CPU lacks the instruction set " + std::string(name));
+    }
+    return set;
+  }
+  throw UsageError("unknown instruction set '" + std::string(name) +
+                   "'; valid: auto, avx512-vnni, avx2, portable");
+}
+
+}  // namespace moefy
