@@ -10,7 +10,7 @@ constexpr InstructionSet kWidestFirst[] = {InstructionSet::avx512_vnni, Instruct
 
 }  // namespace
 
-std::string_view to_string(InstructionSet set) {
+std::string to_string(InstructionSet set) {
   switch (set) {
     case InstructionSet::portable:
       return "portable";
@@ -45,12 +45,12 @@ InstructionSet best_instruction_set() {
   return InstructionSet::portable;
 }
 
-InstructionSet instruction_set_from(std::string_view name) {
+InstructionSet choose_instruction_set(std::string_view name) {
   if (name == "auto") return best_instruction_set();
   for (const InstructionSet set : kWidestFirst) {
     if (to_string(set) != name) continue;
     if (!is_supported(set)) {
-      throw UsageError("this CPU lacks the instruction set " + std::string(name));
+      throw UsageError("this CPU has no " + std::string(name));
     }
     return set;
   }

@@ -9,7 +9,7 @@ namespace moefy {
 enum class InstructionSet { portable, avx2, avx512_vnni };
 
 /// The spelling of --version and of make_cpu_backend.
-std::string_view to_string(InstructionSet set);
+std::string to_string(InstructionSet set);
 
 /// Whether this CPU (and its operating system) runs it.
 bool is_supported(InstructionSet set);
@@ -18,6 +18,6 @@ bool is_supported(InstructionSet set);
 InstructionSet best_instruction_set();
 
 /// "auto" or a name; UsageError if unknown, or if this CPU lacks it.
-InstructionSet instruction_set_from(std::string_view name);
+InstructionSet choose_instruction_set(std::string_view name);
 
 }  // namespace moefy
