@@ -9,48 +9,54 @@ namespace moefy {
 
 namespace {
 
-double squared_norm(std::span<const float> row) {
+template <class T>
+double norm_of(std::span<const T> row) {
   double sum = 0;
-  for (const float value : row) sum += static_cast<double>(value) * value;
-  return sum;
+  for (const T value : row) sum += static_cast<double>(value) * static_cast<double>(value);
+  return std::sqrt(sum);
 }
 
-/// Adds the unit vector of `row` (nothing for a zero row).
-void add_unit(std::span<const float> row, std::span<double> sum) {
-  const double norm = std::sqrt(squared_norm(row));
-  if (norm == 0) return;
-  const double scale = 1 / norm;
-  for (std::size_t j = 0; j < row.size(); ++j) sum[j] += scale * row[j];
-}
+/// Cancellation of `count` unit rows leaves rounding noise of about this length, not a direction.
+double cancellation_noise(std::int64_t count) { return 1e-9 * static_cast<double>(count); }
 
 }  // namespace
 
-RouterWeights fit_centroid_router(MatrixView<const float> rows, const Partition& partition,
+RouterWeights fit_centroid_router(MatrixView<const float> rows, std::span<const std::int32_t> label,
+                                  std::size_t num_experts,
                                   std::vector<std::int64_t>* zero_experts) {
-  require(rows.rows == partition.num_neurons(), "router: rows and partition disagree");
+  require(rows.rows == label.size(), "router: rows and labels disagree");
+  Matrix<double> sum(num_experts, rows.cols);
+  std::fill(sum.values().begin(), sum.values().end(), 0.0);
+  std::vector<std::int64_t> count(num_experts, 0);
+  for (std::size_t i = 0; i < rows.rows; ++i) {
+    if (label[i] < 0) continue;
+    const auto expert = static_cast<std::size_t>(label[i]);
+    require(expert < num_experts, "router: label out of range");
+    ++count[expert];
+    const std::span<const float> row = rows.row(i);
+    const double norm = norm_of(row);
+    if (norm == 0) continue;
+    const double scale = 1 / norm;
+    const std::span<double> target = sum.row(expert);
+    for (std::size_t j = 0; j < row.size(); ++j) target[j] += scale * row[j];
+  }
+
   RouterWeights router;
   router.kind = "centroid";
-  router.weight.resize(partition.num_experts(), rows.cols);
-  std::vector<double> sum(rows.cols);
-  double total = 0;
-  for (std::size_t e = 0; e < partition.num_experts(); ++e) {
-    std::fill(sum.begin(), sum.end(), 0.0);
-    for (const std::int32_t neuron : partition.expert_members(e))
-      add_unit(rows.row(static_cast<std::size_t>(neuron)), sum);
-    double norm = 0;
-    for (const double value : sum) norm += value * value;
-    norm = std::sqrt(norm);
-    // Cancellation leaves rounding noise, not a direction.
-    const double noise = 1e-9 * static_cast<double>(partition.expert_members(e).size());
-    const bool zero = norm <= noise;
+  router.weight.resize(num_experts, rows.cols);
+  double squares = 0;
+  for (std::size_t e = 0; e < num_experts; ++e) {
+    const std::span<const double> mean = sum.view().row(e);
+    const double norm = norm_of(mean);
+    const bool zero = norm <= cancellation_noise(count[e]);
     if (zero && zero_experts) zero_experts->push_back(static_cast<std::int64_t>(e));
     const std::span<float> out = router.weight.row(e);
     for (std::size_t j = 0; j < out.size(); ++j)
-      out[j] = zero ? 0.0f : static_cast<float>(sum[j] / norm);
-    total += squared_norm(out);
+      out[j] = zero ? 0.0f : static_cast<float>(mean[j] / norm);
+    const double length = norm_of(std::span<const float>(out));
+    squares += length * length;
   }
-  router.logit_std =
-      std::sqrt(total / static_cast<double>(std::max<std::size_t>(1, partition.num_experts())));
+  router.logit_std = std::sqrt(squares / static_cast<double>(std::max<std::size_t>(1, num_experts)));
   return router;
 }
 

@@ -1,0 +1,82 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <stop_token>
+#include <string>
+#include <vector>
+
+#include "moefy/backend/backend.hpp"
+#include "moefy/balance/balanced_kmeans.hpp"
+#include "moefy/model/architecture.hpp"
+#include "moefy/partition/layer_result.hpp"
+
+namespace moefy {
+
+/// What the options of `split` say about one layer. All of it is a result option.
+struct SplitConfig {
+  std::int64_t experts = 0;      ///< routed experts E
+  std::int64_t shared = 0;       ///< always-on experts S; each list is n / (E + S) wide
+  std::string weights = "auto";  ///< auto (gate of gated layers, else up), gate, up, down, concat
+  std::string normalize = "l2";  ///< l2 or none
+  std::string sizes = "equal";   ///< equal, N, N,N,…, or MIN..MAX
+  std::string order = "id";      ///< neurons inside an expert: id or norm (largest first)
+  BalancedKMeansConfig kmeans;   ///< start, restarts, iterations, seed
+};
+
+/// Fills out [num_neurons, hidden_size] with a role's fp32 rows (a neuron is a row), checked
+/// finite.
+using RowSource = std::function<void(FfnRole role, MatrixView<float> out)>;
+
+/// What a method works with. Buffers live as long as the worker and are reused from layer to layer.
+struct SplitWorkspace {
+  explicit SplitWorkspace(Backend& backend_in) : backend(backend_in), kmeans(backend_in) {}
+  Backend& backend;
+  BalancedKMeans kmeans;
+  Matrix<float> rows;
+};
+
+struct SplitTask {
+  const LayerInfo& layer;
+  const SplitConfig& config;
+  const RowSource& source;
+  const LayerResult* start = nullptr;  ///< the same layer of an older map (--init-from), or none
+  std::stop_token stop;
+};
+
+/// A way to split one layer: one file a method.
+class Splitter {
+ public:
+  virtual ~Splitter() = default;
+  virtual std::string name() const = 0;
+  /// Everything of the result but fingerprint and rank. Throws InputError (NaN, infeasible sizes)
+  /// and Interrupted; messages do not name the layer, the caller does.
+  virtual LayerResult split(const SplitTask& task, SplitWorkspace& workspace) const = 0;
+};
+
+/// Exact balanced k-means on the rows (docs/architecture.md, "Balanced k-means").
+std::unique_ptr<Splitter> make_kmeans_splitter();
+/// A keyed random balanced split: vector j mod E, Fisher-Yates (LLaMA-MoE, EMNLP 2024,
+/// "Independent-Random"). A baseline.
+std::unique_ptr<Splitter> make_random_splitter();
+/// Neuron i in expert floor(i / m): the order of the file. A baseline.
+std::unique_ptr<Splitter> make_contiguous_splitter();
+
+/// The matrix that is clustered and the one the router is fitted to.
+std::string resolved_weights(const SplitConfig& config, const LayerInfo& layer);
+FfnRole router_role(const LayerInfo& layer);
+/// Roles that the methods read, in the order of FfnRole: what has to travel to a rank without
+/// files.
+std::vector<FfnRole> roles_read(const SplitConfig& config, const LayerInfo& layer);
+/// Columns of the clustered matrix.
+std::int64_t clustered_columns(const SplitConfig& config, const LayerInfo& layer);
+
+/// Problems of `config` with this layer, for all layers before any work: experts against neurons,
+/// --sizes against both, --weights gate without a gate, sums of sizes. Empty: none.
+std::vector<std::string> split_problems(const SplitConfig& config, const LayerInfo& layer);
+/// Neurons of the shared experts together, and capacities of the routed ones.
+std::size_t shared_neurons(const SplitConfig& config, std::size_t num_neurons);
+Capacities routed_capacities(const SplitConfig& config, std::size_t num_neurons);
+
+}  // namespace moefy

@@ -1,0 +1,40 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "moefy/split/splitter.hpp"
+
+namespace moefy {
+
+/// The matrix that a layer is clustered by, ready for the E-step, and who its rows are.
+struct ClusteredRows {
+  MatrixView<float> rows;            ///< [num_routed, dim], in the workspace; unit rows with l2
+  std::vector<std::int32_t> neuron;  ///< [num_routed] neuron of each row, ascending
+  std::vector<double> norm;          ///< [num_neurons] of the clustered matrix before l2
+  std::int64_t zero_rows = 0;
+};
+
+/// Reads the matrix of --weights, picks the shared neurons (they are left out of the rows), and
+/// normalises.
+ClusteredRows prepare_rows(const SplitTask& task, SplitWorkspace& workspace);
+
+/// Identity and partition of the result; everything else is still to be filled in. `row_label`
+/// [num_routed].
+LayerResult begin_result(const SplitTask& task, const ClusteredRows& clustered,
+                         std::span<const std::int32_t> row_label);
+
+/// Fits the router: the last step, because its rows may take the memory of the clustered matrix.
+void attach_router(LayerResult& result, const SplitTask& task, SplitWorkspace& workspace,
+                   const ClusteredRows& clustered, std::span<const std::int32_t> row_label);
+
+/// Labels of the keyed random balanced split of `num_rows` rows: the baseline of every report.
+std::vector<std::int32_t> random_labels(std::size_t num_rows, std::size_t experts,
+                                        std::uint64_t seed, std::int64_t layer);
+
+/// J of the keyed random balanced split of the same rows, for comparison.
+double random_inertia(const SplitTask& task, SplitWorkspace& workspace,
+                      const ClusteredRows& clustered);
+
+}  // namespace moefy
