@@ -21,6 +21,9 @@ struct SizeBounds {
 /// built valid.
 class Partition {
  public:
+  /// No neurons and no experts.
+  Partition() = default;
+
   /// `labels` [num_neurons]: expert of each neuron, or kSharedLabel. `num_shared` shared experts
   /// split the shared neurons (ascending ids) into lists whose sizes differ by at most one, larger
   /// ones first. Throws InputError naming the first offending neuron or expert: label out of range,
@@ -46,19 +49,27 @@ class Partition {
   std::span<const std::int32_t> shared_members() const;
 
   /// The same partition with the neurons inside each list in the order of `rank` [num_neurons]
-  /// (ascending; ties by id): `--order norm` and the like.
+  /// (ascending; ties by id): `--order norm` and the like. InputError for NaN, naming the neuron.
   Partition with_member_order(std::span<const double> rank) const;
 
+  /// Checks every promise of this class again and, where `bounds` [num_experts] are given, the
+  /// sizes. Throws InternalError naming the first offending neuron or expert.
+  void verify(std::span<const SizeBounds> bounds = {}) const;
+
+  bool operator==(const Partition&) const = default;
+
  private:
-  Partition() = default;
+  friend Partition partition_from_arrays(std::vector<std::int32_t>, std::vector<std::int32_t>,
+                                         std::vector<std::int64_t>, std::vector<std::int64_t>);
   std::vector<std::int32_t> labels_;
   std::vector<std::int32_t> members_;
-  std::vector<std::int64_t> expert_offset_;
-  std::vector<std::int64_t> shared_offset_;
+  std::vector<std::int64_t> expert_offset_ = {0};
+  std::vector<std::int64_t> shared_offset_ = {0};
 };
 
 /// Checks the arrays of a stored partition against each other: members a permutation, offsets
-/// ascending, labels consistent. Throws InputError naming neuron and expert. Returns the partition.
+/// ascending, labels consistent. An empty `shared_offset` means no shared experts. Throws
+/// InputError naming neuron and expert. Returns the partition.
 Partition partition_from_arrays(std::vector<std::int32_t> labels, std::vector<std::int32_t> members,
                                 std::vector<std::int64_t> expert_offset,
                                 std::vector<std::int64_t> shared_offset);

@@ -1,12 +1,15 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "moefy/core/hash.hpp"
+#include "moefy/core/log.hpp"
 #include "moefy/partition/layer_result.hpp"
 
 namespace moefy {
@@ -28,11 +31,12 @@ struct ExpertMapHeader {
 struct RunRecord {
   /// name → text: versions, hosts, devices, run options, command line, moefy version …
   std::vector<std::pair<std::string, std::string>> attributes;
-  /// Seconds by layer and phase: rows of (layer_index, phase, seconds), and the rank that did it.
+  /// Seconds by layer and phase, and the rank that did it.
   struct LayerTime {
-    std::int64_t layer_index;
+    std::int64_t layer_index = 0;
     std::string phase;
-    double seconds;
+    double seconds = 0;
+    std::int64_t rank = 0;
   };
   std::vector<LayerTime> times;
   bool empty() const { return attributes.empty() && times.empty(); }
@@ -44,21 +48,26 @@ struct ExpertMap {
   std::vector<LayerResult> layers;
   RunRecord run;
 
+  /// The layer with that index, or nullptr.
   const LayerResult* find(std::int64_t layer_index) const;
 };
 
 /// Writes the map once: built in memory (core driver, no time stamps, earliest format), behind a
 /// 512-byte user block with magic, length and XXH3-128 of the rest, by fsync and rename. The same
-/// value gives the same bytes. Throws IoError.
+/// value gives the same bytes. Throws IoError; InternalError for layers that do not ascend or whose
+/// arrays disagree. Not to be called from several threads at once (HDF5 keeps global state).
 void write_expert_map(const std::filesystem::path& path, const ExpertMap& map);
 
-/// The file's bytes without writing it (journal tests, fuzzing).
+/// The file's bytes without writing it.
 std::vector<std::byte> expert_map_bytes(const ExpertMap& map);
 
 /// Reads and validates a map; the user block is checked before HDF5 sees a byte. Throws InputError
-/// (not a map, cut, flipped bit, newer schema, arrays that disagree) naming the file and layer.
-ExpertMap read_expert_map(const std::filesystem::path& path);
-ExpertMap parse_expert_map(std::span<const std::byte> bytes, const std::string& file);
+/// (not a map, cut, flipped bit, newer schema, arrays that disagree) naming the file and layer, or
+/// IoError. Groups and attributes that this version does not know are ignored. `log` gets the error
+/// stack of HDF5 at debug level. Not to be called from several threads at once.
+ExpertMap read_expert_map(const std::filesystem::path& path, Log* log = nullptr);
+ExpertMap parse_expert_map(std::span<const std::byte> bytes, const std::string& file,
+                           Log* log = nullptr);
 
 /// Version of the HDF5 library, "1.10.8".
 std::string hdf5_version();
