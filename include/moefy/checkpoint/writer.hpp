@@ -51,6 +51,7 @@ class SafetensorsWriter {
   WritableFile file_;
   std::vector<std::uint64_t> begin_;
   std::vector<std::uint64_t> left_;
+  std::uint64_t end_ = 0;
   std::vector<std::string> names_;
 };
 
