@@ -68,19 +68,28 @@ class Architecture {
   /// and found.
   std::vector<LayerInfo> layers(const Checkpoint& checkpoint) const;
 
- private:
+  /// What a family file says; only src/model knows the fields.
   struct Description;
+
+ private:
   std::shared_ptr<const Description> description_;
 };
+
+/// Layers as bytes, for ranks that cannot open the checkpoint.
+std::vector<std::byte> serialize(std::span<const LayerInfo> layers);
+/// The layers that `serialize` wrote; CommError if they cannot be read.
+std::vector<LayerInfo> deserialize_layers(std::span<const std::byte> bytes);
 
 /// The raw bytes of a role's slice as in the file, [n, d] or [d, n] in file dtype (fused tensors:
 /// only the slice).
 std::uint64_t role_bytes(const LayerInfo& layer, FfnRole role);
+/// Fills `out`, role_bytes long. IoError, or InputError if the file has become shorter.
 void read_role(const Checkpoint& checkpoint, const LayerInfo& layer, FfnRole role,
                std::span<std::byte> out);
 
-/// Widens raw role bytes to fp32 with a neuron as a row [n, d] (transposed if need be). Throws
-/// InputError naming layer, tensor, row and column of the first NaN or infinity.
+/// Widens raw role bytes to fp32 with a neuron as a row [n, d] (transposed if need be); of a bias,
+/// `out` is any shape with its number of values. Throws InputError naming layer, tensor, row and
+/// column in the file of the first NaN or infinity.
 void widen_role(const LayerInfo& layer, FfnRole role, std::span<const std::byte> raw,
                 MatrixView<float> out);
 
@@ -94,11 +103,11 @@ Digest source_fingerprint(const Checkpoint& checkpoint, std::span<const Digest> 
 std::vector<std::int64_t> select_layers(const std::string& text, std::span<const LayerInfo> layers);
 
 /// Applies an activation by its config name (silu, gelu, gelu_new, gelu_pytorch_tanh, relu, …) in
-/// place. `is_known_activation` tells beforehand.
+/// place. InputError for others; `is_known_activation` tells beforehand.
 void apply_activation(const std::string& name, std::span<float> values);
 bool is_known_activation(const std::string& name);
 
-/// Counts by the config and tensors, for "parameters before and after".
+/// Elements of all tensors, for "parameters before and after".
 std::uint64_t parameter_count(const Checkpoint& checkpoint);
 
 }  // namespace moefy

@@ -1,0 +1,160 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+
+#include "moefy/core/error.hpp"
+#include "moefy/model/architecture.hpp"
+
+namespace moefy {
+
+namespace {
+
+constexpr std::size_t kTile = 64;  // 64 x 64 floats: a tile and its raw lines stay in the L1 cache
+
+const FfnTensor& tensor_of(const LayerInfo& layer, FfnRole role) {
+  const FfnTensor* tensor = layer.find(role);
+  require(tensor != nullptr, "the layer has the role");
+  return *tensor;
+}
+
+bool is_matrix(FfnRole role) {
+  return role == FfnRole::gate || role == FfnRole::up || role == FfnRole::down;
+}
+
+/// `row` and `column` as in the file.
+[[noreturn]] void fail_non_finite(const LayerInfo& layer, const FfnTensor& tensor, std::size_t row,
+                                  std::size_t column, float value) {
+  throw InputError(fmt::format(
+      "layer {}: tensor '{}' holds {} at row {}, column {}; the weights are damaged, or "
+      "training diverged",
+      layer.index, tensor.tensor, value, row, column));
+}
+
+/// Finds the first bad value of the whole role in file order, once a tile is known to have one.
+[[noreturn]] void report_non_finite(const LayerInfo& layer, const FfnTensor& tensor,
+                                    std::span<const std::byte> raw, std::size_t file_cols) {
+  const std::size_t size = size_of(tensor.dtype);
+  std::vector<float> row(file_cols);
+  for (std::size_t r = 0; r * file_cols * size < raw.size(); ++r) {
+    widen(tensor.dtype, raw.subspan(r * file_cols * size, file_cols * size), row);
+    if (const auto column = first_non_finite(row)) {
+      const auto begin = static_cast<std::size_t>(tensor.slice_begin);
+      const bool sliced_rows = tensor.neuron_first && is_matrix(tensor.role);
+      fail_non_finite(layer, tensor, r + (sliced_rows ? begin : 0),
+                      *column + (sliced_rows ? 0 : begin), row[*column]);
+    }
+  }
+  throw InternalError("a non-finite value was seen once and not again");
+}
+
+/// Same order in the file and in memory: in pieces that are still cached when they are checked.
+bool widen_straight(DType dtype, std::span<const std::byte> raw, std::span<float> out) {
+  constexpr std::size_t kPiece = 4096;
+  const std::size_t size = size_of(dtype);
+  for (std::size_t begin = 0; begin < out.size(); begin += kPiece) {
+    const std::size_t count = std::min(kPiece, out.size() - begin);
+    const auto piece = out.subspan(begin, count);
+    widen(dtype, raw.subspan(begin * size, count * size), piece);
+    if (first_non_finite(piece)) return false;
+  }
+  return true;
+}
+
+/// raw is [d, n], out [n, d].
+bool widen_transposed(DType dtype, std::span<const std::byte> raw, MatrixView<float> out) {
+  const std::size_t n = out.rows;
+  const std::size_t d = out.cols;
+  const std::size_t size = size_of(dtype);
+  alignas(64) std::array<float, kTile * kTile> tile;
+  for (std::size_t column = 0; column < n; column += kTile) {
+    const std::size_t columns = std::min(kTile, n - column);
+    for (std::size_t row = 0; row < d; row += kTile) {
+      const std::size_t rows = std::min(kTile, d - row);
+      for (std::size_t r = 0; r < rows; ++r) {
+        const std::span<float> line(tile.data() + r * kTile, columns);
+        widen(dtype, raw.subspan(((row + r) * n + column) * size, columns * size), line);
+        if (first_non_finite(line)) return false;
+      }
+      for (std::size_t c = 0; c < columns; ++c) {
+        float* to = out.data + (column + c) * d + row;
+        for (std::size_t r = 0; r < rows; ++r) to[r] = tile[r * kTile + c];
+      }
+    }
+  }
+  return true;
+}
+
+}  // namespace
+
+void read_role(const Checkpoint& checkpoint, const LayerInfo& layer, FfnRole role,
+               std::span<std::byte> out) {
+  const FfnTensor& slice = tensor_of(layer, role);
+  const TensorInfo& tensor = checkpoint.at(slice.tensor);
+  require(out.size() == role_bytes(layer, role), "the buffer has the size of the role");
+  const std::size_t size = size_of(slice.dtype);
+  const auto neurons = static_cast<std::uint64_t>(layer.num_neurons);
+  const auto hidden = static_cast<std::uint64_t>(is_matrix(role) ? layer.hidden_size : 1);
+  const auto begin = static_cast<std::uint64_t>(slice.slice_begin);
+  if (slice.neuron_first || role == FfnRole::down_bias || out.size() == tensor.num_bytes) {
+    checkpoint.read(tensor, begin * hidden * size, out);
+    return;
+  }
+  const auto total = static_cast<std::uint64_t>(slice.slice_total);
+  for (std::uint64_t row = 0; row < hidden; ++row)
+    checkpoint.read(tensor, (row * total + begin) * size,
+                    out.subspan(row * neurons * size, neurons * size));
+}
+
+void widen_role(const LayerInfo& layer, FfnRole role, std::span<const std::byte> raw,
+                MatrixView<float> out) {
+  const FfnTensor& tensor = tensor_of(layer, role);
+  require(raw.size() == role_bytes(layer, role), "the raw bytes have the size of the role");
+  require(out.size() * size_of(tensor.dtype) == raw.size(), "the matrix has the size of the role");
+  const bool straight = tensor.neuron_first || !is_matrix(role);
+  if (is_matrix(role))
+    require(out.rows == static_cast<std::size_t>(layer.num_neurons), "a row for each neuron");
+  const bool finite = straight ? widen_straight(tensor.dtype, raw, out.values())
+                               : widen_transposed(tensor.dtype, raw, out);
+  if (finite) return;
+  const std::size_t file_cols = !is_matrix(role) ? out.size() : straight ? out.cols : out.rows;
+  report_non_finite(layer, tensor, raw, file_cols);
+}
+
+Digest layer_fingerprint(const Checkpoint& checkpoint, const LayerInfo& layer) {
+  constexpr std::uint64_t kBlock = 4u << 20;
+  std::vector<std::byte> buffer;
+  Hasher hasher;
+  std::vector<std::string_view> done;  // both halves of a fused tensor name it
+  for (const FfnRole role : {FfnRole::gate, FfnRole::up, FfnRole::down, FfnRole::gate_bias,
+                             FfnRole::up_bias, FfnRole::down_bias}) {
+    const FfnTensor* place = layer.find(role);
+    if (!place || std::find(done.begin(), done.end(), place->tensor) != done.end()) continue;
+    done.push_back(place->tensor);
+    const TensorInfo& tensor = checkpoint.at(place->tensor);
+    hasher.add_text(tensor.name);
+    hasher.add_text(name_of(tensor.dtype));
+    hasher.add_number(tensor.shape.size());
+    for (const std::int64_t extent : tensor.shape)
+      hasher.add_number(static_cast<std::uint64_t>(extent));
+    buffer.resize(std::max<std::size_t>(buffer.size(), std::min(kBlock, tensor.num_bytes)));
+    for (std::uint64_t offset = 0; offset < tensor.num_bytes; offset += kBlock) {
+      const auto block = std::span(buffer).first(std::min(kBlock, tensor.num_bytes - offset));
+      checkpoint.read(tensor, offset, block);
+      hasher.add(block);
+    }
+  }
+  return hasher.digest();
+}
+
+Digest source_fingerprint(const Checkpoint& checkpoint, std::span<const Digest> layers) {
+  Hasher hasher;
+  hasher.add_text(checkpoint.config_text());
+  for (const Digest& layer : layers) {
+    hasher.add_number(layer.low);
+    hasher.add_number(layer.high);
+  }
+  return hasher.digest();
+}
+
+}  // namespace moefy
