@@ -23,16 +23,20 @@ struct LaunchInfo {
   int local_size = 1;
 };
 /// Reads OMPI_COMM_WORLD_*, PMI*, SLURM_*, then RANK/WORLD_SIZE/LOCAL_RANK/MASTER_ADDR. UsageError
-/// that prints what was found if they contradict each other.
+/// that prints what was found if they contradict each other. Slurm's own variables count only
+/// inside a job step (srun), not in the batch shell.
 LaunchInfo detect_launch(const std::map<std::string, std::string>& environment);
 std::map<std::string, std::string> process_environment();
 
 /// Host messages and collectives between ranks; counts in size_t. All collectives must be entered
 /// by all ranks in the same order. Waiting sleeps with back-off. If an MPI call itself fails, the
 /// rank prints one message and aborts the job (exit code 5). A peer that stays silent longer than
-/// the time-out in a wait is a CommError, printed, and the job is aborted.
+/// the time-out in a wait ends the job in the same way. To be used by one thread: the one that
+/// initialised MPI.
 class Communicator {
  public:
+  static constexpr int kMaxTag = 1023;
+
   virtual ~Communicator() = default;
   virtual int rank() const = 0;
   virtual int size() const = 0;
@@ -44,17 +48,18 @@ class Communicator {
     std::vector<std::byte> bytes;
   };
   /// Starts a send and returns; the bytes are kept until it is done. Order between two ranks is
-  /// kept per tag.
+  /// kept per tag; tags are in [0, kMaxTag].
   virtual void post(int target, int tag, std::vector<std::byte> bytes) = 0;
-  /// The next arrived message with a tag in [0, kMaxTag], if there is one. Drives outstanding
-  /// sends.
+  /// The next arrived message, if there is one. Drives outstanding sends.
   virtual std::optional<Message> poll() = 0;
   /// Large payloads straight into the receiver's memory. `receive_into` must be posted before the
-  /// sender is told to send. Both return at once; `bulk_done` drives and tells.
+  /// sender is told to send; what is sent may be shorter than `target`. Both return a handle at
+  /// once; `bulk_done` drives the transfer and tells (and then forgets the handle). At most one
+  /// transfer per peer and direction at a time; the memory must live until it is done.
   virtual std::size_t receive_into(int source, std::span<std::byte> target) = 0;
   virtual std::size_t send_from(int target, std::span<const std::byte> bytes) = 0;
   virtual bool bulk_done(std::size_t handle) = 0;
-  /// Completes everything posted; CommError after the time-out.
+  /// Completes everything posted.
   virtual void flush() = 0;
 
   virtual void barrier() = 0;
@@ -75,8 +80,9 @@ struct RankError {
   std::string message;
   int rank = -1;
 };
-/// Exchanges errors before a collective: throws on every rank if any rank passed one (the lowest
-/// rank's error, same class everywhere). Collective.
+/// Exchanges errors before a collective: throws on every rank if any rank passed one (same class
+/// and message everywhere). Of several, the lowest rank's counts; an interruption only if there is
+/// nothing worse. Collective.
 void all_ok(Communicator& comm, const std::optional<RankError>& mine);
 /// Runs `phase` on this rank and then all_ok. Collective.
 template <class Phase>
@@ -85,13 +91,25 @@ void together(Communicator& comm, Phase&& phase);
 /// One rank, no MPI call at all.
 std::unique_ptr<Communicator> make_self_communicator();
 
+/// Throws UsageError if the launcher started more processes than `world` has: it and the MPI
+/// library do not speak to each other, and every process would do all the work alone. Not
+/// collective.
+void require_launched_size(const LaunchInfo& launch, const Communicator& world);
+
 /// Owns MPI_Init_thread … MPI_Finalize. Must live on the thread that communicates.
 class MpiEnvironment {
  public:
-  explicit MpiEnvironment(std::chrono::milliseconds timeout);
+  /// Longer messages are cut, because MPI counts in int.
+  static constexpr std::size_t kChunkBytes = std::size_t{1} << 30;
+
+  /// Initialises MPI. `chunk_bytes` is the longest single MPI message.
+  explicit MpiEnvironment(std::chrono::milliseconds timeout, std::size_t chunk_bytes = kChunkBytes);
+  /// Finalizes, if that was not done.
   ~MpiEnvironment();
+  MpiEnvironment(const MpiEnvironment&) = delete;
+  MpiEnvironment& operator=(const MpiEnvironment&) = delete;
   Communicator& world();
-  /// Finalizes; afterwards the communicator is gone.
+  /// Waits for all ranks (at most the time-out) and finalizes; afterwards the communicator is gone.
   void finalize();
 
  private:

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -11,13 +13,17 @@
 
 namespace moefy {
 
-/// A lock file beside an output: O_EXCL; host, pid and process start time inside; touched every 10
-/// s by its holder. The lock of a dead process of this host, or of another host untouched for 60 s,
-/// is taken over with a warning. Released by the destructor.
+/// A lock file beside an output: O_EXCL; host, pid and process start time inside; touched by a
+/// thread of its holder. The lock of a dead process of this host, or of another host untouched for
+/// 60 s, is taken over with a warning. Released by the destructor.
 class OutputLock {
  public:
-  /// Throws UsageError naming the holder if it is alive.
-  OutputLock(std::filesystem::path path, const std::function<void(const std::string&)>& warn);
+  static constexpr std::chrono::milliseconds kTouchInterval{10'000};
+
+  /// Throws UsageError naming the holder if it is alive, IoError if the file cannot be made.
+  OutputLock(std::filesystem::path path, const std::function<void(const std::string&)>& warn,
+             std::chrono::milliseconds touch_interval = kTouchInterval);
+  /// Stops touching and removes the file, unless somebody else has taken it over meanwhile.
   ~OutputLock();
   OutputLock(const OutputLock&) = delete;
   OutputLock& operator=(const OutputLock&) = delete;
@@ -28,18 +34,23 @@ class OutputLock {
 };
 
 /// The folder OUT.journal/: fingerprint.json and one checksummed record a finished item, each
-/// written by fsync and rename. Rank 0 only.
+/// written by fsync and rename. Rank 0 only; one thread. Ids are not negative.
 class Journal {
  public:
-  /// Opens or creates. An existing journal must have an equal fingerprint (canonical JSON text),
-  /// else UsageError that lists what differs, by key. `fresh` (--force) discards what is there.
+  /// Opens or creates. An existing journal must have an equal fingerprint (a JSON object; the order
+  /// of keys does not matter), else UsageError that lists what differs, by key. A folder that is no
+  /// journal is a UsageError, too. `fresh` (--force) discards a journal that is there.
   Journal(std::filesystem::path directory, const std::string& fingerprint_json, bool fresh);
 
-  /// Records that were complete, by id; a damaged one is dropped with `warn` and done again.
+  /// Ids of the records that are complete, ascending; a damaged one is removed with `warn`, so that
+  /// its item is done again.
   std::vector<std::int64_t> finished(const std::function<void(const std::string&)>& warn);
+  /// The record of a finished item. InputError if it is damaged, IoError if it cannot be read.
   std::vector<std::byte> read(std::int64_t id) const;
+  /// Makes a record durable, over an older one of the same item.
   void append(std::int64_t id, std::span<const std::byte> record);
-  /// Removes the folder: the output stands, or nothing was finished.
+  /// Removes the folder: the output stands, or nothing was finished. It is renamed first, so that a
+  /// crash in the middle leaves nothing that looks like a journal.
   void remove();
   const std::filesystem::path& directory() const { return directory_; }
 
@@ -47,6 +58,8 @@ class Journal {
   std::filesystem::path directory_;
 };
 
+/// The bytes of one record file.
+std::vector<std::byte> encode_journal_record(std::int64_t id, std::span<const std::byte> record);
 /// Decodes one record file's bytes (magic, id, length, checksum, payload); empty if damaged.
 std::optional<std::vector<std::byte>> decode_journal_record(std::span<const std::byte> file,
                                                             std::int64_t id);

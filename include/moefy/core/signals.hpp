@@ -1,0 +1,33 @@
+#pragma once
+
+#include <chrono>
+#include <memory>
+#include <optional>
+#include <stop_token>
+#include <string>
+
+namespace moefy {
+
+/// Turns SIGINT, SIGTERM, SIGUSR1 and the end of the wall time into a stop request. They are
+/// blocked in the calling thread and in all threads it starts from then on (so make the guard
+/// before MPI and before any thread) and taken by one thread that waits for them. After a first
+/// signal, another SIGINT or SIGTERM ends the process at once with 130 or 143.
+class SignalGuard {
+ public:
+  /// `wall_time`: the request comes at 99 % of it, counted from here.
+  explicit SignalGuard(std::optional<std::chrono::duration<double>> wall_time = std::nullopt);
+  /// Ends the thread and gives the calling thread its signal mask back.
+  ~SignalGuard();
+  SignalGuard(const SignalGuard&) = delete;
+  SignalGuard& operator=(const SignalGuard&) = delete;
+
+  std::stop_token token() const;
+  /// What asked for the stop: "SIGINT", "SIGTERM", "SIGUSR1", "wall time"; empty if nothing did.
+  std::string cause() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace moefy

@@ -1,0 +1,65 @@
+#include "mpi_call.hpp"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <chrono>
+#include <cstdlib>
+#include <thread>
+
+#include "moefy/comm/communicator.hpp"
+
+#include "abort_message.hpp"
+
+namespace moefy {
+namespace {
+
+std::string mpi_error_text(int result) {
+  std::array<char, MPI_MAX_ERROR_STRING> text{};
+  int length = 0;
+  if (MPI_Error_string(result, text.data(), &length) != MPI_SUCCESS || length <= 0) {
+    return fmt::format("MPI error {}", result);
+  }
+  return {text.data(), static_cast<std::size_t>(length)};
+}
+
+bool can_abort() {
+  int initialized = 0;
+  int finalized = 0;
+  return MPI_Initialized(&initialized) == MPI_SUCCESS && initialized != 0 &&
+         MPI_Finalized(&finalized) == MPI_SUCCESS && finalized == 0;
+}
+
+/// MPI_Comm_rank itself may be what failed: then the launcher's variables still know.
+std::optional<int> rank_from_environment() {
+  for (const char* name : {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"}) {
+    if (const char* text = std::getenv(name)) return std::atoi(text);
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+void end_job(ExitCode code, const std::string& message) {
+  print_last_words(rank_from_environment(), code, message);
+  // The launcher reads our stderr through a pipe and may close it as soon as it hears of the abort.
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  if (can_abort()) MPI_Abort(MPI_COMM_WORLD, static_cast<int>(code));
+  std::_Exit(static_cast<int>(code));
+}
+
+void check_mpi(int result, const char* call, const std::string& detail) {
+  if (result == MPI_SUCCESS) return;
+  end_job(ExitCode::comm, fmt::format("{}{}{} failed: {}", call, detail.empty() ? "" : " ", detail,
+                                      mpi_error_text(result)));
+}
+
+std::string mpi_library_version() {
+  std::array<char, MPI_MAX_LIBRARY_VERSION_STRING> text{};
+  int length = 0;
+  if (MPI_Get_library_version(text.data(), &length) != MPI_SUCCESS) return "unknown MPI library";
+  const std::string version(text.data(), static_cast<std::size_t>(length));
+  return version.substr(0, version.find_first_of(",\n"));
+}
+
+}  // namespace moefy

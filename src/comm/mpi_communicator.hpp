@@ -1,0 +1,79 @@
+#pragma once
+
+#include <mpi.h>
+
+#include <deque>
+#include <map>
+
+#include "moefy/comm/communicator.hpp"
+#include "moefy/comm/waiting.hpp"
+
+namespace moefy {
+
+/// The ranks of MPI_COMM_WORLD, on two duplicates of it: one for messages and collectives, one for
+/// bulk, so that a probe for messages never sees a payload.
+class MpiCommunicator final : public Communicator {
+ public:
+  MpiCommunicator(std::chrono::milliseconds timeout, std::size_t chunk_bytes);
+  /// Frees the duplicates. Not in a destructor, because it can fail.
+  void release();
+
+  int rank() const override { return rank_; }
+  int size() const override { return size_; }
+  void post(int target, int tag, std::vector<std::byte> bytes) override;
+  std::optional<Message> poll() override;
+  std::size_t receive_into(int source, std::span<std::byte> target) override;
+  std::size_t send_from(int target, std::span<const std::byte> bytes) override;
+  bool bulk_done(std::size_t handle) override;
+  void flush() override;
+  void barrier() override;
+  void broadcast(std::vector<std::byte>& bytes, int root) override;
+  std::vector<std::vector<std::byte>> gather(std::span<const std::byte> bytes, int root) override;
+  [[noreturn]] void abort(ExitCode code, const std::string& message) override;
+  std::chrono::milliseconds timeout() const override { return timeout_; }
+
+ private:
+  struct Outgoing {
+    std::vector<std::byte> bytes;
+    MPI_Request request = MPI_REQUEST_NULL;
+  };
+  struct Incoming {
+    Message part;
+    MPI_Request request = MPI_REQUEST_NULL;
+  };
+  /// A payload on its way, one chunk at a time. A chunk that is not full is the last.
+  struct Bulk {
+    bool sending = false;
+    int peer = -1;
+    std::byte* data = nullptr;
+    std::size_t size = 0;
+    std::size_t offset = 0;
+    MPI_Request request = MPI_REQUEST_NULL;
+  };
+
+  void post_part(int target, int tag, std::vector<std::byte> bytes, std::uint64_t bytes_to_come);
+  void drive_sends();
+  bool find_incoming();
+  std::optional<Message> assemble(Message part);
+  void start_chunk(Bulk& bulk);
+  std::size_t add_bulk(bool sending, int peer, std::byte* data, std::size_t size);
+  void wait_bulk(std::size_t handle);
+  template <class Done>
+  void wait_until(Done&& done, const std::string& what);
+  void wait_request(MPI_Request& request, const char* call);
+  void check_peer(int peer) const;
+
+  std::chrono::milliseconds timeout_;
+  std::size_t chunk_bytes_;
+  MPI_Comm messages_ = MPI_COMM_NULL;
+  MPI_Comm bulk_ = MPI_COMM_NULL;
+  int rank_ = 0;
+  int size_ = 1;
+  std::deque<Outgoing> outgoing_;
+  std::optional<Incoming> incoming_;
+  std::map<std::pair<int, int>, std::vector<std::byte>> partial_;  ///< by (source, tag)
+  std::map<std::size_t, Bulk> bulks_;
+  std::size_t next_handle_ = 0;
+};
+
+}  // namespace moefy

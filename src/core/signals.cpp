@@ -1,0 +1,151 @@
+#include "moefy/core/signals.hpp"
+
+#include <fmt/format.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/eventfd.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cerrno>
+#include <limits>
+#include <thread>
+
+#include "moefy/core/error.hpp"
+
+namespace moefy {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+enum class Cause { none, interrupt, terminate, user, wall_time };
+
+Cause cause_of(std::uint32_t signal) {
+  if (signal == SIGINT) return Cause::interrupt;
+  return signal == SIGTERM ? Cause::terminate : Cause::user;
+}
+
+[[noreturn]] void leave_at_once(Cause cause) {
+  const bool interrupt = cause == Cause::interrupt;
+  const int code = interrupt ? 130 : 143;
+  const std::string text =
+      fmt::format("moefy: exit {} (second signal, {})\n", code, interrupt ? "SIGINT" : "SIGTERM");
+  [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, text.data(), text.size());
+  _exit(code);
+}
+
+sigset_t watched_signals() {
+  sigset_t set;
+  sigemptyset(&set);
+  for (const int signal : {SIGINT, SIGTERM, SIGUSR1}) sigaddset(&set, signal);
+  return set;
+}
+
+}  // namespace
+
+struct SignalGuard::Impl {
+  std::stop_source source;
+  std::atomic<Cause> cause{Cause::none};
+  std::optional<Clock::time_point> deadline;
+  sigset_t old_mask{};
+  int signal_descriptor = -1;
+  int quit_descriptor = -1;
+  std::thread watcher;
+
+  void request_stop(Cause why) {
+    cause = why;
+    source.request_stop();
+  }
+
+  /// For poll(): milliseconds to the deadline, rounded up; -1 without one.
+  int poll_timeout() const {
+    if (!deadline || cause != Cause::none) return -1;
+    const auto left =
+        std::chrono::ceil<std::chrono::milliseconds>(*deadline - Clock::now()).count();
+    return static_cast<int>(std::clamp<std::int64_t>(left, 0, std::numeric_limits<int>::max()));
+  }
+
+  void take_signal() {
+    signalfd_siginfo info{};
+    if (read(signal_descriptor, &info, sizeof info) != static_cast<ssize_t>(sizeof info)) return;
+    const Cause arrived = cause_of(info.ssi_signo);
+    if (cause == Cause::none) {
+      request_stop(arrived);
+    } else if (arrived != Cause::user && cause != Cause::wall_time) {
+      leave_at_once(arrived);
+    } else if (cause == Cause::wall_time) {
+      cause = arrived;
+    }
+  }
+
+  void watch() {
+    for (;;) {
+      std::array<pollfd, 2> watched{{{signal_descriptor, POLLIN, 0}, {quit_descriptor, POLLIN, 0}}};
+      const int ready = poll(watched.data(), watched.size(), poll_timeout());
+      if (ready < 0 && errno != EINTR) return;
+      if (watched[1].revents != 0) return;
+      if (watched[0].revents != 0) take_signal();
+      if (cause == Cause::none && deadline && Clock::now() >= *deadline) {
+        request_stop(Cause::wall_time);
+      }
+    }
+  }
+};
+
+SignalGuard::SignalGuard(std::optional<std::chrono::duration<double>> wall_time)
+    : impl_(std::make_unique<Impl>()) {
+  if (wall_time) {
+    // Longer than a century is for ever, and would overflow the clock.
+    constexpr std::chrono::duration<double> kForever{3.2e9};
+    if (*wall_time < kForever) {
+      impl_->deadline =
+          Clock::now() + std::chrono::duration_cast<Clock::duration>(*wall_time * 0.99);
+    }
+  }
+  const sigset_t set = watched_signals();
+  if (const int error = pthread_sigmask(SIG_BLOCK, &set, &impl_->old_mask)) {
+    throw IoError("signals", "block", error);
+  }
+  impl_->signal_descriptor = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+  impl_->quit_descriptor = eventfd(0, EFD_CLOEXEC);
+  if (impl_->signal_descriptor < 0 || impl_->quit_descriptor < 0) {
+    const int error = errno;
+    if (impl_->signal_descriptor >= 0) close(impl_->signal_descriptor);
+    pthread_sigmask(SIG_SETMASK, &impl_->old_mask, nullptr);
+    throw IoError("signals", "watch for", error);
+  }
+  impl_->watcher = std::thread([impl = impl_.get()] { impl->watch(); });
+}
+
+SignalGuard::~SignalGuard() {
+  const std::uint64_t one = 1;
+  // Cannot fail: the counter is far from its limit.
+  [[maybe_unused]] const ssize_t written = write(impl_->quit_descriptor, &one, sizeof one);
+  impl_->watcher.join();
+  close(impl_->signal_descriptor);
+  close(impl_->quit_descriptor);
+  pthread_sigmask(SIG_SETMASK, &impl_->old_mask, nullptr);
+}
+
+std::stop_token SignalGuard::token() const { return impl_->source.get_token(); }
+
+std::string SignalGuard::cause() const {
+  switch (impl_->cause.load()) {
+    case Cause::interrupt:
+      return "SIGINT";
+    case Cause::terminate:
+      return "SIGTERM";
+    case Cause::user:
+      return "SIGUSR1";
+    case Cause::wall_time:
+      return "wall time";
+    case Cause::none:
+      break;
+  }
+  return {};
+}
+
+}  // namespace moefy
