@@ -109,13 +109,17 @@ Id create_image(std::size_t user_block) {
   return own(H5Fcreate("expert-map", H5F_ACC_TRUNC, creation.get(), access.get()), "H5Fcreate");
 }
 
-std::vector<std::byte> image_of(const Id& file) {
+std::vector<std::byte> image_of(const Id& file, std::size_t user_block) {
   check(H5Fflush(file.get(), H5F_SCOPE_GLOBAL), "H5Fflush");
+  // The library's image begins behind the user block, although the superblock in it knows of it.
   const hssize_t size =
       check(static_cast<hssize_t>(H5Fget_file_image(file.get(), nullptr, 0)), "H5Fget_file_image");
-  std::vector<std::byte> bytes(static_cast<std::size_t>(size));
-  check(static_cast<hssize_t>(H5Fget_file_image(file.get(), bytes.data(), bytes.size())),
-        "H5Fget_file_image");
+  std::vector<std::byte> bytes(user_block + static_cast<std::size_t>(size));
+  const hssize_t copied =
+      check(static_cast<hssize_t>(H5Fget_file_image(file.get(), bytes.data() + user_block,
+                                                    static_cast<std::size_t>(size))),
+            "H5Fget_file_image");
+  require(copied == size, "H5Fget_file_image: the file keeps its size");
   return bytes;
 }
 

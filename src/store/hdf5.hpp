@@ -67,8 +67,8 @@ Id own(hid_t id, std::string_view call,
 
 /// A file in memory (core driver), writable, with a user block of `user_block` bytes.
 Id create_image(std::size_t user_block);
-/// The bytes of that file, user block included.
-std::vector<std::byte> image_of(const Id& file);
+/// The bytes of that file, with room for the user block before them.
+std::vector<std::byte> image_of(const Id& file, std::size_t user_block);
 /// Opens `image` (user block included) read-only, in memory. The image must outlive the file.
 Id open_image(std::span<const std::byte> image);
 

@@ -222,7 +222,7 @@ std::vector<std::byte> expert_map_bytes(const ExpertMap& map) {
     for (const LayerResult& layer : map.layers) write_layer(layers, layer);
     if (!map.run.empty()) write_run(root, map.run);
   }
-  std::vector<std::byte> bytes = hdf5::image_of(file);
+  std::vector<std::byte> bytes = hdf5::image_of(file, kUserBlockSize);
   seal_user_block(bytes);
   return bytes;
 }
