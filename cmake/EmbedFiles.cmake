@@ -1,7 +1,7 @@
-# Writes OUTPUT, a C++ source with `embedded_architectures()`: name and text of every file of FILES.
+# Writes OUTPUT, a C++ source with FUNCTION(): name and text of every file of FILES.
 set(source "#include <array>\n#include <span>\n#include <string_view>\n#include <utility>\n\nnamespace moefy {\n\n")
-string(APPEND source "std::span<const std::pair<std::string_view, std::string_view>> embedded_architectures();\n\n")
-string(APPEND source "std::span<const std::pair<std::string_view, std::string_view>> embedded_architectures() {\n")
+string(APPEND source "std::span<const std::pair<std::string_view, std::string_view>> ${FUNCTION}();\n\n")
+string(APPEND source "std::span<const std::pair<std::string_view, std::string_view>> ${FUNCTION}() {\n")
 list(LENGTH FILES count)
 string(APPEND source "  static constexpr std::array<std::pair<std::string_view, std::string_view>, ${count}> kFiles{{\n")
 foreach(file IN LISTS FILES)

@@ -1,1 +1,3 @@
-int main() { return 0; }
+#include "moefy/cli/run.hpp"
+
+int main(int argc, char** argv) { return moefy::run_program(argc, argv); }

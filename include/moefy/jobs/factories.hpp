@@ -1,0 +1,22 @@
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "moefy/backend/backend.hpp"
+#include "moefy/split/splitter.hpp"
+
+namespace moefy {
+
+/// The one place that knows every concrete class by its name on the command line.
+std::vector<std::string> method_names();
+/// UsageError with the nearest names.
+std::unique_ptr<Splitter> make_splitter(const std::string& method);
+
+/// auto, reference, cpu. UsageError for others.
+std::vector<std::string> backend_names();
+std::unique_ptr<Backend> make_backend(const std::string& name, std::size_t num_threads);
+
+}  // namespace moefy

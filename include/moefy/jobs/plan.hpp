@@ -1,0 +1,48 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "moefy/core/error.hpp"
+#include "moefy/jobs/context.hpp"
+#include "moefy/jobs/split.hpp"
+
+namespace moefy {
+
+/// `moefy plan`: what `split` would do.
+struct PlanJobConfig {
+  SplitJobConfig split;
+  std::int64_t ranks = 1;
+};
+
+/// What is known before any work: a pure function of shapes, ranks and threads.
+struct SplitPlan {
+  struct Layer {
+    std::int64_t index = 0;
+    std::string name;
+    std::int64_t rank = 0;  ///< with layers handed out largest first; the queue may differ
+    std::uint64_t bytes_to_read = 0;  ///< all FFN tensors are read for the fingerprint
+    std::uint64_t bytes_to_send = 0;  ///< if rank 0 feeds
+    double seconds = 0;               ///< estimate on one thread of a current server CPU
+  };
+  std::vector<Layer> layers;
+  std::vector<double> seconds_by_rank;
+  std::uint64_t peak_memory = 0;  ///< of the rank that needs most, bytes
+  std::uint64_t bytes_to_read = 0;
+  std::uint64_t bytes_to_send = 0;
+  std::uint64_t output_bytes = 0;  ///< map and journal together
+  double seconds = 0;
+};
+SplitPlan make_split_plan(std::span<const LayerInfo> layers, const SplitConfig& config,
+                          std::int64_t ranks, std::size_t threads);
+
+/// The plan of a split with the ranks of this launch (--dry-run).
+PlanJobConfig plan_config_of(const SplitJobConfig& split, const JobContext& context);
+
+/// Prints the plan; touches nothing. UsageError (2) if a layer cannot fit this machine's memory or
+/// the output its disk.
+ExitCode run_plan(const PlanJobConfig& config, JobContext& context);
+
+}  // namespace moefy

@@ -1,0 +1,44 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "moefy/core/error.hpp"
+#include "moefy/jobs/context.hpp"
+#include "moefy/split/splitter.hpp"
+
+namespace moefy {
+
+/// `moefy split`. Fields marked *run* do not change the map.
+struct SplitJobConfig {
+  std::string model;             ///< run: path or name; the fingerprints say what it was
+  std::filesystem::path output;  ///< run
+  std::string method = "kmeans";
+  SplitConfig split;
+  std::string layers;               ///< `0-3,7`; empty: all
+  std::int64_t top_k = 0;           ///< kept in the map as convert's default; 0: none
+  std::filesystem::path init_from;  ///< an older map to start from; empty: none
+  std::string backend = "auto";     ///< its kind is a result option
+  std::string feed = "auto";        ///< run: auto, coordinator, local
+  bool reproducible = false;        ///< run: leave out /run
+  bool dry_run = false;             ///< run
+  std::string preset = "default";
+  std::string run_options;  ///< run: JSON text of the run options, for /run
+};
+
+/// Every problem that can be told without opening a file.
+std::vector<std::string> validate(const SplitJobConfig& config);
+
+/// JSON text (sorted keys) of the result options: the map's /config and part of the resume
+/// fingerprint.
+std::string result_options_json(const SplitJobConfig& config);
+
+/// Clusters the chosen FFN layers of the model on all ranks and writes the expert map. Collective.
+/// Resumes from the journal beside the output; returns done if the output stands already with equal
+/// options and model. Errors: UsageError (options against the model, something else in the way),
+/// InputError, IoError, CommError, Interrupted (journal kept if a layer is finished).
+ExitCode run_split(const SplitJobConfig& config, JobContext& context);
+
+}  // namespace moefy

@@ -1,0 +1,168 @@
+#include "moefy/jobs/split.hpp"
+
+#include <algorithm>
+
+#include "../option_table.hpp"
+#include "moefy/jobs/factories.hpp"
+#include "moefy/jobs/plan.hpp"
+
+namespace moefy {
+
+namespace {
+
+/// Options that say what the map will be; `plan` has them, too.
+std::vector<OptionSpec> result_options() {
+  return {
+      {"experts", "E", "routed experts per layer", "", Shown::help},
+      {"shared", "S", "always-on experts, as wide as a routed one", "0", Shown::help},
+      {"method", "NAME", "how neurons are grouped", "kmeans", Shown::help, method_names()},
+      {"weights",
+       "NAME",
+       "matrix that is clustered",
+       "auto",
+       Shown::help,
+       {"auto", "gate", "up", "down", "concat"}},
+      {"normalize", "NAME", "rows before clustering", "l2", Shown::help, {"l2", "none"}},
+      {"layers", "LIST", "only these: 0-3,7 or encoder.0-5 (default: all)", "", Shown::help},
+      {"sizes", "SIZES", "experts' sizes: equal, N, N,N,… or MIN..MAX", "equal", Shown::help_all},
+      {"order", "NAME", "neurons inside an expert", "id", Shown::help_all, {"id", "norm"}},
+      {"top-k", "K", "kept in the map as convert's default (0: none)", "0", Shown::help_all},
+      {"init",
+       "NAME",
+       "starting centroids",
+       "faiss",
+       Shown::help_all,
+       {"faiss", "kmeans++", "random"}},
+      {"init-from", "OLD.h5", "start from an older map (re-clustering)", "", Shown::help_all},
+      {"nredo", "R", "restarts; the lowest inertia wins", "1", Shown::help_all},
+      {"max-iterations", "N", "E-steps at the most", "300", Shown::help_all},
+      {"seed", "N", "of all random choices", "0", Shown::help},
+      {"backend", "NAME", "who computes", "auto", Shown::help_all, backend_names()},
+      {"start-iterations", "N", "free iterations of the FAISS start", "5", Shown::file_only},
+      {"start-subsample", "BOOL", "start on a quarter of the rows", "true", Shown::file_only},
+      {"start-loose", "BOOL", "nearly balanced int8 iterations before the exact ones", "true",
+       Shown::file_only},
+  };
+}
+
+StartMethod start_method(const std::string& name) {
+  if (name == "random") return StartMethod::random;
+  return name == "kmeans++" ? StartMethod::kmeanspp : StartMethod::faiss;
+}
+
+bool boolean(OptionValues& values, const std::string& name) {
+  const std::string& text = values.text(name);
+  if (text != "true" && text != "false")
+    values.add_problem(name + " '" + text + "': expected true or false");
+  return text == "true";
+}
+
+SplitJobConfig read_config(OptionValues& values) {
+  SplitJobConfig config;
+  config.model = values.positional(0, "MODEL");
+  config.method = values.text("method");
+  config.layers = values.text("layers");
+  config.top_k = values.integer("top-k");
+  config.init_from = values.text("init-from");
+  config.backend = values.text("backend");
+  config.preset = values.text("preset");
+  if (!values.given("experts")) values.add_problem("--experts E is missing");
+  SplitConfig& split = config.split;
+  split.experts = values.given("experts") ? values.integer("experts") : 1;
+  split.shared = values.integer("shared");
+  split.weights = values.text("weights");
+  split.normalize = values.text("normalize");
+  split.sizes = values.text("sizes");
+  split.order = values.text("order");
+  split.kmeans.start = start_method(values.text("init"));
+  split.kmeans.num_redo =
+      static_cast<int>(std::clamp<std::int64_t>(values.integer("nredo"), 0, 1 << 20));
+  split.kmeans.max_iterations =
+      static_cast<int>(std::clamp<std::int64_t>(values.integer("max-iterations"), 0, 1 << 30));
+  const std::int64_t seed = values.integer("seed");
+  if (seed < 0) values.add_problem("--seed must not be negative");
+  split.kmeans.seed = static_cast<std::uint64_t>(seed);
+  split.kmeans.schedule.faiss_iterations =
+      static_cast<int>(std::clamp<std::int64_t>(values.integer("start-iterations"), 0, 1000));
+  split.kmeans.schedule.subsample = boolean(values, "start-subsample");
+  split.kmeans.schedule.loose_iterations = boolean(values, "start-loose");
+  return config;
+}
+
+/// Problems that the table of choices did not find already.
+void take_problems(OptionValues& values, const SplitJobConfig& config) {
+  std::vector<std::string> known(values.problems().begin(), values.problems().end());
+  for (std::string& problem : validate(config))
+    if (std::find(known.begin(), known.end(), problem) == known.end())
+      values.add_problem(std::move(problem));
+}
+
+}  // namespace
+
+CommandSpec split_command() {
+  CommandSpec command;
+  command.name = "split";
+  command.positional = "MODEL -o MAP.h5 --experts E";
+  command.summary = "cluster the neurons of every FFN layer into equally large experts";
+  command.example = "mpirun -np 2 moefy split MODEL -o map.h5 --experts 16";
+  command.options = {{"output", "MAP.h5", "the expert map", "", Shown::help, {}, 'o'}};
+  for (OptionSpec& spec : result_options()) command.options.push_back(std::move(spec));
+  command.options.insert(
+      command.options.end(),
+      {{"feed",
+        "NAME",
+        "who reads the layers",
+        "auto",
+        Shown::help_all,
+        {"auto", "coordinator", "local"}},
+       {"wall-time", "TIME", "stop in time (exit 75), to be resumed", "", Shown::help_all},
+       {"reproducible", "", "leave out /run: equal runs give equal files", "", Shown::help_all},
+       {"dry-run", "", "print the plan, touch nothing", "", Shown::help}});
+  command.prepare = [](OptionValues& values) -> CommandRun {
+    SplitJobConfig config = read_config(values);
+    config.output = values.text("output");
+    config.feed = values.text("feed");
+    config.reproducible = values.flag("reproducible");
+    config.dry_run = values.flag("dry-run");
+    const std::vector<std::string> run_options = {"feed",      "threads",   "timeout",
+                                                  "wall-time", "no-verify", "log"};
+    config.run_options = values.to_json(run_options);
+    take_problems(values, config);
+    return [config](JobContext& context) { return run_split(config, context); };
+  };
+  return command;
+}
+
+CommandSpec plan_command() {
+  CommandSpec command;
+  command.name = "plan";
+  command.positional = "MODEL --experts E";
+  command.summary = "layers to ranks, memory, disk and time of a split; touches nothing";
+  command.example = "moefy plan MODEL --experts 16 --ranks 8";
+  command.options = result_options();
+  command.options.push_back(
+      {"ranks", "N", "ranks to plan for (default: those of this launch)", "", Shown::help});
+  command.options.push_back({"output",
+                             "MAP.h5",
+                             "where the map would go, to check the disk",
+                             "",
+                             Shown::help_all,
+                             {},
+                             'o'});
+  command.prepare = [](OptionValues& values) -> CommandRun {
+    PlanJobConfig config;
+    config.split = read_config(values);
+    config.split.output = values.text("output");
+    config.split.dry_run = true;
+    config.ranks = values.given("ranks") ? values.integer("ranks") : 0;
+    if (values.given("ranks") && config.ranks < 1) values.add_problem("--ranks must be at least 1");
+    take_problems(values, config.split);
+    return [config](JobContext& context) mutable {
+      if (config.ranks == 0) config.ranks = context.comm.size();
+      return run_plan(config, context);
+    };
+  };
+  return command;
+}
+
+}  // namespace moefy

@@ -1,0 +1,58 @@
+#include "help.hpp"
+
+#include <fmt/format.h>
+
+namespace moefy {
+
+namespace {
+
+std::string left_column(const OptionSpec& spec) {
+  std::string text = spec.short_name ? fmt::format("-{}, --{}", spec.short_name, spec.name)
+                                     : fmt::format("--{}", spec.name);
+  if (!spec.value.empty()) text += " " + spec.value;
+  return text;
+}
+
+std::string right_column(const OptionSpec& spec) {
+  std::string text = spec.help;
+  if (!spec.choices.empty()) text += fmt::format(": {}", fmt::join(spec.choices, ", "));
+  if (!spec.default_value.empty()) text += fmt::format(" ({})", spec.default_value);
+  return text;
+}
+
+std::string option_lines(const std::vector<OptionSpec>& specs, bool all) {
+  std::string text;
+  for (const OptionSpec& spec : specs) {
+    const bool shown = spec.shown == Shown::help || (all && spec.shown == Shown::help_all);
+    if (shown) text += fmt::format("  {:<26} {}\n", left_column(spec), right_column(spec));
+  }
+  return text;
+}
+
+}  // namespace
+
+std::string program_help() {
+  std::string text =
+      "moefy: turns dense Transformer checkpoints into Mixture-of-Experts ones\n\n"
+      "usage: moefy COMMAND MODEL… [options]        moefy COMMAND --help\n\n"
+      "MODEL is a directory or the name of a model in the local Hugging Face cache.\n\n";
+  for (const CommandSpec& command : all_commands())
+    text += fmt::format("  {:<10} {}\n", command.name, command.summary);
+  text +=
+      "\n  --version                                   versions of everything\n"
+      "  --list architectures|hosts|methods|routers  what there is\n\n"
+      "example: moefy split MODEL -o map.h5 --experts 16 && moefy convert MODEL map.h5 -o OUT\n";
+  return text;
+}
+
+std::string command_help(const CommandSpec& command, const std::vector<OptionSpec>& specs,
+                         bool all) {
+  std::string text = fmt::format("moefy {}: {}\n\nusage: moefy {} {} [options]\n\n", command.name,
+                                 command.summary, command.name, command.positional);
+  text += option_lines(specs, all);
+  if (!all) text += "  --help-all                 all options\n";
+  text += "\nexample: " + command.example + "\n";
+  return text;
+}
+
+}  // namespace moefy

@@ -1,0 +1,194 @@
+#include "moefy/jobs/plan.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <numeric>
+#include <ostream>
+
+#include "machine.hpp"
+#include "moefy/core/file.hpp"
+#include "moefy/core/progress.hpp"
+#include "moefy/jobs/model_source.hpp"
+
+namespace moefy {
+
+namespace {
+
+using nlohmann::json;
+
+/// Program, libraries and small buffers of one rank (measured VmHWM of a one-neuron split).
+constexpr std::uint64_t kBaseBytes = 60'000'000;
+/// Balanced k-means on one thread: seconds per row, column and site of the distance products that a
+/// whole run needs, and per row and column of its passes over the rows (bench/results).
+constexpr double kSecondsPerProduct = 0.26e-9;
+constexpr double kSecondsPerElement = 2.0e-9;
+/// Share of a layer's work that more threads do not shorten.
+constexpr double kSerialShare = 0.35;
+
+struct LayerShape {
+  std::uint64_t rows;
+  std::uint64_t columns;
+  std::uint64_t sites;
+};
+
+LayerShape shape_of(const SplitConfig& config, const LayerInfo& layer) {
+  return {static_cast<std::uint64_t>(layer.num_neurons),
+          static_cast<std::uint64_t>(clustered_columns(config, layer)),
+          static_cast<std::uint64_t>(config.experts)};
+}
+
+double layer_seconds(const LayerShape& shape, std::size_t threads) {
+  const double elements = static_cast<double>(shape.rows) * static_cast<double>(shape.columns);
+  const double serial =
+      elements * (kSecondsPerProduct * static_cast<double>(shape.sites) + kSecondsPerElement);
+  return serial * (kSerialShare + (1 - kSerialShare) / static_cast<double>(threads));
+}
+
+std::uint64_t layer_memory(const SplitConfig& config, const LayerInfo& layer) {
+  const LayerShape shape = shape_of(config, layer);
+  std::uint64_t raw = 0;
+  for (const FfnRole role : roles_read(config, layer)) raw = std::max(raw, role_bytes(layer, role));
+  const std::uint64_t stride = (shape.sites + kSiteAlignment - 1) / kSiteAlignment * kSiteAlignment;
+  const std::uint64_t fp32_rows = 4 * shape.rows * shape.columns;
+  const std::uint64_t int8_rows = shape.rows * shape.columns;
+  const std::uint64_t costs = 2 * 4 * shape.rows * stride;
+  const std::uint64_t centroids = (8 + 6 * 4) * shape.sites * shape.columns;
+  const std::uint64_t arcs = (3 * 4 + 16 * 8) * shape.sites * stride;
+  return raw + fp32_rows + int8_rows + costs + centroids + arcs;
+}
+
+std::uint64_t layer_output(const SplitConfig& config, const LayerInfo& layer) {
+  const LayerShape shape = shape_of(config, layer);
+  const auto hidden = static_cast<std::uint64_t>(layer.hidden_size);
+  constexpr std::uint64_t kGroupBytes = 16384;  // HDF5's own structures and statistics
+  return 8 * shape.rows + 4 * shape.sites * (shape.columns + hidden) + 24 * shape.sites +
+         kGroupBytes;
+}
+
+json to_json(const SplitPlan& plan, const PlanJobConfig& config) {
+  json layers = json::array();
+  for (const SplitPlan::Layer& layer : plan.layers)
+    layers.push_back({{"layer", layer.index},
+                      {"name", layer.name},
+                      {"rank", layer.rank},
+                      {"bytes_to_read", layer.bytes_to_read},
+                      {"bytes_to_send", layer.bytes_to_send},
+                      {"seconds", layer.seconds}});
+  return {{"schema_version", 1},
+          {"type", "plan"},
+          {"ranks", config.ranks},
+          {"layers", layers},
+          {"peak_memory", plan.peak_memory},
+          {"bytes_to_read", plan.bytes_to_read},
+          {"bytes_to_send", plan.bytes_to_send},
+          {"output_bytes", plan.output_bytes},
+          {"seconds_by_rank", plan.seconds_by_rank},
+          {"seconds", plan.seconds}};
+}
+
+void print_text(std::ostream& out, const SplitPlan& plan) {
+  const auto bytes = [](std::uint64_t value) { return format_bytes(static_cast<double>(value)); };
+  out << fmt::format("{:>6}  {:>4}  {:>10}  {:>10}  {:>9}  {}\n", "layer", "rank", "read", "send",
+                     "time", "name");
+  for (const SplitPlan::Layer& layer : plan.layers)
+    out << fmt::format("{:>6}  {:>4}  {:>10}  {:>10}  {:>9}  {}\n", layer.index, layer.rank,
+                       bytes(layer.bytes_to_read), bytes(layer.bytes_to_send),
+                       format_seconds(layer.seconds), layer.name);
+  out << fmt::format(
+      "memory per rank  {} at the most\n"
+      "to read          {}\n"
+      "to send          {} (only if a rank cannot read the model)\n"
+      "map and journal  {}\n"
+      "time             about {}\n",
+      bytes(plan.peak_memory), bytes(plan.bytes_to_read), bytes(plan.bytes_to_send),
+      bytes(plan.output_bytes), format_seconds(plan.seconds));
+}
+
+void require_fit(const SplitPlan& plan, const PlanJobConfig& config) {
+  std::vector<std::string> problems;
+  const MemoryInfo memory = read_memory_info();
+  if (memory.total > 0 && plan.peak_memory > memory.total) {
+    problems.push_back(fmt::format("a rank needs {} of memory, this machine has {}",
+                                   format_bytes(static_cast<double>(plan.peak_memory)),
+                                   format_bytes(static_cast<double>(memory.total))));
+  }
+  if (!config.split.output.empty()) {
+    try {
+      require_free_space(config.split.output, plan.output_bytes);
+    } catch (const IoError& error) {
+      problems.push_back(error.what());
+    }
+  }
+  if (!problems.empty()) throw UsageError(problems);
+}
+
+}  // namespace
+
+SplitPlan make_split_plan(std::span<const LayerInfo> layers, const SplitConfig& config,
+                          std::int64_t ranks, std::size_t threads) {
+  require(ranks >= 1 && threads >= 1, "a plan needs a rank and a thread");
+  SplitPlan plan;
+  for (const LayerInfo& layer : layers) {
+    SplitPlan::Layer planned;
+    planned.index = layer.index;
+    planned.name = layer.name;
+    planned.bytes_to_read = layer.file_bytes();
+    for (const FfnRole role : roles_read(config, layer))
+      planned.bytes_to_send += role_bytes(layer, role);
+    planned.seconds = layer_seconds(shape_of(config, layer), threads);
+    plan.peak_memory = std::max(plan.peak_memory, kBaseBytes + layer_memory(config, layer));
+    const std::uint64_t record = layer_output(config, layer);
+    plan.output_bytes += 2 * record;
+    plan.bytes_to_read += planned.bytes_to_read;
+    plan.bytes_to_send += planned.bytes_to_send;
+    plan.layers.push_back(std::move(planned));
+  }
+  // Largest first, always to the rank that is free first: what the queue does when times are as
+  // predicted.
+  plan.seconds_by_rank.assign(static_cast<std::size_t>(ranks), 0.0);
+  std::vector<std::size_t> order(plan.layers.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
+    return plan.layers[a].seconds > plan.layers[b].seconds;
+  });
+  for (const std::size_t i : order) {
+    const auto free_first = std::ranges::min_element(plan.seconds_by_rank);
+    plan.layers[i].rank = free_first - plan.seconds_by_rank.begin();
+    *free_first += plan.layers[i].seconds;
+  }
+  plan.seconds = *std::ranges::max_element(plan.seconds_by_rank);
+  return plan;
+}
+
+PlanJobConfig plan_config_of(const SplitJobConfig& split, const JobContext& context) {
+  return {split, context.comm.size()};
+}
+
+ExitCode run_plan(const PlanJobConfig& config, JobContext& context) {
+  together(context.comm, [&] {
+    if (!context.is_root()) return;
+    const ModelSource source = open_model(config.split.model, context.architecture_file);
+    std::vector<LayerInfo> layers;
+    std::vector<std::string> problems;
+    for (const std::int64_t index : select_layers(config.split.layers, source.layers)) {
+      layers.push_back(source.layers[static_cast<std::size_t>(index)]);
+      for (std::string& problem : split_problems(config.split.split, layers.back()))
+        problems.push_back(std::move(problem));
+    }
+    if (!problems.empty()) throw UsageError(problems);
+    const SplitPlan plan =
+        make_split_plan(layers, config.split.split, config.ranks, context.threads);
+    if (context.json) {
+      context.out << to_json(plan, config).dump() << '\n';
+    } else {
+      print_text(context.out, plan);
+    }
+    require_fit(plan, config);
+  });
+  return ExitCode::done;
+}
+
+}  // namespace moefy

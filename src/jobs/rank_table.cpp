@@ -1,0 +1,46 @@
+#include "rank_table.hpp"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <array>
+#include <nlohmann/json.hpp>
+#include <ostream>
+
+#include "machine.hpp"
+#include "moefy/core/progress.hpp"
+
+namespace moefy {
+
+void show_rank_table(JobContext& context, const std::string& backend) {
+  const MemoryInfo memory = read_memory_info();
+  const nlohmann::json mine = {
+      {"schema_version", 1},
+      {"type", "rank"},
+      {"rank", context.comm.rank()},
+      {"host", host_name()},
+      {"pid", ::getpid()},
+      {"threads", context.threads},
+      {"backend", backend},
+      {"memory_free", memory.available},
+      {"memory_total", memory.total},
+  };
+  const std::string text = mine.dump();
+  const auto rows = context.comm.gather(std::as_bytes(std::span(text)));
+  if (!context.is_root()) return;
+  if (context.comm.size() > 1)
+    context.log.info(fmt::format("{:>4}  {:<20} {:>8} {:>7}  {:<22} {:>10} {:>10}", "rank", "host",
+                                 "pid", "threads", "backend", "free", "memory"));
+  for (const std::vector<std::byte>& bytes : rows) {
+    const std::string_view row(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+    if (context.json) context.out << row << '\n';
+    const nlohmann::json rank = nlohmann::json::parse(row);
+    context.log.info(fmt::format(
+        "{:>4}  {:<20} {:>8} {:>7}  {:<22} {:>10} {:>10}", rank["rank"].get<int>(),
+        rank["host"].get<std::string>(), rank["pid"].get<int>(), rank["threads"].get<int>(),
+        rank["backend"].get<std::string>(), format_bytes(rank["memory_free"].get<double>()),
+        format_bytes(rank["memory_total"].get<double>())));
+  }
+}
+
+}  // namespace moefy

@@ -1,0 +1,13 @@
+#pragma once
+
+#include <string>
+
+#include "moefy/jobs/context.hpp"
+
+namespace moefy {
+
+/// Rank 0 prints one table: rank, host, pid, threads, backend, memory free and total. Nothing for a
+/// single rank but a log line. Collective.
+void show_rank_table(JobContext& context, const std::string& backend);
+
+}  // namespace moefy

@@ -1,0 +1,409 @@
+#include "moefy/jobs/split.hpp"
+
+#include <fmt/format.h>
+
+#include <chrono>
+#include <map>
+#include <mutex>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "layer_feed.hpp"
+#include "moefy/jobs/factories.hpp"
+#include "moefy/jobs/model_source.hpp"
+#include "moefy/jobs/plan.hpp"
+#include "moefy/schedule/journal.hpp"
+#include "moefy/schedule/layer_queue.hpp"
+#include "moefy/store/expert_map.hpp"
+#include "moefy/store/layer_record.hpp"
+#include "rank_table.hpp"
+#include "run_record.hpp"
+#include "split_report.hpp"
+
+namespace moefy {
+
+namespace {
+
+using nlohmann::json;
+namespace fs = std::filesystem;
+
+fs::path with_suffix(fs::path path, const char* suffix) { return path += suffix; }
+
+std::vector<std::byte> to_bytes(const std::string& text) {
+  const auto bytes = std::as_bytes(std::span(text));
+  return {bytes.begin(), bytes.end()};
+}
+
+std::string to_text(std::span<const std::byte> bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+/// Only what a warm start needs, so that little travels.
+LayerResult start_of(const LayerResult& old) {
+  LayerResult start;
+  start.layer_index = old.layer_index;
+  start.name = old.name;
+  start.hidden_size = old.hidden_size;
+  start.partition = old.partition;
+  start.prices = old.prices;
+  return start;
+}
+
+/// One run of `moefy split`, from options to the finished map. Rank 0 owns files, journal and map;
+/// the other ranks know the layers they are told.
+class SplitJob {
+ public:
+  SplitJob(const SplitJobConfig& config, JobContext& context)
+      : config_(config), context_(context), comm_(context.comm) {}
+
+  ExitCode run() {
+    together(comm_, [&] {
+      if (context_.is_root()) prepare();
+    });
+    tell_all();
+    if (already_done_) return ExitCode::done;
+    choose_feed();
+    backend_ = make_backend(config_.backend, context_.threads);
+    show_rank_table(context_, backend_->name());
+    try {
+      cluster_layers();
+      together(comm_, [&] {
+        if (context_.is_root()) finish();
+      });
+    } catch (const Interrupted&) {
+      if (context_.is_root()) throw Interrupted(leave_journal());
+      throw;
+    } catch (...) {
+      if (context_.is_root()) leave_journal();
+      throw;
+    }
+    return ExitCode::done;
+  }
+
+ private:
+  // ---- rank 0: what there is to do -------------------------------------------------------------
+
+  void prepare() {
+    source_ = open_model(config_.model, context_.architecture_file);
+    for (const std::int64_t index : select_layers(config_.layers, source_->layers))
+      layers_.push_back(source_->layers[static_cast<std::size_t>(index)]);
+    std::vector<std::string> problems;
+    for (const LayerInfo& layer : layers_)
+      for (std::string& problem : split_problems(config_.split, layer))
+        problems.push_back(std::move(problem));
+    if (problems.size() > kMostProblems) problems.resize(kMostProblems);
+    if (!problems.empty()) throw UsageError(problems);
+    read_start_map();
+
+    const auto warn = [&](const std::string& text) { context_.log.warning(text); };
+    lock_ = std::make_unique<OutputLock>(with_suffix(config_.output, ".lock"), warn);
+    if (!context_.force && fs::exists(config_.output)) {
+      compare_with_output();
+      already_done_ = true;
+      return;
+    }
+    journal_.emplace(with_suffix(config_.output, ".journal"), fingerprint_json(), context_.force);
+    take_finished_layers(warn);
+  }
+
+  void read_start_map() {
+    if (config_.init_from.empty()) return;
+    const ExpertMap old = read_expert_map(config_.init_from);
+    for (const LayerInfo& layer : layers_) {
+      const LayerResult* found = old.find(layer.index);
+      if (!found) {
+        throw UsageError(fmt::format("--init-from {}: the map has no layer {}",
+                                     config_.init_from.string(), layer.index));
+      }
+      start_.emplace(layer.index, start_of(*found));
+    }
+  }
+
+  std::string fingerprint_json() const {
+    json fingerprint;
+    fingerprint["options"] = json::parse(result_options_json(config_));
+    fingerprint["model"] = json::parse(file_identity_json(source_->checkpoint));
+    const auto add_file = [&](const char* key, const fs::path& path) {
+      if (path.empty()) return;
+      fingerprint[key] = hash_bytes(to_bytes(read_text_file(path, kLargestInputFile))).hex();
+    };
+    add_file("init-from", config_.init_from);
+    add_file("architecture", context_.architecture_file);
+    return fingerprint.dump();
+  }
+
+  /// An output that is in the way is either exactly what this run would make, or an error.
+  void compare_with_output() {
+    const std::string remedy = "; --force replaces it";
+    std::optional<ExpertMap> map;
+    try {
+      map = read_expert_map(config_.output);
+    } catch (const InputError& error) {
+      throw UsageError(std::string(error.what()) + remedy);
+    }
+    std::vector<std::string> differences =
+        fingerprint_differences(map->header.config, result_options_json(config_));
+    if (differences.empty()) differences = layer_differences(*map);
+    if (!differences.empty()) {
+      throw UsageError(fmt::format("{} exists and was made otherwise ({}){}",
+                                   config_.output.string(), fmt::join(differences, "; "), remedy));
+    }
+    context_.log.info(config_.output.string() + ": already done");
+  }
+
+  std::vector<std::string> layer_differences(const ExpertMap& map) const {
+    std::vector<std::string> differences;
+    for (const LayerInfo& layer : layers_) {
+      const LayerResult* done = map.find(layer.index);
+      if (!done || done->fingerprint != layer_fingerprint(source_->checkpoint, layer))
+        differences.push_back(fmt::format("the weights of layer {} ({})", layer.index, layer.name));
+    }
+    return differences;
+  }
+
+  void take_finished_layers(const std::function<void(const std::string&)>& warn) {
+    for (const std::int64_t id : journal_->finished(warn)) {
+      const LayerInfo* layer = find_layer(id);
+      const std::string place = fmt::format("{}: layer {}", journal_->directory().string(), id);
+      LayerResult result = decode_layer(journal_->read(id), place);
+      if (!layer || result.fingerprint != layer_fingerprint(source_->checkpoint, *layer)) {
+        throw UsageError(place +
+                         ": the weights of the model have changed since; --force starts anew");
+      }
+      results_.emplace(id, std::move(result));
+    }
+    if (!results_.empty()) {
+      context_.log.info(fmt::format("resuming: {} of {} layers were finished before",
+                                    results_.size(), layers_.size()));
+    }
+  }
+
+  // ---- all ranks: the same knowledge -----------------------------------------------------------
+
+  void tell_all() {
+    json plan;
+    if (context_.is_root()) {
+      plan["already_done"] = already_done_;
+      plan["todo"] = json::array();
+      for (const LayerInfo& layer : layers_)
+        if (!results_.contains(layer.index)) plan["todo"].push_back(layer.index);
+      plan["identity"] = already_done_ ? "" : file_identity_json(source_->checkpoint);
+    }
+    std::vector<std::byte> text = to_bytes(plan.dump());
+    comm_.broadcast(text);
+    plan = json::parse(to_text(text));
+    already_done_ = plan["already_done"];
+    identity_ = plan["identity"];
+    std::vector<std::byte> layers = serialize(layers_);
+    comm_.broadcast(layers);
+    layers_ = deserialize_layers(layers);
+    todo_ = plan["todo"].get<std::vector<std::int64_t>>();
+    tell_starts();
+  }
+
+  void tell_starts() {
+    if (config_.init_from.empty()) return;
+    for (const LayerInfo& layer : layers_) {
+      std::vector<std::byte> bytes;
+      if (context_.is_root()) bytes = encode_layer(start_.at(layer.index));
+      comm_.broadcast(bytes);
+      if (!context_.is_root())
+        start_.emplace(layer.index, decode_layer(bytes, "broadcast of --init-from"));
+    }
+  }
+
+  /// Every rank reads its own layers if all can open the same files; else rank 0 sends them.
+  void choose_feed() {
+    bool same_files = context_.is_root();
+    std::string trouble;
+    if (!context_.is_root() && config_.feed != "coordinator") {
+      try {
+        source_ = open_model(config_.model, context_.architecture_file);
+        same_files = file_identity_json(source_->checkpoint) == identity_;
+        if (!same_files) trouble = "its files differ from rank 0's";
+      } catch (const Error& error) {
+        trouble = error.what();
+      }
+    }
+    json answer = {{"same", same_files}, {"trouble", trouble}};
+    const auto answers = comm_.gather(to_bytes(answer.dump()));
+    bool local = config_.feed != "coordinator";
+    std::string first_trouble;
+    for (std::size_t rank = 0; rank < answers.size() && local; ++rank) {
+      const json heard = json::parse(to_text(answers[rank]));
+      if (heard["same"]) continue;
+      local = false;
+      first_trouble = fmt::format("rank {}: {}", rank, heard["trouble"].get<std::string>());
+    }
+    std::vector<std::byte> verdict =
+        to_bytes(json{{"local", local}, {"why", first_trouble}}.dump());
+    comm_.broadcast(verdict);
+    const json decided = json::parse(to_text(verdict));
+    local_feed_ = decided["local"];
+    const std::string why = decided["why"];
+    if (!local_feed_ && config_.feed == "local")
+      throw InputError("--feed local: not every rank can read the model; " + why);
+    if (!local_feed_ && !why.empty() && context_.is_root())
+      context_.log.info("rank 0 sends the layers (" + why + ")");
+  }
+
+  // ---- all ranks: the work ---------------------------------------------------------------------
+
+  void cluster_layers() {
+    std::vector<QueueItem> items;
+    for (const std::int64_t id : todo_) {
+      const LayerInfo& layer = *find_layer(id);
+      const auto weight = static_cast<std::uint64_t>(layer.num_neurons) *
+                          static_cast<std::uint64_t>(clustered_columns(config_.split, layer));
+      payloads_.emplace(id, LayerPayload(config_.split, layer));
+      items.push_back({id, weight, local_feed_ ? 0 : payloads_.at(id).num_bytes()});
+    }
+    splitter_ = make_splitter(config_.method);
+    workspace_.emplace(*backend_);
+    progress_.emplace("split", todo_.size(), "layers",
+                      context_.is_root() ? context_.progress : Progress::Style::quiet);
+    QueueCallbacks callbacks;
+    callbacks.load = [&](std::int64_t id, std::span<std::byte> payload) { load(id, payload); };
+    callbacks.work = [&](std::int64_t id, std::span<const std::byte> payload,
+                         std::stop_token stop) { return work(id, payload, stop); };
+    callbacks.commit = [&](std::int64_t id, int rank, std::vector<std::byte> bytes) {
+      commit(id, rank, std::move(bytes));
+    };
+    statistics_ = run_queue(comm_, items, callbacks, context_.stop);
+    progress_->finish();
+  }
+
+  void load(std::int64_t id, std::span<std::byte> payload) {
+    const LayerInfo& layer = *find_layer(id);
+    payloads_.at(id).load(source_->checkpoint, payload);
+    const Digest fingerprint = layer_fingerprint(source_->checkpoint, layer);
+    const std::lock_guard lock(fingerprint_mutex_);
+    fingerprints_[id] = fingerprint;
+  }
+
+  std::vector<std::byte> work(std::int64_t id, std::span<const std::byte> payload,
+                              std::stop_token stop) {
+    const LayerInfo& layer = *find_layer(id);
+    const auto begin = std::chrono::steady_clock::now();
+    try {
+      const RowSource source = local_feed_ ? file_source(source_->checkpoint, layer, raw_)
+                                           : payloads_.at(id).source(payload);
+      double read_seconds = 0;
+      const RowSource timed_source = [&](FfnRole role, MatrixView<float> out) {
+        const auto start = std::chrono::steady_clock::now();
+        source(role, out);
+        read_seconds += seconds_since(start);
+      };
+      const auto found = start_.find(id);
+      const SplitTask task{layer, config_.split, timed_source,
+                           found == start_.end() ? nullptr : &found->second, stop};
+      LayerResult result = splitter_->split(task, *workspace_);
+      if (local_feed_) result.fingerprint = layer_fingerprint(source_->checkpoint, layer);
+      if (context_.verify) {
+        const auto neurons = static_cast<std::size_t>(layer.num_neurons);
+        result.partition.verify(routed_capacities(config_.split, neurons).bounds());
+      }
+      result.rank = comm_.rank();
+      result.seconds.emplace_back("read", read_seconds);
+      result.seconds.emplace_back("layer", seconds_since(begin));
+      return encode_layer(result);
+    } catch (...) {
+      rethrow_with_context(fmt::format("layer {} ({})", layer.index, layer.name));
+    }
+  }
+
+  /// Rank 0, as results arrive.
+  void commit(std::int64_t id, int rank, std::vector<std::byte> bytes) {
+    LayerResult result = decode_layer(bytes, fmt::format("result of rank {}", rank));
+    if (!local_feed_) {
+      const std::lock_guard lock(fingerprint_mutex_);
+      result.fingerprint = fingerprints_.at(id);
+      bytes = encode_layer(result);
+    }
+    journal_->append(id, bytes);
+    progress_->advance(1, result.name);
+    results_.emplace(id, std::move(result));
+  }
+
+  // ---- rank 0: the end -------------------------------------------------------------------------
+
+  void finish() {
+    ExpertMap map;
+    const json model_config = json::parse(source_->checkpoint.config_text());
+    map.header.model_type = model_config.value("model_type", "");
+    map.header.architecture = source_->architecture.name();
+    map.header.num_layers = static_cast<std::int64_t>(source_->layers.size());
+    map.header.seed = config_.split.kmeans.seed;
+    map.header.top_k = config_.top_k;
+    map.header.config = result_options_json(config_);
+    std::vector<Digest> digests;
+    for (auto& [id, result] : results_) {
+      digests.push_back(result.fingerprint);
+      map.layers.push_back(std::move(result));
+    }
+    map.header.source_fingerprint = source_fingerprint(source_->checkpoint, digests);
+    if (!config_.reproducible)
+      map.run = make_run_record(context_, backend_->name(), config_.run_options, map.layers);
+    write_expert_map(config_.output, map);
+    journal_->remove();
+    report_split(context_, map, config_.output, statistics_);
+  }
+
+  /// What stays when the run ends early: the journal if a layer is in it, else nothing.
+  std::string leave_journal() {
+    if (results_.empty() || !journal_) {
+      if (journal_) journal_->remove();
+      return "interrupted before the first layer was finished";
+    }
+    return fmt::format("interrupted; {} of {} layers are kept in {}, the same command resumes",
+                       results_.size(), layers_.size(), journal_->directory().string());
+  }
+
+  const LayerInfo* find_layer(std::int64_t index) const {
+    for (const LayerInfo& layer : layers_)
+      if (layer.index == index) return &layer;
+    return nullptr;
+  }
+
+  static double seconds_since(std::chrono::steady_clock::time_point begin) {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  }
+
+  static constexpr std::size_t kMostProblems = 10;
+  static constexpr std::uint64_t kLargestInputFile = std::uint64_t{1} << 34;
+
+  const SplitJobConfig& config_;
+  JobContext& context_;
+  Communicator& comm_;
+
+  std::optional<ModelSource> source_;  // other ranks: only with a local feed
+  std::vector<LayerInfo> layers_;      // chosen ones
+  std::vector<std::int64_t> todo_;
+  std::map<std::int64_t, LayerResult> start_;
+  std::string identity_;
+  bool already_done_ = false;
+  bool local_feed_ = true;
+
+  std::unique_ptr<Backend> backend_;
+  std::unique_ptr<Splitter> splitter_;
+  std::optional<SplitWorkspace> workspace_;
+  AlignedBuffer<std::byte> raw_;
+  std::map<std::int64_t, LayerPayload> payloads_;
+
+  std::unique_ptr<OutputLock> lock_;
+  std::optional<Journal> journal_;
+  std::map<std::int64_t, LayerResult> results_;
+  std::mutex fingerprint_mutex_;
+  std::map<std::int64_t, Digest> fingerprints_;
+  std::optional<Progress> progress_;
+  QueueStatistics statistics_;
+};
+
+}  // namespace
+
+ExitCode run_split(const SplitJobConfig& config, JobContext& context) {
+  if (config.dry_run) return run_plan(plan_config_of(config, context), context);
+  return SplitJob(config, context).run();
+}
+
+}  // namespace moefy

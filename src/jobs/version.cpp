@@ -1,0 +1,34 @@
+#include "moefy/jobs/version.hpp"
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "moefy/backend/instruction_set.hpp"
+#include "moefy/balance/balanced_kmeans.hpp"
+#include "moefy/comm/communicator.hpp"
+#include "moefy/store/expert_map.hpp"
+#include "moefy_build_info.hpp"
+
+namespace moefy {
+
+std::string version_line() { return "moefy " MOEFY_VERSION " (" MOEFY_GIT_HASH ")"; }
+
+std::string version_report() {
+  return fmt::format(
+      "{}\n"
+      "  compiler        {} ({})\n"
+      "  MPI             {}\n"
+      "  HDF5            {}\n"
+      "  FAISS           {}\n"
+      "  nlohmann-json   {}.{}.{}\n"
+      "  fmt             {}.{}.{}\n"
+      "  CPU kernels     {}\n"
+      "  CUDA, NCCL      not built\n",
+      version_line(), MOEFY_COMPILER, MOEFY_BUILD_TYPE, mpi_library_version(), hdf5_version(),
+      faiss_version(), NLOHMANN_JSON_VERSION_MAJOR, NLOHMANN_JSON_VERSION_MINOR,
+      NLOHMANN_JSON_VERSION_PATCH, FMT_VERSION / 10000, FMT_VERSION / 100 % 100, FMT_VERSION % 100,
+      to_string(best_instruction_set()));
+}
+
+}  // namespace moefy
