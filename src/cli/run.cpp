@@ -20,14 +20,17 @@ namespace {
 
 using Seconds = std::chrono::duration<double>;
 
-/// One message and the authoritative last line; only the rank that speaks for all.
+/// The authoritative last line of a run that did not end with 0.
+int report_exit(ExitCode code, bool speaker) {
+  if (speaker && code != ExitCode::done)
+    fmt::print(stderr, "moefy: exit {} ({})\n", static_cast<int>(code), reason(code));
+  return static_cast<int>(code);
+}
+
+/// One message and the last line; only the rank that speaks for all.
 int report_failure(const Error& error, bool speaker) {
-  if (speaker) {
-    fmt::print(stderr, "moefy: {}\n", error.what());
-    fmt::print(stderr, "moefy: exit {} ({})\n", static_cast<int>(error.code()),
-               reason(error.code()));
-  }
-  return static_cast<int>(error.code());
+  if (speaker) fmt::print(stderr, "moefy: {}\n", error.what());
+  return report_exit(error.code(), speaker);
 }
 
 std::string command_line_of(int argc, char** argv) {
