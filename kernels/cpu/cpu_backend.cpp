@@ -1,0 +1,230 @@
+#include "cpu/cpu_backend.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include <fmt/format.h>
+
+#include "cpu/assignment_kernels.hpp"
+#include "moefy/core/error.hpp"
+
+namespace moefy {
+namespace {
+
+// Rows of one task: a multiple of every tile height and of kSampleBlock. No result depends on it.
+constexpr std::size_t kTaskRows = 192;
+constexpr std::size_t kInertiaRows = 256;
+
+struct CpuPoints final : Points {
+  cpu::QuantizedRows arrays() {
+    return {squared_norm.data(), step.data(), sum.data(), quantized ? units.data() : nullptr,
+            units_per_row};
+  }
+  AlignedBuffer<float> squared_norm;
+  AlignedBuffer<float> step;
+  AlignedBuffer<std::int32_t> sum;
+  AlignedBuffer<std::int32_t> units;
+  std::size_t units_per_row = 0;
+  bool quantized = false;
+};
+
+const CpuPoints& own(const Points& points) { return static_cast<const CpuPoints&>(points); }
+
+cpu::QuantizedRows quantized_rows(const Points& points) {
+  require(own(points).quantized, "points were loaded without int8 rows");
+  return const_cast<CpuPoints&>(own(points)).arrays();
+}
+
+const cpu::RowKernels& kernels_of(InstructionSet set) {
+#if defined(__x86_64__)
+  if (set == InstructionSet::avx512_vnni) return cpu::avx512_row_kernels();
+  if (set == InstructionSet::avx2) return cpu::avx2_row_kernels();
+#endif
+  require(set == InstructionSet::portable, "instruction set has row kernels");
+  return cpu::portable_row_kernels();
+}
+
+/// body(first, last) for every task of kTaskRows rows.
+template <class Body>
+void for_each_task(ThreadPool& threads, std::size_t num_rows, const Body& body) {
+  threads.for_each((num_rows + kTaskRows - 1) / kTaskRows, [&](std::size_t task) {
+    const std::size_t first = task * kTaskRows;
+    body(first, std::min(first + kTaskRows, num_rows));
+  });
+}
+
+/// Memory for the packed results of a tile, one a thread.
+std::int32_t* tile_scratch(const cpu::Panels& panels) {
+  thread_local AlignedBuffer<std::int32_t> buffer;
+  buffer.resize(cpu::kScratchRows * panels.packed_columns);
+  return buffer.data();
+}
+
+[[noreturn]] void throw_not_finite(MatrixView<const float> rows, std::size_t i) {
+  const auto row = rows.row(i);
+  const auto bad = std::find_if(row.begin(), row.end(), [](float x) { return !std::isfinite(x); });
+  throw InputError(fmt::format("row {}, column {} is {}", i, bad - row.begin(), *bad));
+}
+
+}  // namespace
+
+CpuBackend::CpuBackend(std::size_t num_threads, InstructionSet instruction_set)
+    : instruction_set_(instruction_set),
+      kernels_(kernels_of(instruction_set)),
+      threads_(num_threads) {}
+
+std::string CpuBackend::name() const {
+  return fmt::format("cpu ({})", to_string(instruction_set_));
+}
+
+CostView CpuBackend::cost_buffer(std::size_t slot, std::size_t num_rows, std::size_t num_sites) {
+  CostView view;
+  view.num_rows = num_rows;
+  view.num_sites = num_sites;
+  view.stride = (num_sites + kSiteAlignment - 1) / kSiteAlignment * kSiteAlignment;
+  cost_buffers_.at(slot).resize(num_rows * view.stride);
+  view.data = cost_buffers_[slot].data();
+  if (num_sites % kSiteAlignment != 0) {
+    for (std::size_t i = 0; i < num_rows; ++i) {
+      std::fill(view.row(i) + num_sites, view.row(i) + view.stride, 0);
+    }
+  }
+  return view;
+}
+
+std::unique_ptr<Points> CpuBackend::make_points() { return std::make_unique<CpuPoints>(); }
+
+void CpuBackend::load(Points& points, MatrixView<const float> rows, bool quantize) {
+  auto& own_points = static_cast<CpuPoints&>(points);
+  const std::size_t padded = (rows.rows + cpu::kGroupRows - 1) / cpu::kGroupRows * cpu::kGroupRows;
+  own_points.rows = rows;
+  own_points.quantized = quantize;
+  own_points.units_per_row = (rows.cols + kernels_.values_per_unit - 1) / kernels_.values_per_unit;
+  own_points.squared_norm.resize(padded);
+  own_points.step.resize(padded);
+  own_points.sum.resize(padded);
+  if (quantize) own_points.units.resize(padded * own_points.units_per_row);
+
+  std::vector<cpu::LoadStatistics> statistics((rows.rows + kTaskRows - 1) / kTaskRows);
+  for_each_task(threads_, rows.rows, [&](std::size_t first, std::size_t last) {
+    kernels_.load(rows.data, rows.rows, rows.cols, first, last, own_points.arrays(),
+                  statistics[first / kTaskRows]);
+  });
+  own_points.max_squared_norm = 0;
+  own_points.max_abs = 0;
+  own_points.zero_rows = 0;
+  for (const cpu::LoadStatistics& part : statistics) {
+    if (part.bad_row >= 0) throw_not_finite(rows, static_cast<std::size_t>(part.bad_row));
+    own_points.max_squared_norm = std::max(own_points.max_squared_norm, part.max_squared_norm);
+    own_points.max_abs = std::max(own_points.max_abs, part.max_abs);
+    own_points.zero_rows += part.zero_rows;
+  }
+}
+
+void CpuBackend::costs(const Points& points, MatrixView<const float> centroids, int scale_log2,
+                       std::span<const std::int32_t> columns, const CostView& q) {
+  const cpu::Panels panels =
+      panels_.pack_floats(kernels_, centroids, columns, std::ldexp(1.0F, scale_log2));
+  for_each_task(threads_, q.num_rows, [&](std::size_t first, std::size_t last) {
+    kernels_.costs(points.rows.data, own(points).squared_norm.data(), panels, first, last, q.data,
+                   q.stride, tile_scratch(panels));
+  });
+}
+
+void CpuBackend::approximate_costs(const Points& points, RowSelection selection,
+                                   MatrixView<const float> centroids, int scale_log2,
+                                   const CostView& q) {
+  all_columns_.resize(q.num_sites);
+  std::iota(all_columns_.begin(), all_columns_.end(), 0);
+  const cpu::Panels panels =
+      panels_.pack_units(kernels_, centroids, {}, all_columns_, std::ldexp(1.0F, scale_log2));
+  const cpu::QuantizedRows rows = quantized_rows(points);
+  for_each_task(threads_, q.num_rows, [&](std::size_t first, std::size_t last) {
+    kernels_.approximate_costs(rows, panels, selection.step, first, last, q.data, q.stride,
+                               tile_scratch(panels));
+  });
+}
+
+void CpuBackend::changed_costs(const Points& points, MatrixView<const float> base_centroids,
+                               MatrixView<const float> centroids, int scale_log2,
+                               std::span<const std::int32_t> columns, bool copy_others,
+                               const CostView& base, const CostView& q) {
+  const cpu::Panels panels = panels_.pack_units(kernels_, centroids, base_centroids, columns,
+                                                std::ldexp(1.0F, scale_log2));
+  const cpu::QuantizedRows rows = quantized_rows(points);
+  for_each_task(threads_, q.num_rows, [&](std::size_t first, std::size_t last) {
+    kernels_.changed_costs(rows, panels, copy_others, first, last, base.data, q.data, q.stride,
+                           tile_scratch(panels));
+  });
+}
+
+void CpuBackend::best_sites(const CostView& q, std::span<const std::int32_t> prices,
+                            bool with_margins, SiteChoice& choice) {
+  cpu::best_sites(threads_, instruction_set_, q, prices, with_margins, choice);
+}
+
+void CpuBackend::smallest_moves(const CostView& q, std::span<const std::int32_t> label,
+                                std::span<std::int32_t> key, std::span<std::int32_t> row) {
+  cpu::smallest_moves(threads_, instruction_set_, q, label, key, row);
+}
+
+CertificateSums CpuBackend::certificate_sums(const CostView& q, std::span<const std::int32_t> label,
+                                             std::span<const std::int32_t> prices) {
+  return cpu::certificate_sums(threads_, instruction_set_, q, label, prices);
+}
+
+void CpuBackend::update_sums(const Points& points, RowSelection selection,
+                             std::span<const std::int32_t> old_label,
+                             std::span<const std::int32_t> new_label, SiteSums& sums) {
+  moves_.collect(points.rows, selection, old_label, new_label, sums.count.size());
+  const double scale = std::ldexp(1.0, sums.scale_log2);
+  const std::size_t dim = points.rows.cols;
+  // Threads share the columns, not the rows: no two of them touch the same sum.
+  constexpr std::size_t kAlignment = 64;
+  const std::size_t parts = std::min(threads_.size(), (dim + kAlignment - 1) / kAlignment);
+  const std::size_t width =
+      parts == 0 ? 0 : (dim + parts * kAlignment - 1) / (parts * kAlignment) * kAlignment;
+  threads_.for_each(parts, [&](std::size_t part) {
+    const std::size_t begin = std::min(part * width, dim);
+    const std::size_t count = std::min(begin + width, dim) - begin;
+    for (std::size_t j = 0; j < sums.count.size() && count > 0; ++j) {
+      std::int64_t* sum = sums.sum.row(j).data() + begin;
+      moves_.for_each_slice(j, begin, [&](std::span<const float* const> rows, bool leaving) {
+        kernels_.add_rows(rows.data(), rows.size(), count, scale, leaving, sum);
+      });
+    }
+  });
+  moves_.add_counts(sums.count);
+}
+
+double CpuBackend::inertia(const Points& points, MatrixView<const float> centroids,
+                           std::span<const std::int32_t> label) {
+  const std::size_t num_rows = points.rows.rows;
+  std::vector<double> block((num_rows + kInertiaRows - 1) / kInertiaRows, 0);
+  threads_.for_each(block.size(), [&](std::size_t b) {
+    for (std::size_t i = b * kInertiaRows; i < std::min((b + 1) * kInertiaRows, num_rows); ++i) {
+      const auto site = static_cast<std::size_t>(label[i]);
+      block[b] += kernels_.squared_distance(points.rows.row(i).data(), centroids.row(site).data(),
+                                            points.rows.cols);
+    }
+  });
+  return std::accumulate(block.begin(), block.end(), 0.0);
+}
+
+void CpuBackend::multiply_transposed(MatrixView<const float> a, MatrixView<const float> b,
+                                     MatrixView<float> out) {
+  all_columns_.resize(b.rows);
+  std::iota(all_columns_.begin(), all_columns_.end(), 0);
+  const cpu::Panels panels = panels_.pack_floats(kernels_, b, all_columns_, 1);
+  for_each_task(threads_, a.rows, [&](std::size_t first, std::size_t last) {
+    kernels_.multiply(a.data, panels, first, last, b.rows, out.data);
+  });
+}
+
+std::unique_ptr<Backend> make_cpu_backend(std::size_t num_threads,
+                                          const std::string& instruction_set) {
+  return std::make_unique<CpuBackend>(num_threads, choose_instruction_set(instruction_set));
+}
+
+}  // namespace moefy
