@@ -2,8 +2,8 @@
 
 usage: compare.py DENSE MOE TEXT OUT.json
 
-Fails if the MoE directory does not load completely, or if greedy text with all experts on differs where
-the dense model was certain.
+Fails if the MoE directory does not load completely, or if greedy text with all experts on differs
+where the dense model was certain.
 """
 
 import json
@@ -79,7 +79,7 @@ def first_difference(a: list[int], b: list[int]) -> int | None:
 
 
 def check_greedy(dense, prompt: torch.Tensor, of_dense: list[int], of_moe: list[int]) -> str:
-    """A sentence on how the two texts agree; fails if they differ where the dense model is certain."""
+    """How the two texts agree, as words; fails if they differ where the dense model is certain."""
     position = first_difference(of_dense, of_moe)
     if position is None:
         return f"the same {len(of_dense)} tokens"

@@ -10,6 +10,13 @@ from pathlib import Path
 import h5py
 from safetensors import safe_open
 
+STEPS = ("model", "split", "convert", "verify", "inspect", "compare")
+
+WHY_SPARSE_IS_POOR = """
+The sparse rows are poor, as they must be: these routers are made from the weights alone and have
+never seen what flows into a layer, so they often leave out experts that a token needs. With all
+experts on the function is the dense model's. A recipe calibrated on text is a later step."""
+
 
 def folder_bytes(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
@@ -33,7 +40,7 @@ def parameters(folder: Path) -> tuple[int, int]:
 def layer_figures(map_file: Path) -> dict:
     """Sums and extremes over the layers of the map: plain HDF5, read without moefy."""
     with h5py.File(map_file) as file:
-        layers = [layer.attrs for layer in file["layers"].values()]
+        layers = [dict(layer.attrs) for layer in file["layers"].values()]
         sizes = [
             size
             for layer in file["layers"].values()
@@ -67,20 +74,29 @@ def size_rows(dense: Path, map_file: Path, moe: Path) -> list[tuple[str, str]]:
     ]
 
 
-def parameter_rows(dense: Path, moe: Path, perplexity: dict, num_experts: int) -> list[tuple[str, str]]:
+def parameter_rows(
+    dense: Path, moe: Path, perplexity: dict, num_experts: int
+) -> list[tuple[str, str]]:
     """One row a setting: parameters in all, parameters a token uses, perplexity."""
     dense_total, _ = parameters(dense)
     total, experts = parameters(moe)
-    rows = [("dense", f"{millions(dense_total)} of {millions(dense_total)}", perplexity["dense"])]
-    for top_k in (int(key) for key in perplexity if key != "dense"):
-        active = total - experts + experts * top_k // num_experts
-        rows.append((f"{top_k} of {num_experts} experts", f"{millions(active)} of {millions(total)}", perplexity[str(top_k)]))
-    return [(name, f"{used:>20}   perplexity {value:,.2f}") for name, used, value in rows]
+
+    def row(name: str, active: int, of: int, key: str) -> tuple[str, str]:
+        used = f"{millions(active)} of {millions(of)}"
+        return name, f"{used:<22}perplexity {perplexity[key]:>12,.2f}"
+
+    rows = [row("dense", dense_total, dense_total, "dense")]
+    for key in perplexity:
+        if key != "dense":
+            active = total - experts + experts * int(key) // num_experts
+            rows.append(row(f"{key} of {num_experts} experts", active, total, key))
+    return rows
 
 
 def quality_rows(figures: dict) -> list[tuple[str, str]]:
+    widths = f"{figures['smallest']} to {figures['largest']}"
     return [
-        ("neurons an expert", f"{figures['smallest']} to {figures['largest']} in {figures['layers']} layers"),
+        ("neurons an expert", f"{widths} in {figures['layers']} layers"),
         ("inertia", f"{figures['ratio']:.4f} of a random balanced split's"),
         ("duality gap", f"at most {figures['largest_gap']:.3g} a layer (0: proven optimal)"),
         ("reached a fixpoint", f"{figures['converged']} of {figures['layers']} layers"),
@@ -88,8 +104,9 @@ def quality_rows(figures: dict) -> list[tuple[str, str]]:
 
 
 def second_rows(folder: Path) -> list[tuple[str, str]]:
-    phases = [(phase, folder / phase) for phase in ("model", "split", "convert", "verify", "inspect", "compare")]
-    return [(phase, f"{float(file.read_text()):.1f} s") for phase, file in phases if file.exists()]
+    """Wall-clock time of the steps of launch/demo."""
+    files = [folder / step for step in STEPS]
+    return [(file.name, f"{float(file.read_text()):.1f} s") for file in files if file.exists()]
 
 
 def print_block(title: str, rows: list[tuple[str, str]]) -> None:
@@ -109,11 +126,7 @@ def main() -> None:
     )
     print_block("Seconds", second_rows(seconds))
     print(f"Greedy text, all experts on, against the dense model: {result['agreement']}")
-    print(
-        "\nThe sparse rows are poor, as they must be: these routers are made from the weights alone and have\n"
-        "never seen what flows into a layer, so they often leave out experts that a token needs. With all\n"
-        "experts on the function is the dense model's. A recipe calibrated on text is a later step."
-    )
+    print(WHY_SPARSE_IS_POOR)
 
 
 if __name__ == "__main__":
