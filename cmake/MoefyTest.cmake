@@ -15,7 +15,7 @@ function(moefy_test_module name)
   endif()
   if(mpi_sources)
     add_executable(test_${name}_mpi ${mpi_sources})
-    target_link_libraries(test_${name}_mpi PRIVATE moefy_test_support moefy_${name} MPI::MPI_C)
+    target_link_libraries(test_${name}_mpi PRIVATE moefy_test_mpi_main moefy_${name} MPI::MPI_C)
     foreach(ranks 1 2 3)
       add_test(NAME ${name}_mpi_${ranks}
         COMMAND ${CMAKE_SOURCE_DIR}/launch/mpirun --timeout 60 -np ${ranks}

@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "abort_message.hpp"
 #include "moefy/comm/communicator.hpp"
 
 namespace moefy {
@@ -40,17 +41,19 @@ std::optional<RankError> choose(const std::vector<std::vector<std::byte>>& error
 
 }  // namespace
 
+std::string with_rank(const Communicator& comm, const std::string& message) {
+  if (comm.size() == 1 || message.starts_with("[rank ")) return message;
+  return fmt::format("[rank {} on {}] {}", comm.rank(), host_name(), message);
+}
+
 void all_ok(Communicator& comm, const std::optional<RankError>& mine) {
-  const std::vector<std::byte> bytes = mine ? encode(*mine) : std::vector<std::byte>{};
+  std::vector<std::byte> bytes;
+  if (mine) bytes = encode({mine->code, with_rank(comm, mine->message), comm.rank()});
   const auto errors_by_rank = comm.gather(bytes);
 
   std::vector<std::byte> verdict;
   if (comm.rank() == 0) {
-    if (auto chosen = choose(errors_by_rank)) {
-      if (comm.size() > 1)
-        chosen->message = fmt::format("[rank {}] {}", chosen->rank, chosen->message);
-      verdict = encode(*chosen);
-    }
+    if (const auto chosen = choose(errors_by_rank)) verdict = encode(*chosen);
   }
   comm.broadcast(verdict);
   if (verdict.empty()) return;

@@ -80,6 +80,9 @@ struct RankError {
   std::string message;
   int rank = -1;
 };
+/// The message with `[rank r on host] ` before it, unless there is only one rank or it says so
+/// already.
+std::string with_rank(const Communicator& comm, const std::string& message);
 /// Exchanges errors before a collective: throws on every rank if any rank passed one (same class
 /// and message everywhere). Of several, the lowest rank's counts; an interruption only if there is
 /// nothing worse. Collective.

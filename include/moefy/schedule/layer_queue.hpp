@@ -18,16 +18,19 @@ struct QueueItem {
   std::uint64_t payload_bytes = 0;  ///< bytes that travel if the coordinator feeds; 0: none
 };
 
+/// The three may run at the same time, on three threads of rank 0; each alone is never entered
+/// twice.
 struct QueueCallbacks {
-  /// Rank 0, communication thread or its reader: fills `payload` of item `id`. Only called if
-  /// payload_bytes > 0 — also for items that rank 0 works on itself.
+  /// Rank 0, reader thread: fills `payload` of item `id`. Only called if payload_bytes > 0, also
+  /// for items that rank 0 works on itself.
   std::function<void(std::int64_t id, std::span<std::byte> payload)> load;
   /// Any rank, worker thread: does the item and returns its result as bytes. Throws
   /// Interrupted when stopped.
   std::function<std::vector<std::byte>(std::int64_t id, std::span<const std::byte> payload,
                                        std::stop_token stop)>
       work;
-  /// Rank 0, as results arrive in any order: makes them durable. `rank` did the work.
+  /// Rank 0, communication thread, as results arrive in any order: makes them durable. `rank` did
+  /// the work.
   std::function<void(std::int64_t id, int rank, std::vector<std::byte> result)> commit;
 };
 
@@ -37,13 +40,21 @@ struct QueueStatistics {
   std::uint64_t payload_bytes_sent = 0;
 };
 
-/// Hands out `items` (equal on all ranks), heaviest first, to whichever rank is free; rank 0
-/// works, too. A rank posts the receive for its next item into a prefetch buffer before it asks, so
-/// that the transfer of the next layer overlaps with work on this one. Collective; returns on all
-/// ranks when all results are committed. An error anywhere stops all ranks at their next safe point
-/// and is thrown on all of them (same class). A stop request on any rank does the same as
-/// Interrupted; items already done are committed first. Communicates on the calling thread (the one
-/// that initialised MPI), works on a second one.
+/// Positions of the items in the order in which they are handed out: heaviest first, ties by lower
+/// id.
+std::vector<std::size_t> heaviest_first(std::span<const QueueItem> items);
+
+/// Hands out `items` (equal on all ranks, ids distinct), heaviest first, to whichever rank is free;
+/// rank 0 works, too. Where items have payloads, a rank posts the receive for its next item into a
+/// prefetch buffer before it asks, so that the transfer overlaps with work on this one; near the
+/// end items are kept for ranks that have nothing to do. Two payload buffers a rank, as large as
+/// the largest item.
+///
+/// Collective; returns on all ranks when all results are committed. An error anywhere stops all
+/// ranks at their next safe point and is thrown on all of them (same class). A stop request on any
+/// rank does the same as Interrupted; items already done are committed first, and if those are all,
+/// it returns as if nothing had happened. A rank that stays silent for the time-out ends the job.
+/// Communicates on the calling thread (the one that initialised MPI), works on a second one.
 QueueStatistics run_queue(Communicator& comm, std::span<const QueueItem> items,
                           const QueueCallbacks& callbacks, std::stop_token stop);
 

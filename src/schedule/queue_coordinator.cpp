@@ -1,0 +1,301 @@
+#include "queue_coordinator.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "moefy/comm/waiting.hpp"
+
+namespace moefy {
+
+QueueCoordinator::QueueCoordinator(Communicator& comm, std::span<const QueueItem> items,
+                                   const QueueCallbacks& callbacks, Buffers& buffers,
+                                   std::stop_token stop)
+    : comm_(comm),
+      items_(items),
+      callbacks_(callbacks),
+      with_payloads_(buffers[0].size() > 0),
+      stop_(std::move(stop)),
+      order_(heaviest_first(items)),
+      peers_(static_cast<std::size_t>(comm.size())),
+      watch_(comm, 1, comm.size()),
+      worker_(comm, callbacks, doorbell_),
+      reader_(doorbell_) {
+  for (std::size_t i = 0; i < slots_.size(); ++i) slots_[i].buffer = buffers[i].span();
+  statistics_.items_by_rank.resize(peers_.size());
+  statistics_.busy_seconds_by_rank.resize(peers_.size());
+}
+
+std::optional<RankError> QueueCoordinator::run() {
+  const std::stop_callback wake(stop_, [this] { doorbell_.ring(); });
+  Backoff backoff;
+  while (!all_gone()) {
+    notice_stop();
+    bool moved = handle_messages();
+    moved |= finish_sends();
+    moved |= finish_load();
+    moved |= finish_own_work();
+    while (stage() | dispatch()) moved = true;
+    refuse_requests();
+    if (!ended_ && nothing_under_way()) say_end();
+    watch_.tick();
+    if (all_gone()) break;
+    if (moved) backoff.reset();
+    // Alone, everything that can happen rings; messages of other ranks do not.
+    comm_.size() == 1 ? doorbell_.wait() : doorbell_.wait(backoff.next());
+  }
+  comm_.flush();
+  return error_;
+}
+
+QueueCoordinator::Slot* QueueCoordinator::find(SlotState state) {
+  for (Slot& slot : slots_) {
+    if (slot.state == state) return &slot;
+  }
+  return nullptr;
+}
+
+std::size_t QueueCoordinator::items_left() const {
+  return order_.size() - next_ + (loading_ ? 1U : 0U) + (staged_ ? 1U : 0U);
+}
+
+bool QueueCoordinator::handle_messages() {
+  bool any = false;
+  while (auto message = comm_.poll()) {
+    watch_.heard(message->source);
+    handle(message->source, decode_queue_message(*message));
+    any = true;
+  }
+  return any;
+}
+
+void QueueCoordinator::handle(int source, QueueMessage message) {
+  Peer& peer = peers_[static_cast<std::size_t>(source)];
+  switch (message.kind) {
+    case QueueKind::request:
+      waiting_.push_back(source);
+      return;
+    case QueueKind::result:
+      --peer.in_hand;
+      commit(message.id, source, message.seconds, std::move(message.bytes));
+      return;
+    case QueueKind::failed:
+      --peer.in_hand;
+      record_error({message.code, text_of(message.bytes), source});
+      return;
+    case QueueKind::stop_wish:
+      record_error({ExitCode::interrupted, {}, source});
+      return;
+    case QueueKind::drained:
+      peer.drained = true;
+      return;
+    case QueueKind::bye:
+      peer.gone = true;
+      watch_.forget(source);
+      return;
+    case QueueKind::beat:
+      return;
+    default:
+      throw InternalError("rank 0 received a message that is meant for a worker");
+  }
+}
+
+bool QueueCoordinator::finish_sends() {
+  bool any = false;
+  for (Peer& peer : peers_) {
+    if (!peer.sending || !comm_.bulk_done(*peer.sending)) continue;
+    if (peer.sending_from) peer.sending_from->state = SlotState::free;
+    peer.sending_from = nullptr;
+    peer.sending.reset();
+    any = true;
+  }
+  return any;
+}
+
+bool QueueCoordinator::finish_load() {
+  const auto outcome = reader_.take_outcome();
+  if (!outcome) return false;
+  const Staged loaded = *loading_;
+  loading_.reset();
+  if (*outcome || stopping_) {
+    loaded.slot->state = SlotState::free;
+    if (*outcome) record_error(error_of(comm_, *outcome));
+  } else {
+    loaded.slot->state = SlotState::staged;
+    staged_ = loaded;
+  }
+  return true;
+}
+
+bool QueueCoordinator::finish_own_work() {
+  auto outcome = worker_.take_outcome();
+  if (!outcome) return false;
+  if (working_slot_) working_slot_->state = SlotState::free;
+  working_slot_ = nullptr;
+  if (outcome->error) {
+    record_error(*outcome->error);
+  } else {
+    commit(outcome->id, 0, outcome->seconds, std::move(outcome->result));
+  }
+  return true;
+}
+
+void QueueCoordinator::notice_stop() {
+  if (!stopping_ && stop_.stop_requested()) record_error({ExitCode::interrupted, {}, 0});
+}
+
+/// Gets the next item ready to be handed out.
+bool QueueCoordinator::stage() {
+  if (stopping_ || staged_ || loading_ || next_ == order_.size()) return false;
+  const QueueItem& item = items_[order_[next_]];
+  if (item.payload_bytes == 0) {
+    staged_ = Staged{&item, nullptr};
+    ++next_;
+    return true;
+  }
+  Slot* slot = find(SlotState::free);
+  if (!slot) return false;
+  slot->state = SlotState::loading;
+  loading_ = Staged{&item, slot};
+  ++next_;
+  reader_.start([this, id = item.id, payload = slot->buffer.first(item.payload_bytes)] {
+    callbacks_.load(id, payload);
+  });
+  return true;
+}
+
+/// Who gets the staged item: ranks with nothing to do, then this one, then those that fetch ahead.
+/// Near the end the last items wait for ranks that become idle.
+std::optional<int> QueueCoordinator::choose_rank() {
+  const auto ready = [this](int rank, bool idle) {
+    const Peer& peer = peers_[static_cast<std::size_t>(rank)];
+    return !peer.sending && (peer.in_hand == 0) == idle;
+  };
+  const auto first = [&](bool idle) {
+    return std::find_if(waiting_.begin(), waiting_.end(),
+                        [&](int rank) { return ready(rank, idle); });
+  };
+  auto chosen = first(true);
+  if (chosen == waiting_.end() && !worker_.busy()) return 0;
+  if (chosen == waiting_.end() && items_left() >= peers_.size()) chosen = first(false);
+  if (chosen == waiting_.end()) return std::nullopt;
+  const int rank = *chosen;
+  waiting_.erase(chosen);
+  return rank;
+}
+
+bool QueueCoordinator::dispatch() {
+  if (stopping_ || !staged_) return false;
+  const std::optional<int> rank = choose_rank();
+  if (!rank) return false;
+  const Staged staged = *staged_;
+  staged_.reset();
+  *rank == 0 ? work_here(staged) : assign(*rank, staged);
+  return true;
+}
+
+void QueueCoordinator::work_here(const Staged& staged) {
+  std::span<const std::byte> payload;
+  if (staged.slot) {
+    staged.slot->state = SlotState::working;
+    payload = staged.slot->buffer.first(staged.item->payload_bytes);
+  }
+  working_slot_ = staged.slot;
+  worker_.start(staged.item->id, payload);
+}
+
+void QueueCoordinator::assign(int rank, const Staged& staged) {
+  Peer& peer = peers_[static_cast<std::size_t>(rank)];
+  ++peer.in_hand;
+  post(comm_, rank, {QueueKind::assign, staged.item->id});
+  if (!with_payloads_) return;
+  std::span<const std::byte> payload;
+  if (staged.slot) {
+    staged.slot->state = SlotState::sending;
+    payload = staged.slot->buffer.first(staged.item->payload_bytes);
+  }
+  send_payload(rank, payload, staged.slot);
+  statistics_.payload_bytes_sent += payload.size();
+}
+
+void QueueCoordinator::send_payload(int rank, std::span<const std::byte> payload, Slot* slot) {
+  Peer& peer = peers_[static_cast<std::size_t>(rank)];
+  peer.sending = comm_.send_from(rank, payload);
+  peer.sending_from = slot;
+}
+
+/// Every request gets an answer: its receive is posted and must not stay open.
+void QueueCoordinator::refuse_requests() {
+  if (!stopping_ && items_left() > 0) return;
+  std::erase_if(waiting_, [this](int rank) {
+    Peer& peer = peers_[static_cast<std::size_t>(rank)];
+    if (peer.sending) return false;
+    post(comm_, rank, {QueueKind::no_more});
+    if (with_payloads_) send_payload(rank, {}, nullptr);
+    return true;
+  });
+}
+
+void QueueCoordinator::commit(std::int64_t id, int rank, double seconds,
+                              std::vector<std::byte> result) {
+  try {
+    callbacks_.commit(id, rank, std::move(result));
+    ++committed_;
+  } catch (...) {
+    record_error(error_of(comm_, std::current_exception()));
+  }
+  ++statistics_.items_by_rank[static_cast<std::size_t>(rank)];
+  statistics_.busy_seconds_by_rank[static_cast<std::size_t>(rank)] += seconds;
+}
+
+/// The first real error counts; interruptions follow from it, or are all there is.
+void QueueCoordinator::record_error(RankError error) {
+  const bool first =
+      !error_ || (error_->code == ExitCode::interrupted && error.code != ExitCode::interrupted);
+  if (first) error_ = std::move(error);
+  begin_stop();
+}
+
+void QueueCoordinator::begin_stop() {
+  if (stopping_) return;
+  stopping_ = true;
+  worker_.request_stop();
+  if (staged_ && staged_->slot) staged_->slot->state = SlotState::free;
+  staged_.reset();
+  for (int rank = 1; rank < comm_.size(); ++rank) {
+    if (!ended_) post(comm_, rank, {QueueKind::stop});
+  }
+}
+
+bool QueueCoordinator::nothing_under_way() const {
+  if (!stopping_ && items_left() > 0) return false;
+  if (worker_.busy() || reader_.busy()) return false;
+  return std::all_of(peers_.begin() + 1, peers_.end(),
+                     [](const Peer& peer) { return peer.drained && !peer.sending; });
+}
+
+void QueueCoordinator::say_end() {
+  ended_ = true;
+  if (error_ && error_->code == ExitCode::interrupted) {
+    if (committed_ == items_.size()) {
+      error_.reset();
+    } else {
+      error_->message = fmt::format("stopped with {} of {} items done{}", committed_, items_.size(),
+                                    error_->message.empty() ? "" : ": " + error_->message);
+    }
+  }
+  watch_.stop_beats();
+  QueueMessage end{QueueKind::end};
+  if (error_) {
+    end.code = error_->code;
+    end.bytes = bytes_of(error_->message);
+  }
+  for (int rank = 1; rank < comm_.size(); ++rank) post(comm_, rank, end);
+}
+
+bool QueueCoordinator::all_gone() const {
+  return ended_ &&
+         std::all_of(peers_.begin() + 1, peers_.end(), [](const Peer& peer) { return peer.gone; });
+}
+
+}  // namespace moefy
