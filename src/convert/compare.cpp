@@ -1,0 +1,137 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+#include <nlohmann/json.hpp>
+
+#include "moefy/convert/convert.hpp"
+#include "moefy/core/error.hpp"
+#include "moefy/core/file.hpp"
+#include "moefy/core/text.hpp"
+#include "originals.hpp"
+#include "plan.hpp"
+#include "produce.hpp"
+
+namespace moefy {
+
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+std::string shape_text(std::span<const std::int64_t> shape) {
+  std::vector<std::string> extents;
+  for (const std::int64_t extent : shape) extents.push_back(fmt::format("{}", extent));
+  return fmt::format("[{}]", join_text(extents, ", "));
+}
+
+bool same_form(const TensorSpec& spec, const TensorInfo& info) {
+  return info.dtype == spec.dtype && info.shape == spec.shape;
+}
+
+void compare_tensor_list(const ConversionPlan& plan, const Checkpoint& converted,
+                         std::vector<std::string>& differences) {
+  std::vector<std::string> planned;
+  for (const OutputTensor& tensor : plan.tensors) {
+    const TensorSpec& spec = tensor.spec;
+    planned.push_back(spec.name);
+    const TensorInfo* info = converted.find(spec.name);
+    if (!info)
+      differences.push_back(fmt::format("tensor '{}' is missing", spec.name));
+    else if (!same_form(spec, *info))
+      differences.push_back(fmt::format("tensor '{}' is {} {}, expected {} {}", spec.name,
+                                        name_of(info->dtype), shape_text(info->shape),
+                                        name_of(spec.dtype), shape_text(spec.shape)));
+  }
+  std::ranges::sort(planned);
+  for (const TensorInfo& info : converted.tensors())
+    if (!std::ranges::binary_search(planned, info.name))
+      differences.push_back(
+          fmt::format("tensor '{}' is extra: the dense model has nothing for it", info.name));
+}
+
+/// An edited top-k is right where the host allows it.
+bool is_allowed_top_k(const ConversionPlan& plan, const std::string& key, const Json& value) {
+  return plan.top_k_editable && key == "num_experts_per_tok" && value.is_number_integer() &&
+         value >= 1 && value <= plan.shape.num_experts;
+}
+
+void compare_config(const ConversionPlan& plan, const std::string& found_text,
+                    std::vector<std::string>& differences) {
+  const Json expected = Json::parse(plan.config_text);
+  const Json found = Json::parse(found_text);
+  for (const auto& [key, value] : expected.items()) {
+    if (!found.contains(key))
+      differences.push_back(
+          fmt::format("config.json: '{}' is missing, expected {}", key, value.dump()));
+    else if (found[key] != value && !is_allowed_top_k(plan, key, found[key]))
+      differences.push_back(fmt::format("config.json: '{}' is {}, expected {}", key,
+                                        found[key].dump(), value.dump()));
+  }
+  for (const auto& [key, value] : found.items())
+    if (!expected.contains(key))
+      differences.push_back(fmt::format("config.json: '{}' is extra ({})", key, value.dump()));
+}
+
+/// Compares what the source says with what the converted files hold.
+class CompareSink final : public ByteSink {
+ public:
+  CompareSink(const ConversionPlan& plan, const Checkpoint& converted)
+      : plan_(plan), converted_(converted) {}
+
+  void put(std::size_t tensor, std::uint64_t offset, std::span<const std::byte> bytes) override {
+    const TensorSpec& spec = plan_.tensors[tensor].spec;
+    const TensorInfo* info = converted_.find(spec.name);
+    // Missing tensors and other forms are compare_structure's to tell.
+    if (!info || !same_form(spec, *info)) return;
+    if (std::ranges::find(told_, tensor) != told_.end()) return;
+    found_.resize(bytes.size());
+    converted_.read(*info, offset, found_);
+    if (std::memcmp(found_.data(), bytes.data(), bytes.size()) == 0) return;
+    const auto at =
+        static_cast<std::size_t>(std::ranges::mismatch(found_, bytes).in1 - found_.begin());
+    const std::uint64_t byte = offset + at;
+    const std::string place = place_of(plan_, tensor, byte);
+    told_.push_back(tensor);
+    differences_.push_back(fmt::format("{}tensor '{}' differs at element {}",
+                                       place.empty() ? "" : place + ": ", spec.name,
+                                       byte / size_of(spec.dtype)));
+  }
+
+  std::vector<std::string> differences() { return std::move(differences_); }
+
+ private:
+  const ConversionPlan& plan_;
+  const Checkpoint& converted_;
+  std::vector<std::byte> found_;
+  std::vector<std::size_t> told_;
+  std::vector<std::string> differences_;
+};
+
+}  // namespace
+
+std::vector<std::string> compare_structure(const ConversionPlan& plan, const Checkpoint& dense,
+                                           const Checkpoint& converted) {
+  std::vector<std::string> differences;
+  compare_tensor_list(plan, converted, differences);
+  try {
+    compare_config(plan, converted.config_text(), differences);
+  } catch (const nlohmann::json::exception& error) {
+    throw InputError(fmt::format("config.json: {}", error.what()));
+  }
+  const std::filesystem::path kept = converted.directory() / "moefy" / "source_config.json";
+  if (read_text_file(kept) != dense.config_text())
+    differences.push_back("moefy/source_config.json is not the dense model's config.json");
+  for (std::string& text : compare_originals(plan, dense, converted.directory()))
+    differences.push_back(std::move(text));
+  return differences;
+}
+
+std::vector<std::string> compare_shard(const ConversionPlan& plan, const Checkpoint& dense,
+                                       const Checkpoint& converted, std::size_t shard,
+                                       std::stop_token stop) {
+  CompareSink sink(plan, converted);
+  produce_shard(plan, dense, shard, sink, stop);
+  return sink.differences();
+}
+
+}  // namespace moefy

@@ -1,0 +1,31 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "../source_model.hpp"
+
+namespace moefy {
+
+/// What a dense family needs of the class that is to carry it, read from config.json and tensors.
+struct Family {
+  std::string model_type;
+  std::int64_t num_layers = 0;
+  std::int64_t hidden_size = 0;
+  std::int64_t intermediate_size = 0;
+  bool qkv_bias = false;
+  bool fused_qkv = false;     ///< one qkv_proj (Phi-3)
+  bool offset_norms = false;  ///< norms multiply by 1 + weight, embeddings by sqrt(H) (Gemma)
+  std::optional<std::int64_t> sliding_window;
+  std::vector<std::int64_t> full_layers;  ///< layers without the window, if there is one
+  /// Why no MoE host can carry it; empty: some can.
+  std::vector<std::string> obstacles;
+  /// JSON text: the keys that every Llama-like host reads in the same way, and their values.
+  std::string common_config;
+};
+
+Family examine_family(const SourceModel& source);
+
+}  // namespace moefy

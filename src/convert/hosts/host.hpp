@@ -1,0 +1,52 @@
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "../plan.hpp"
+#include "family.hpp"
+
+namespace moefy {
+
+/// Why a host cannot carry a model.
+struct Obstacles {
+  std::vector<std::string> family;  ///< whatever the numbers
+  std::vector<std::string> counts;  ///< other numbers of experts would work
+  bool none() const { return family.empty() && counts.empty(); }
+};
+
+/// One way of writing MoE weights that stock software loads: a model class and how its router is
+/// made to weigh every chosen expert by one. Stateless.
+class Host {
+ public:
+  virtual ~Host() = default;
+  virtual std::string name() const = 0;
+  /// One line for --list hosts.
+  virtual std::string description() const = 0;
+  /// The recipe's name in the manifest; "" if the host has only one.
+  virtual std::string recipe() const = 0;
+  virtual bool top_k_editable() const = 0;
+  /// `plan` has source, map, config, shape and results.
+  virtual Obstacles obstacles(const ConversionPlan& plan, const Family& family) const = 0;
+  /// Why one wants it: the automatic choice prints it.
+  virtual std::string reason(const ConversionPlan& plan) const = 0;
+  /// Fills tensors (any order), config_text, originals and the factors.
+  virtual void build(ConversionPlan& plan, const Family& family) const = 0;
+};
+
+std::unique_ptr<Host> make_dense_host();
+std::unique_ptr<Host> make_mixtral_host();
+/// `normalized`: softmax over the chosen k, which is then fixed; else over all experts.
+std::unique_ptr<Host> make_qwen2_moe_host(bool normalized);
+
+/// All hosts in the order of preference; dense last.
+std::vector<std::unique_ptr<Host>> all_hosts();
+/// The first MoE host without obstacles, or the one asked for. UsageError with reasons and the
+/// nearest counts that work.
+std::unique_ptr<Host> choose_host(ConversionPlan& plan, const Family& family);
+
+bool is_power_of_two(std::int64_t value);
+int exact_log2(std::int64_t power_of_two);
+
+}  // namespace moefy

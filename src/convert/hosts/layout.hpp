@@ -1,0 +1,33 @@
+#pragma once
+
+#include <string>
+
+#include "../plan.hpp"
+#include "family.hpp"
+
+namespace moefy {
+
+/// Names of a host's tensors inside a layer, behind "model.layers.N.".
+struct ExpertNames {
+  std::string router;         ///< "mlp.gate.weight"
+  std::string experts;        ///< "mlp.experts": followed by .e.gate
+  std::string fused_experts;  ///< "mlp.experts": followed by .gate_up_proj and .down_proj
+  std::string gate;           ///< "gate_proj.weight"
+  std::string up;
+  std::string down;
+};
+
+/// Adds all tensors that are no FFN weights: as they are, Phi-3's qkv_proj cut in three, Gemma's
+/// norms and embedding made plain (originals kept).
+void add_backbone(ConversionPlan& plan, const Family& family);
+/// Adds router and routed experts of a layer, in the classic or fused layout.
+void add_experts(ConversionPlan& plan, std::size_t layer, const ExpertNames& names);
+/// Adds one plain gated FFN for `neurons` of a layer, `width` wide, named `prefix` + gate_proj …
+void add_gated(ConversionPlan& plan, std::size_t layer, const std::string& prefix,
+               std::span<const std::int32_t> neurons, std::int64_t width, int down_scale_log2);
+/// Adds a layer's FFN tensors as they are.
+void add_dense_layer(ConversionPlan& plan, std::size_t layer);
+/// "model.layers.N."
+std::string layer_prefix(const ConversionPlan& plan, std::size_t layer);
+
+}  // namespace moefy

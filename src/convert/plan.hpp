@@ -1,0 +1,58 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "moefy/convert/convert.hpp"
+#include "recipe.hpp"
+#include "source_model.hpp"
+
+namespace moefy {
+
+/// Sizes that all converted layers share.
+struct ExpertShape {
+  std::int64_t num_experts = 0;
+  std::int64_t num_shared = 0;
+  std::int64_t top_k = 0;
+  std::int64_t expert_width = 0;  ///< padded
+  std::int64_t shared_width = 0;  ///< padded, of all shared experts together
+  std::int64_t padding = 0;       ///< zero neurons added, over all layers
+};
+
+/// The public functions of convert.hpp read it; plan_conversion fills it once.
+class ConversionPlan {
+ public:
+  SourceModel source;
+  std::shared_ptr<const ExpertMap> map;
+  ConvertConfig config;
+
+  std::string host;
+  std::string recipe;  ///< the host's way of making weights 1, for the manifest
+  std::string host_reason;
+  bool top_k_editable = false;
+  /// The expert weights p of the router are multiplied by 2^this, folded into down.
+  int routed_scale_log2 = 0;
+  /// The stored router sets the weights p to a softmax over the chosen k (else over all experts).
+  bool normalized_over_top_k = false;
+  ExpertShape shape;
+  std::vector<const LayerResult*> results;  ///< by layer; nullptr: stays dense
+  std::vector<int> gate_scale_log2;         ///< by layer, 0 where dense
+  std::string config_text;                  ///< config.json of the output
+  std::vector<OutputTensor> tensors;        ///< in file order
+  ShardPlan shards;
+  std::vector<std::size_t> first_tensor;  ///< by shard, and the end
+  std::vector<std::size_t> originals;     ///< source tensors kept as they were
+  std::vector<std::string> notes;
+
+  bool is_moe() const { return shape.num_experts > 0; }
+};
+
+/// The plan for a described source; plan_conversion and plan_of_output meet here.
+std::shared_ptr<const ConversionPlan> make_plan(SourceModel source,
+                                                std::shared_ptr<const ExpertMap> map,
+                                                const ConvertConfig& config);
+
+}  // namespace moefy

@@ -1,0 +1,281 @@
+#include "produce.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+
+#include "gather.hpp"
+#include "moefy/core/error.hpp"
+#include "moefy/core/matrix.hpp"
+
+namespace moefy {
+
+namespace {
+
+/// A part and the output tensor that it fills.
+struct Target {
+  std::size_t tensor = 0;
+  const NeuronPart* part = nullptr;
+};
+
+/// Makes the bytes of one shard; its buffers are reused from tensor to tensor.
+class Producer {
+ public:
+  Producer(const ConversionPlan& plan, const Checkpoint& checkpoint, ByteSink& sink,
+           const std::stop_token& stop)
+      : plan_(plan), checkpoint_(checkpoint), sink_(sink), stop_(stop) {}
+
+  void run(std::size_t first, std::size_t end);
+
+ private:
+  void make(std::size_t tensor, const CopyPart& part);
+  void make(std::size_t tensor, const ArithmeticPart& part);
+  void make(std::size_t tensor, const RouterPart& part);
+  void make(std::size_t tensor, const FillPart& part);
+  /// Neuron parts are made source tensor by source tensor, so that each is read once a shard.
+  void make_neurons(std::size_t first, std::size_t end);
+  void from_rows(const std::string& source, std::span<const Target> targets);
+  void from_columns(const std::string& source, std::span<const Target> targets);
+  void rows_of_part(const Target& target, std::size_t row_bytes);
+  void columns_of_part(const Target& target, std::size_t first_row, std::size_t num_rows,
+                       std::size_t row_bytes);
+  void scale(const Target& target, std::span<std::byte> values, std::size_t values_a_neuron,
+             std::size_t first_neuron);
+
+  const LayerInfo& layer(const NeuronPart& part) const { return plan_.source.layers[part.layer]; }
+  const FfnTensor& place(const NeuronPart& part) const { return *layer(part).find(part.role); }
+
+  const ConversionPlan& plan_;
+  const Checkpoint& checkpoint_;
+  ByteSink& sink_;
+  const std::stop_token& stop_;
+  AlignedBuffer<std::byte> source_;
+  AlignedBuffer<std::byte> block_;
+  std::map<std::pair<DType, int>, PowerOfTwoScale> scales_;
+};
+
+void Producer::run(std::size_t first, std::size_t end) {
+  for (std::size_t tensor = first; tensor < end; ++tensor)
+    std::visit(
+        [&](const auto& part) {
+          if constexpr (!std::is_same_v<std::decay_t<decltype(part)>, std::vector<NeuronPart>>)
+            make(tensor, part);
+        },
+        plan_.tensors[tensor].recipe);
+  make_neurons(first, end);
+}
+
+void Producer::make(std::size_t tensor, const CopyPart& part) {
+  const TensorInfo& info = checkpoint_.at(plan_.source.tensors[part.source].spec.name);
+  block_.resize(kBlockBytes);
+  for (std::uint64_t done = 0; done < part.num_bytes;) {
+    stop_point(stop_);
+    const std::size_t count =
+        static_cast<std::size_t>(std::min<std::uint64_t>(kBlockBytes, part.num_bytes - done));
+    const std::span<std::byte> bytes(block_.data(), count);
+    checkpoint_.read(info, part.offset + done, bytes);
+    sink_.put(tensor, done, bytes);
+    done += count;
+  }
+}
+
+void Producer::make(std::size_t tensor, const ArithmeticPart& part) {
+  const TensorInfo& info = checkpoint_.at(plan_.source.tensors[part.source].spec.name);
+  constexpr std::size_t kValues = kBlockBytes / sizeof(float);
+  std::vector<float> values;
+  block_.resize(kBlockBytes);
+  for (std::uint64_t done = 0; done < info.num_bytes;) {
+    stop_point(stop_);
+    const std::size_t count = static_cast<std::size_t>(
+        std::min<std::uint64_t>(kValues * size_of(info.dtype), info.num_bytes - done));
+    const std::span<std::byte> bytes(block_.data(), count);
+    checkpoint_.read(info, done, bytes);
+    values.resize(count / size_of(info.dtype));
+    widen(info.dtype, bytes, values);
+    for (float& value : values) value = value * part.multiply + part.add;
+    narrow(info.dtype, values, bytes);
+    sink_.put(tensor, done, bytes);
+    done += count;
+  }
+}
+
+void Producer::make(std::size_t tensor, const RouterPart& part) {
+  const TensorSpec& spec = plan_.tensors[tensor].spec;
+  const std::span<const float> rows = plan_.results[part.layer]->router.weight.values();
+  std::vector<float> values(rows.begin(), rows.end());
+  for (float& value : values) value = std::ldexp(value, plan_.gate_scale_log2[part.layer]);
+  std::vector<std::byte> bytes(spec.num_bytes());
+  narrow(spec.dtype, values, bytes);
+  sink_.put(tensor, 0, bytes);
+}
+
+void Producer::make(std::size_t tensor, const FillPart& part) {
+  const TensorSpec& spec = plan_.tensors[tensor].spec;
+  const std::size_t size = size_of(spec.dtype);
+  const std::vector<float> values(spec.num_bytes() / size, part.value);
+  std::vector<std::byte> bytes(spec.num_bytes());
+  narrow(spec.dtype, values, bytes);
+  sink_.put(tensor, 0, bytes);
+}
+
+void Producer::make_neurons(std::size_t first, std::size_t end) {
+  std::vector<std::pair<std::string, std::vector<Target>>> groups;
+  std::map<std::string, std::size_t> group_of;
+  for (std::size_t tensor = first; tensor < end; ++tensor) {
+    const auto* parts = std::get_if<std::vector<NeuronPart>>(&plan_.tensors[tensor].recipe);
+    if (!parts) continue;
+    for (const NeuronPart& part : *parts) {
+      const std::string& source = place(part).tensor;
+      const auto [entry, is_new] = group_of.try_emplace(source, groups.size());
+      if (is_new) groups.emplace_back(source, std::vector<Target>{});
+      groups[entry->second].second.push_back({tensor, &part});
+    }
+  }
+  for (const auto& [source, targets] : groups) {
+    if (place(*targets.front().part).neuron_first)
+      from_rows(source, targets);
+    else
+      from_columns(source, targets);
+  }
+}
+
+void Producer::from_rows(const std::string& source, std::span<const Target> targets) {
+  const TensorInfo& info = checkpoint_.at(source);
+  source_.resize(info.num_bytes);
+  for (std::uint64_t done = 0; done < info.num_bytes; done += kBlockBytes) {
+    stop_point(stop_);
+    checkpoint_.read(
+        info, done,
+        source_.span().subspan(done, std::min<std::uint64_t>(kBlockBytes, info.num_bytes - done)));
+  }
+  const std::size_t row_bytes = info.num_bytes / static_cast<std::size_t>(info.shape.at(0));
+  for (const Target& target : targets) rows_of_part(target, row_bytes);
+}
+
+void Producer::rows_of_part(const Target& target, std::size_t row_bytes) {
+  const NeuronPart& part = *target.part;
+  const FfnTensor& from = place(part);
+  const std::size_t size = size_of(from.dtype);
+  const auto width = static_cast<std::size_t>(part.width);
+  const std::size_t rows_a_block = std::max<std::size_t>(1, kBlockBytes / row_bytes);
+  const std::span<const std::byte> rows =
+      source_.span().subspan(static_cast<std::size_t>(from.slice_begin) * row_bytes);
+  block_.resize(std::min(rows_a_block, width) * row_bytes);
+  for (std::size_t row = 0; row < width; row += rows_a_block) {
+    stop_point(stop_);
+    const std::size_t count = std::min(rows_a_block, width - row);
+    const std::size_t real =
+        row < part.neurons.size() ? std::min(count, part.neurons.size() - row) : 0;
+    const std::span<std::byte> bytes(block_.data(), count * row_bytes);
+    if (real > 0) gather_rows(rows, row_bytes, part.neurons.subspan(row, real), bytes);
+    std::ranges::fill(bytes.subspan(real * row_bytes), std::byte{0});
+    scale(target, bytes.first(real * row_bytes), row_bytes / size, row);
+    sink_.put(target.tensor, static_cast<std::uint64_t>(part.begin) * size + row * row_bytes,
+              bytes);
+  }
+}
+
+void Producer::from_columns(const std::string& source, std::span<const Target> targets) {
+  const TensorInfo& info = checkpoint_.at(source);
+  const auto num_rows = static_cast<std::size_t>(info.shape.at(0));
+  const std::size_t row_bytes = info.num_bytes / num_rows;
+  const std::size_t rows_a_block = std::clamp<std::size_t>(kBlockBytes / row_bytes, 1, num_rows);
+  source_.resize(rows_a_block * row_bytes);
+  for (std::size_t row = 0; row < num_rows; row += rows_a_block) {
+    stop_point(stop_);
+    const std::size_t count = std::min(rows_a_block, num_rows - row);
+    checkpoint_.read(info, row * row_bytes, {source_.data(), count * row_bytes});
+    for (const Target& target : targets) columns_of_part(target, row, count, row_bytes);
+  }
+}
+
+void Producer::columns_of_part(const Target& target, std::size_t first_row, std::size_t num_rows,
+                               std::size_t row_bytes) {
+  const NeuronPart& part = *target.part;
+  const FfnTensor& from = place(part);
+  const std::size_t size = size_of(from.dtype);
+  const std::size_t part_bytes = static_cast<std::size_t>(part.width) * size;
+  const std::size_t real_bytes = part.neurons.size() * size;
+  block_.resize(num_rows * part_bytes);
+  for (std::size_t row = 0; row < num_rows; ++row) {
+    std::byte* out = block_.data() + row * part_bytes;
+    gather_elements(
+        source_.data() + row * row_bytes + static_cast<std::size_t>(from.slice_begin) * size, size,
+        part.neurons, out);
+    std::fill(out + real_bytes, out + part_bytes, std::byte{0});
+  }
+  scale(target, block_.span(), 1, 0);
+  const std::uint64_t begin = static_cast<std::uint64_t>(part.begin) * size;
+  if (part.stride == part.width) {
+    sink_.put(target.tensor, begin + first_row * part_bytes, block_.span());
+    return;
+  }
+  for (std::size_t row = 0; row < num_rows; ++row)
+    sink_.put(target.tensor,
+              begin + (first_row + row) * static_cast<std::uint64_t>(part.stride) * size,
+              {block_.data() + row * part_bytes, part_bytes});
+}
+
+void Producer::scale(const Target& target, std::span<std::byte> values, std::size_t values_a_neuron,
+                     std::size_t first_neuron) {
+  const NeuronPart& part = *target.part;
+  if (part.scale_log2 == 0) return;
+  const DType dtype = place(part).dtype;
+  const PowerOfTwoScale& by =
+      scales_.try_emplace({dtype, part.scale_log2}, dtype, part.scale_log2).first->second;
+  const std::ptrdiff_t bad = by.apply(values);
+  if (bad < 0) return;
+  // Rows hold values_a_neuron values of one neuron; columns one value of each neuron in turn.
+  const auto at = static_cast<std::size_t>(bad);
+  const std::size_t position = place(part).neuron_first ? first_neuron + at / values_a_neuron
+                                                        : at % static_cast<std::size_t>(part.width);
+  throw InputError(fmt::format(
+      "tensor '{}', neuron {}: a weight times 2^{} does not fit {}; host '{}' needs this factor. "
+      "Convert the checkpoint to bf16 or f32 first, or take fewer experts",
+      place(part).tensor, part.neurons[position], part.scale_log2, name_of(dtype), plan_.host));
+}
+
+}  // namespace
+
+void stop_point(const std::stop_token& stop) {
+  if (stop.stop_requested()) throw Interrupted("stopped by request");
+}
+
+void produce_shard(const ConversionPlan& plan, const Checkpoint& checkpoint, std::size_t shard,
+                   ByteSink& sink, const std::stop_token& stop) {
+  Producer(plan, checkpoint, sink, stop)
+      .run(plan.first_tensor[shard], plan.first_tensor[shard + 1]);
+}
+
+std::string place_of(const ConversionPlan& plan, std::size_t tensor, std::uint64_t byte) {
+  const auto* parts = std::get_if<std::vector<NeuronPart>>(&plan.tensors[tensor].recipe);
+  if (!parts) return "";
+  const TensorSpec& spec = plan.tensors[tensor].spec;
+  const auto element = static_cast<std::int64_t>(byte / size_of(spec.dtype));
+  for (const NeuronPart& part : *parts) {
+    const LayerInfo& layer = plan.source.layers[part.layer];
+    const bool rows = layer.find(part.role)->neuron_first;
+    const std::int64_t inside = element - part.begin;
+    if (inside < 0) continue;
+    std::int64_t position = 0;
+    if (rows) {
+      const bool is_bias = part.role == FfnRole::gate_bias || part.role == FfnRole::up_bias;
+      position = inside / (is_bias ? 1 : layer.hidden_size);
+    } else {
+      position = inside % part.stride;
+      if (inside / part.stride >= layer.hidden_size) continue;
+    }
+    if (position >= part.width) continue;
+    std::string text = fmt::format("layer {}", layer.index);
+    if (plan.is_moe())
+      text += part.list == kSharedList ? ", shared expert" : fmt::format(", expert {}", part.list);
+    if (position >= static_cast<std::int64_t>(part.neurons.size()))
+      return text + fmt::format(", padding neuron {}", position);
+    return text + fmt::format(", neuron {}", part.neurons[static_cast<std::size_t>(position)]);
+  }
+  return "";
+}
+
+}  // namespace moefy

@@ -1,0 +1,35 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <stop_token>
+
+#include "moefy/checkpoint/checkpoint.hpp"
+#include "plan.hpp"
+
+namespace moefy {
+
+/// Buffers hold about this much; a stop request is noticed from block to block.
+inline constexpr std::size_t kBlockBytes = std::size_t{4} << 20;
+
+/// Takes the bytes of output tensors, in pieces, in any order, each byte once.
+class ByteSink {
+ public:
+  virtual ~ByteSink() = default;
+  /// `tensor`: index into ConversionPlan::tensors.
+  virtual void put(std::size_t tensor, std::uint64_t offset, std::span<const std::byte> bytes) = 0;
+};
+
+/// Throws Interrupted if asked to stop.
+void stop_point(const std::stop_token& stop);
+
+/// Makes all bytes of the tensors of one shard from the dense checkpoint. This one place says what
+/// the output contains: writing and byte-by-byte comparison differ only in the sink.
+void produce_shard(const ConversionPlan& plan, const Checkpoint& checkpoint, std::size_t shard,
+                   ByteSink& sink, const std::stop_token& stop);
+
+/// "layer 7, expert 3, neuron 1021" for a byte of an output tensor; "" if it is no FFN tensor.
+std::string place_of(const ConversionPlan& plan, std::size_t tensor, std::uint64_t byte);
+
+}  // namespace moefy

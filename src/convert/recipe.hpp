@@ -1,0 +1,62 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <variant>
+#include <vector>
+
+#include "moefy/checkpoint/writer.hpp"
+#include "moefy/model/architecture.hpp"
+
+namespace moefy {
+
+/// Number of the shared neurons' list, beside the routed experts 0, 1, …
+inline constexpr std::int64_t kSharedList = -1;
+
+/// Bytes of a source tensor as they are.
+struct CopyPart {
+  std::size_t source = 0;  ///< index into SourceModel::tensors
+  std::uint64_t offset = 0;
+  std::uint64_t num_bytes = 0;
+};
+
+/// value · multiply + add, element by element, rounded to the tensor's dtype.
+struct ArithmeticPart {
+  std::size_t source = 0;
+  float multiply = 1;
+  float add = 0;
+};
+
+/// One role of an FFN layer for a list of neurons: rows where the role is neuron-first, columns
+/// elsewhere; padded with zeros to `width` neurons and scaled by a power of two.
+struct NeuronPart {
+  std::size_t layer = 0;  ///< index into SourceModel::layers
+  FfnRole role = FfnRole::up;
+  std::int64_t list = 0;  ///< routed expert or kSharedList
+  std::span<const std::int32_t> neurons;
+  std::int64_t width = 0;
+  std::int64_t begin = 0;   ///< element of the output tensor where the part begins
+  std::int64_t stride = 0;  ///< neuron-second: elements between rows of the output tensor
+  int scale_log2 = 0;
+};
+
+/// The map's router of a layer, times its gate scale.
+struct RouterPart {
+  std::size_t layer = 0;
+};
+
+struct FillPart {
+  float value = 0;
+};
+
+/// Where the values of an output tensor come from. Neuron parts fill the tensor together.
+using Recipe =
+    std::variant<CopyPart, ArithmeticPart, RouterPart, FillPart, std::vector<NeuronPart>>;
+
+struct OutputTensor {
+  TensorSpec spec;
+  Recipe recipe;
+};
+
+}  // namespace moefy

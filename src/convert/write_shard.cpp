@@ -1,0 +1,65 @@
+#include <fmt/format.h>
+
+#include "moefy/convert/convert.hpp"
+#include "moefy/core/error.hpp"
+#include "plan.hpp"
+#include "produce.hpp"
+
+namespace moefy {
+
+namespace {
+
+class FileSink final : public ByteSink {
+ public:
+  FileSink(SafetensorsWriter& writer, std::size_t first_tensor)
+      : writer_(writer), first_tensor_(first_tensor) {}
+  void put(std::size_t tensor, std::uint64_t offset, std::span<const std::byte> bytes) override {
+    writer_.write(tensor - first_tensor_, offset, bytes);
+  }
+
+ private:
+  SafetensorsWriter& writer_;
+  std::size_t first_tensor_;
+};
+
+/// Converted layers whose first tensor lies in the shard: each layer is checked by one shard.
+std::vector<std::size_t> layers_beginning_in(const ConversionPlan& plan, std::size_t shard) {
+  std::vector<std::size_t> layers;
+  std::vector<bool> seen(plan.source.layers.size(), false);
+  for (std::size_t tensor = 0; tensor < plan.first_tensor[shard + 1]; ++tensor) {
+    const auto* parts = std::get_if<std::vector<NeuronPart>>(&plan.tensors[tensor].recipe);
+    if (!parts || seen[parts->front().layer]) continue;
+    seen[parts->front().layer] = true;
+    if (tensor >= plan.first_tensor[shard]) layers.push_back(parts->front().layer);
+  }
+  return layers;
+}
+
+void check_fingerprint(const ConversionPlan& plan, const Checkpoint& checkpoint,
+                       std::size_t layer) {
+  const LayerInfo& info = plan.source.layers[layer];
+  const Digest found = layer_fingerprint(checkpoint, info);
+  const Digest expected = plan.results[layer]->fingerprint;
+  if (found != expected)
+    throw InputError(fmt::format(
+        "layer {} ('{}') of {} has fingerprint {}, the map was made of {}; the weights "
+        "changed since, or the map is another model's: split again",
+        info.index, info.name, checkpoint.directory().string(), found.hex(), expected.hex()));
+}
+
+}  // namespace
+
+void write_shard(const ConversionPlan& plan, const Checkpoint& checkpoint, std::size_t shard,
+                 const std::filesystem::path& directory, std::stop_token stop) {
+  for (const std::size_t layer : layers_beginning_in(plan, shard)) {
+    stop_point(stop);
+    check_fingerprint(plan, checkpoint, layer);
+  }
+  const ShardPlan::File& file = plan.shards.files[shard];
+  SafetensorsWriter writer(directory / file.file_name, file.tensors);
+  FileSink sink(writer, plan.first_tensor[shard]);
+  produce_shard(plan, checkpoint, shard, sink, stop);
+  writer.finish();
+}
+
+}  // namespace moefy
