@@ -1,0 +1,48 @@
+#include "moefy/jobs/bench.hpp"
+
+#include <algorithm>
+
+#include "../option_table.hpp"
+#include "moefy/core/text.hpp"
+#include "moefy/jobs/factories.hpp"
+
+namespace moefy {
+
+CommandSpec bench_command() {
+  CommandSpec command;
+  command.name = "bench";
+  command.positional = "assign|split|convert|faster";
+  command.summary = "timing benchmarks, median of several runs";
+  command.example = "moefy bench split --sizes 6144x768/32 --threads 1 --json";
+  command.options = {
+      {"sizes", "LIST", "ROWSxCOLUMNS/EXPERTS,… (convert: bytes of the checkpoint)", "",
+       Shown::help},
+      {"repeats", "N", "counted runs", "5", Shown::help},
+      {"check", "", "compare with the reference backend", "", Shown::help},
+      {"backend", "NAME", "who computes", "auto", Shown::help, backend_names()},
+  };
+  command.prepare = [](OptionValues& values) -> CommandRun {
+    BenchJobConfig config;
+    config.what = values.positional(0, "what to time (assign, split, convert or faster)");
+    const std::vector<std::string> known = {"assign", "split", "convert", "faster"};
+    if (!config.what.empty() && std::find(known.begin(), known.end(), config.what) == known.end())
+      values.add_problem("bench '" + config.what + "' is unknown" + suggestion(config.what, known));
+    config.check = values.flag("check");
+    config.backend = values.text("backend");
+    config.repeats = static_cast<int>(std::clamp<std::int64_t>(values.integer("repeats"), 0, 1000));
+    if (config.repeats < 1) values.add_problem("--repeats must be between 1 and 1000");
+    if (values.given("sizes")) {
+      std::vector<std::string> problems;
+      if (config.what == "convert") {
+        config.bytes = values.bytes("sizes");
+      } else {
+        config.shapes = parse_shapes(values.text("sizes"), problems);
+      }
+      values.add_problems(std::move(problems));
+    }
+    return [config](JobContext& context) { return run_bench(config, context); };
+  };
+  return command;
+}
+
+}  // namespace moefy
