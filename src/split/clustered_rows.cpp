@@ -221,4 +221,25 @@ double random_inertia(const SplitTask& task, SplitWorkspace& workspace,
   return inertia_of_labels(workspace.backend, clustered.rows, label, experts);
 }
 
+LabelledRows rows_of_result(const LayerInfo& layer, const LayerResult& result,
+                            const RowSource& source, SplitWorkspace& workspace) {
+  require(result.partition.num_neurons() == neurons_of(layer), "a result of another layer");
+  SplitConfig config;
+  config.weights = result.weights;
+  config.normalize = result.normalize;
+  load_clustered({layer, config, source, nullptr, {}}, workspace);
+  ThreadPool& threads = workspace.backend.threads();
+  const std::vector<double> norm = row_norms(workspace.rows.view(), threads);
+  LabelledRows labelled;
+  std::vector<std::int32_t> neuron;
+  const auto labels = result.partition.labels();
+  for (std::size_t i = 0; i < labels.size(); ++i) {
+    if (labels[i] == kSharedLabel) continue;
+    neuron.push_back(static_cast<std::int32_t>(i));
+    labelled.label.push_back(labels[i]);
+  }
+  labelled.rows = compact_rows(workspace.rows, neuron, norm, config.normalize == "l2", threads);
+  return labelled;
+}
+
 }  // namespace moefy

@@ -79,4 +79,13 @@ std::vector<std::string> split_problems(const SplitConfig& config, const LayerIn
 std::size_t shared_neurons(const SplitConfig& config, std::size_t num_neurons);
 Capacities routed_capacities(const SplitConfig& config, std::size_t num_neurons);
 
+/// The rows that an earlier result was clustered by, read again: what a check recomputes.
+struct LabelledRows {
+  MatrixView<const float> rows;     ///< [num_routed, dim], in the workspace
+  std::vector<std::int32_t> label;  ///< [num_routed], by the result's partition
+};
+/// `result` belongs to `layer` (same number of neurons).
+LabelledRows rows_of_result(const LayerInfo& layer, const LayerResult& result,
+                            const RowSource& source, SplitWorkspace& workspace);
+
 }  // namespace moefy
