@@ -14,20 +14,22 @@
 namespace moefy {
 namespace {
 
-std::string mpi_error_text(int result) {
-  std::array<char, MPI_MAX_ERROR_STRING> text{};
-  int length = 0;
-  if (MPI_Error_string(result, text.data(), &length) != MPI_SUCCESS || length <= 0) {
-    return fmt::format("MPI error {}", result);
-  }
-  return {text.data(), static_cast<std::size_t>(length)};
-}
-
-bool can_abort() {
+/// True between MPI_Init and MPI_Finalize.
+bool mpi_is_running() {
   int initialized = 0;
   int finalized = 0;
   return MPI_Initialized(&initialized) == MPI_SUCCESS && initialized != 0 &&
          MPI_Finalized(&finalized) == MPI_SUCCESS && finalized == 0;
+}
+
+std::string mpi_error_text(int result) {
+  std::array<char, MPI_MAX_ERROR_STRING> text{};
+  int length = 0;
+  if (!mpi_is_running() || MPI_Error_string(result, text.data(), &length) != MPI_SUCCESS ||
+      length <= 0) {
+    return fmt::format("MPI error {}", result);
+  }
+  return {text.data(), static_cast<std::size_t>(length)};
 }
 
 /// MPI_Comm_rank itself may be what failed: then the launcher's variables still know.
@@ -44,7 +46,7 @@ void end_job(ExitCode code, const std::string& message) {
   print_last_words(rank_from_environment(), code, message);
   // The launcher reads our stderr through a pipe and may close it as soon as it hears of the abort.
   std::this_thread::sleep_for(std::chrono::milliseconds(100));
-  if (can_abort()) MPI_Abort(MPI_COMM_WORLD, static_cast<int>(code));
+  if (mpi_is_running()) MPI_Abort(MPI_COMM_WORLD, static_cast<int>(code));
   std::_Exit(static_cast<int>(code));
 }
 

@@ -23,7 +23,8 @@ std::string key_of(const std::string& pointer) {
 std::map<std::string, std::string> leaves(const Json& object) {
   std::map<std::string, std::string> result;
   if (object.empty()) return result;
-  for (const auto& [pointer, value] : object.flatten().items()) {
+  const Json flat = object.flatten();
+  for (const auto& [pointer, value] : flat.items()) {
     result[key_of(pointer)] = value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
   }
   return result;
