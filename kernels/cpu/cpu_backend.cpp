@@ -112,11 +112,13 @@ void CpuBackend::load(Points& points, MatrixView<const float> rows, bool quantiz
                   statistics[first / kTaskRows]);
   });
   own_points.max_squared_norm = 0;
+  own_points.sum_squared_norm = 0;
   own_points.max_abs = 0;
   own_points.zero_rows = 0;
   for (const cpu::LoadStatistics& part : statistics) {
     if (part.bad_row >= 0) throw_not_finite(rows, static_cast<std::size_t>(part.bad_row));
     own_points.max_squared_norm = std::max(own_points.max_squared_norm, part.max_squared_norm);
+    own_points.sum_squared_norm += part.sum_squared_norm;
     own_points.max_abs = std::max(own_points.max_abs, part.max_abs);
     own_points.zero_rows += part.zero_rows;
   }

@@ -24,6 +24,7 @@ struct QuantizedRows {
 
 struct LoadStatistics {
   double max_squared_norm = 0;
+  double sum_squared_norm = 0;
   float max_abs = 0;
   std::int64_t zero_rows = 0;
   std::int64_t bad_row = -1;  ///< first row with a NaN or infinity

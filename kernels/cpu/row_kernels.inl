@@ -83,6 +83,7 @@ void load_row(const float* row, std::size_t dim, std::size_t i, const QuantizedR
   if (!(norm < 1e300) && statistics.bad_row < 0) statistics.bad_row = static_cast<std::int64_t>(i);
   const float row_max = V::reduce_max(largest);
   if (norm > statistics.max_squared_norm) statistics.max_squared_norm = norm;
+  statistics.sum_squared_norm += norm;
   if (row_max > statistics.max_abs) statistics.max_abs = row_max;
   if (norm == 0) ++statistics.zero_rows;
   out.squared_norm[i] = static_cast<float>(norm);

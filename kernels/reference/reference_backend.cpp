@@ -87,6 +87,7 @@ void ReferenceBackend::load(Points& points, MatrixView<const float> rows, bool q
   auto& own_points = static_cast<ReferencePoints&>(points);
   own_points.rows = rows;
   own_points.max_squared_norm = 0;
+  own_points.sum_squared_norm = 0;
   own_points.max_abs = 0;
   own_points.zero_rows = 0;
   own_points.squared_norm.resize(rows.rows);
@@ -103,6 +104,7 @@ void ReferenceBackend::load(Points& points, MatrixView<const float> rows, bool q
     const double norm = squared_norm(rows.row(i));
     own_points.squared_norm[i] = static_cast<float>(norm);
     own_points.max_squared_norm = std::max(own_points.max_squared_norm, norm);
+    own_points.sum_squared_norm += norm;
     if (norm == 0) ++own_points.zero_rows;
     if (quantize) {
       own_points.step[i] = quantize_vector(

@@ -55,6 +55,7 @@ class Points {
   virtual ~Points() = default;
   MatrixView<const float> rows;  ///< [num_rows, dim], host; stays alive as long as the points
   double max_squared_norm = 0;   ///< R²
+  double sum_squared_norm = 0;   ///< sum of all of them
   float max_abs = 0;             ///< largest |x|
   std::int64_t zero_rows = 0;
 };

@@ -1,0 +1,229 @@
+#include "moefy/balance/balanced_kmeans.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include <fmt/format.h>
+
+#include "common_mean.hpp"
+#include "early_stages.hpp"
+#include "exact_em.hpp"
+#include "fixed_point.hpp"
+#include "kmeans_context.hpp"
+#include "moefy/core/error.hpp"
+#include "start_centroids.hpp"
+
+namespace moefy {
+namespace {
+
+// int8 shortcuts pay from this many products on.
+constexpr std::size_t kShortcutProducts = std::size_t{1} << 22;
+// A unit of int8 times 127 times this many elements still fits int32.
+constexpr std::size_t kLargestQuantizedDim = std::size_t{1} << 16;
+// Sums of this many 41-bit values fit int64.
+constexpr std::size_t kMostRows = std::size_t{1} << 22;
+
+void check_arguments(MatrixView<const float> rows, const Capacities& capacities,
+                     const BalancedKMeansConfig& config) {
+  if (rows.rows == 0 || rows.cols == 0) {
+    throw InputError(fmt::format("cannot cluster {} rows of {} columns", rows.rows, rows.cols));
+  }
+  if (rows.rows > kMostRows) {
+    throw InputError(fmt::format("{} rows are more than balanced k-means can sum exactly ({})",
+                                 rows.rows, kMostRows));
+  }
+  capacities.check_feasible(rows.rows);
+  if (config.max_iterations < 1) throw UsageError("balanced k-means needs at least one iteration");
+  if (config.num_redo < 1) throw UsageError("balanced k-means needs at least one start");
+}
+
+/// Centroids, prices and labels of an earlier result, in the rows as used now.
+void apply_warm_start(const KMeansContext& context, const WarmStart& warm,
+                      std::span<const float> common_mean, Clustering& clustering) {
+  const std::size_t num_sites = context.num_sites;
+  for (std::size_t j = 0; j < num_sites; ++j) {
+    const bool given = warm.centroids.rows() == num_sites;
+    const auto from = given
+                          ? warm.centroids.row(j)
+                          : std::span<const float>(context.points.rows.row(j % context.num_rows()));
+    const auto to = clustering.centroids.row(j);
+    for (std::size_t l = 0; l < to.size(); ++l) {
+      to[l] = given && !common_mean.empty() ? from[l] - common_mean[l] : from[l];
+    }
+  }
+  for (std::size_t j = 0; j < warm.prices.size(); ++j) {
+    clustering.prices[j] = price_from_real(warm.prices[j], context.cost_scale_log2);
+  }
+  if (!warm.label.empty()) {
+    assign_labels(context, {}, warm.label, clustering);
+    update_centroids(context, false, clustering);
+  }
+}
+
+void check_warm_start(const WarmStart& warm, MatrixView<const float> rows, std::size_t num_sites) {
+  const auto expect = [](const char* what, std::size_t found, std::size_t expected) {
+    if (found != 0 && found != expected) {
+      throw InputError(fmt::format("start: {} {}, expected {}", found, what, expected));
+    }
+  };
+  expect("labels", warm.label.size(), rows.rows);
+  expect("centroids", warm.centroids.rows(), num_sites);
+  expect("prices", warm.prices.size(), num_sites);
+  if (warm.centroids.rows() > 0) expect("columns", warm.centroids.cols(), rows.cols);
+  if (warm.label.empty() && warm.centroids.rows() == 0) {
+    throw InputError("start: neither labels nor centroids");
+  }
+  for (std::size_t i = 0; i < warm.label.size(); ++i) {
+    if (warm.label[i] < 0 || static_cast<std::size_t>(warm.label[i]) >= num_sites) {
+      throw InputError(fmt::format("start: row {} has label {}, expected 0..{}", i, warm.label[i],
+                                   num_sites - 1));
+    }
+  }
+}
+
+/// Centroids and prices from which the exact EM begins.
+void cold_start(const KMeansContext& context, const BalancedKMeansConfig& config,
+                RandomStream& random, Clustering& clustering) {
+  const bool thin = config.schedule.subsample && context.quantized;
+  const RowSelection selection = thin ? start_selection(context) : RowSelection{};
+  context.times.measure("start", [&] {
+    switch (config.start) {
+      case StartMethod::faiss:
+        start_from_faiss(context, selection, config.schedule.faiss_iterations, random,
+                         clustering.centroids);
+        return;
+      case StartMethod::kmeanspp:
+        start_from_plusplus(context, random, clustering.centroids);
+        return;
+      case StartMethod::random:
+        start_from_random_rows(context, selection, random, clustering.centroids);
+        return;
+    }
+  });
+}
+
+/// The cheaper of two starts from random rows, each brought near a balanced solution of the
+/// subsample.
+void improve_random_start(const KMeansContext& context, RandomStream& random,
+                          Clustering& clustering) {
+  constexpr int kStarts = 2;
+  EarlyStage stage;
+  stage.selection = start_selection(context);
+  if (stage.selection.step == 1) return;
+  stage.max_iterations = 12;
+  stage.loose_iterations = 3;
+  std::int64_t best = std::numeric_limits<std::int64_t>::max();
+  for (int start = 0; start < kStarts; ++start) {
+    Clustering attempt(context);
+    if (start == 0) {
+      copy_matrix(clustering.centroids, attempt.centroids);
+    } else {
+      start_from_random_rows(context, stage.selection, random, attempt.centroids);
+    }
+    const std::int64_t cost = run_early_stage(context, stage, attempt);
+    if (cost >= best) continue;
+    best = cost;
+    clustering = std::move(attempt);
+  }
+  clustering.label.clear();
+}
+
+}  // namespace
+
+struct BalancedKMeans::Impl {
+  explicit Impl(Backend& backend_in)
+      : backend(backend_in), solver(backend_in), points(backend_in.make_points()) {}
+
+  Backend& backend;
+  AssignmentSolver solver;
+  std::unique_ptr<Points> points;
+  Matrix<float> centered;
+
+  BalancedKMeansResult run_once(const KMeansContext& context, const BalancedKMeansConfig& config,
+                                RandomStream& random, const WarmStart* warm,
+                                std::span<const float> common_mean);
+};
+
+BalancedKMeansResult BalancedKMeans::Impl::run_once(const KMeansContext& context,
+                                                    const BalancedKMeansConfig& config,
+                                                    RandomStream& random, const WarmStart* warm,
+                                                    std::span<const float> common_mean) {
+  Clustering clustering(context);
+  if (warm != nullptr) {
+    apply_warm_start(context, *warm, common_mean, clustering);
+  } else {
+    cold_start(context, config, random, clustering);
+    if (context.quantized && config.schedule.loose_iterations) {
+      if (config.start == StartMethod::random) improve_random_start(context, random, clustering);
+      run_early_stage(context, EarlyStage{}, clustering);
+    }
+  }
+  EmOutcome outcome = run_exact_em(context, config.max_iterations, clustering);
+
+  BalancedKMeansResult result;
+  const double quantum = std::ldexp(1.0, -context.cost_scale_log2);
+  result.inertia = context.times.measure("inertia", [&] {
+    return backend.inertia(context.points, clustering.centroids.view(), clustering.label);
+  });
+  result.label = std::move(clustering.label);
+  result.prices = std::move(clustering.prices);
+  result.centroids = std::move(clustering.centroids);
+  add_to_rows(common_mean, result.centroids);
+  result.cost_scale_log2 = context.cost_scale_log2;
+  result.stop_reason = outcome.stop_reason;
+  for (std::int64_t cost : outcome.trace) {
+    result.trace.push_back(static_cast<double>(cost) * quantum);
+  }
+  result.steps = std::move(outcome.steps);
+  result.inertia_initial = result.trace.front();
+  result.inertia_unconstrained = static_cast<double>(outcome.certificate.unconstrained) * quantum;
+  result.duality_gap = relative_gap(outcome.certificate);
+  result.zero_rows = context.points.zero_rows;
+  return result;
+}
+
+BalancedKMeans::BalancedKMeans(Backend& backend) : impl_(std::make_unique<Impl>(backend)) {}
+BalancedKMeans::~BalancedKMeans() = default;
+
+BalancedKMeansResult BalancedKMeans::run(MatrixView<const float> rows, const Capacities& capacities,
+                                         const BalancedKMeansConfig& config, std::uint64_t layer,
+                                         const WarmStart* warm, std::stop_token stop) {
+  check_arguments(rows, capacities, config);
+  const std::size_t num_sites = capacities.bounds().size();
+  if (warm != nullptr) check_warm_start(*warm, rows, num_sites);
+  PhaseTimes times;
+  Backend& backend = impl_->backend;
+  Points& points = *impl_->points;
+  const bool quantized =
+      rows.size() * num_sites >= kShortcutProducts && rows.cols <= kLargestQuantizedDim;
+  const std::vector<float> common_mean = times.measure(
+      "prepare", [&] { return load_centered(backend, rows, quantized, points, impl_->centered); });
+  double largest_norm = points.max_squared_norm;
+  if (warm != nullptr && warm->centroids.rows() > 0) {
+    largest_norm = std::max(largest_norm, largest_squared_norm(warm->centroids, common_mean));
+  }
+  const KMeansContext context{backend,
+                              impl_->solver,
+                              points,
+                              capacities,
+                              num_sites,
+                              cost_scale_log2(largest_norm),
+                              sum_scale_log2(points.max_abs),
+                              quantized,
+                              times,
+                              stop};
+
+  BalancedKMeansResult best;
+  const int starts = warm != nullptr ? 1 : config.num_redo;
+  for (int redo = 0; redo < starts; ++redo) {
+    RandomStream random(config.seed, layer, RandomPurpose::initial_rows,
+                        static_cast<std::uint32_t>(redo));
+    BalancedKMeansResult result = impl_->run_once(context, config, random, warm, common_mean);
+    if (redo == 0 || result.inertia < best.inertia) best = std::move(result);
+  }
+  best.seconds = times.seconds();
+  return best;
+}
+
+}  // namespace moefy

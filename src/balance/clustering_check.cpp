@@ -1,0 +1,76 @@
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "common_mean.hpp"
+#include "fixed_point.hpp"
+#include "kmeans_context.hpp"
+#include "moefy/balance/balanced_kmeans.hpp"
+#include "moefy/core/error.hpp"
+
+namespace moefy {
+namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+}  // namespace
+
+ClusteringCheck check_clustering(Backend& backend, MatrixView<const float> rows,
+                                 const Capacities& capacities, MatrixView<const float> centroids,
+                                 std::span<const double> prices, int cost_scale_log2,
+                                 std::span<const std::int32_t> label) {
+  const std::size_t num_sites = centroids.rows;
+  require(prices.size() == num_sites && label.size() == rows.rows && centroids.cols == rows.cols,
+          "labels, prices and centroids belong to the rows");
+  Matrix<float> centered;
+  const auto points = backend.make_points();
+  const std::vector<float> common_mean = load_centered(backend, rows, false, *points, centered);
+  Matrix<float> used(num_sites, rows.cols);
+  for (std::size_t j = 0; j < num_sites; ++j) {
+    for (std::size_t l = 0; l < rows.cols; ++l) {
+      used.row(j)[l] = centroids.row(j)[l] - (common_mean.empty() ? 0.0F : common_mean[l]);
+    }
+  }
+  const CostView q = backend.cost_buffer(1, rows.rows, num_sites);
+  backend.costs(*points, used.view(), cost_scale_log2, all_sites(num_sites), q);
+  std::vector<std::int32_t> fixed(num_sites);
+  for (std::size_t j = 0; j < num_sites; ++j)
+    fixed[j] = price_from_real(prices[j], cost_scale_log2);
+  const Certificate certificate = check_certificate(backend, q, capacities, fixed, label);
+
+  ClusteringCheck check;
+  check.inertia = backend.inertia(*points, used.view(), label);
+  check.duality_gap = certificate.sizes_ok ? relative_gap(certificate) : kInfinity;
+  const double quantum = std::ldexp(1.0, -cost_scale_log2);
+  const double tau = 4 * points->max_squared_norm * std::ldexp(1.0, -20);
+  const double cost = std::max(static_cast<double>(certificate.cost), 1.0) * quantum;
+  check.gap_bound = static_cast<double>(rows.rows) * tau / cost;
+  check.inertia_unconstrained = static_cast<double>(certificate.unconstrained) * quantum;
+  return check;
+}
+
+double inertia_of_labels(Backend& backend, MatrixView<const float> rows,
+                         std::span<const std::int32_t> label, std::size_t num_sites,
+                         Matrix<float>* centroids) {
+  const auto points = backend.make_points();
+  backend.load(*points, rows, false);
+  SiteSums sums;
+  sums.sum.resize(num_sites, rows.cols);
+  std::fill(sums.sum.values().begin(), sums.sum.values().end(), 0);
+  sums.count.assign(num_sites, 0);
+  sums.scale_log2 = sum_scale_log2(points->max_abs);
+  backend.update_sums(*points, {}, {}, label, sums);
+  Matrix<float> means(num_sites, rows.cols);
+  for (std::size_t j = 0; j < num_sites; ++j) {
+    const double share = std::ldexp(1.0, -sums.scale_log2) /
+                         static_cast<double>(std::max<std::int64_t>(sums.count[j], 1));
+    for (std::size_t l = 0; l < rows.cols; ++l) {
+      means.row(j)[l] = static_cast<float>(static_cast<double>(sums.sum.row(j)[l]) * share);
+    }
+  }
+  const double inertia = backend.inertia(*points, means.view(), label);
+  if (centroids != nullptr) *centroids = std::move(means);
+  return inertia;
+}
+
+}  // namespace moefy

@@ -1,0 +1,162 @@
+#include "exact_em.hpp"
+
+#include <algorithm>
+#include <limits>
+
+#include "moefy/core/error.hpp"
+
+namespace moefy {
+namespace {
+
+constexpr RowSelection kAllRows{};
+// One call computes at most this many products, so that a stop is noticed soon.
+constexpr std::size_t kProductsPerCall = std::size_t{1} << 33;
+
+class ExactEm {
+ public:
+  ExactEm(const KMeansContext& context, int max_iterations, Clustering& clustering)
+      : context_(context),
+        max_iterations_(max_iterations),
+        clustering_(clustering),
+        base_(context.backend.cost_buffer(1, context.num_rows(), context.num_sites)),
+        shortcuts_(context.quantized),
+        new_label_(context.num_rows()) {}
+
+  EmOutcome run() {
+    labels_count_ = feasible(clustering_.label);
+    while (!exact_step()) {
+      if (shortcuts_) shortcut_steps();
+    }
+    refresh_base();  // nothing to do at a fixpoint: the centroids have not moved since
+    outcome_.certificate = context_.times.measure("check", [&] {
+      return check_certificate(context_.backend, base_, context_.capacities, clustering_.prices,
+                               clustering_.label);
+    });
+    if (outcome_.stop_reason == StopReason::fixpoint) {
+      require(outcome_.certificate.optimal(), "an assignment at the fixpoint is optimal");
+    }
+    return std::move(outcome_);
+  }
+
+ private:
+  bool feasible(std::span<const std::int32_t> label) const {
+    if (label.size() != context_.num_rows()) return false;
+    const auto bounds = context_.capacities.bounds();
+    for (std::size_t j = 0; j < bounds.size(); ++j) {
+      const auto size = static_cast<std::size_t>(clustering_.sums.count[j]);
+      if (size < bounds[j].lower || size > bounds[j].upper) return false;
+    }
+    return true;
+  }
+
+  /// Brings base_ to the costs of the present centroids; a centroid that did not move keeps its
+  /// column.
+  void refresh_base() {
+    const std::vector<std::int32_t> columns =
+        base_centroids_.rows() == 0 ? all_sites(context_.num_sites)
+                                    : changed_sites(base_centroids_, clustering_.centroids);
+    const std::size_t per_column = context_.num_rows() * context_.dim();
+    const std::size_t batch = std::max<std::size_t>(
+        32, kProductsPerCall / std::max<std::size_t>(per_column, 1) / 32 * 32);
+    context_.times.measure("costs", [&] {
+      for (std::size_t begin = 0; begin < columns.size(); begin += batch) {
+        context_.check_stop();
+        context_.backend.costs(
+            context_.points, clustering_.centroids.view(), context_.cost_scale_log2,
+            std::span(columns).subspan(begin, std::min(batch, columns.size() - begin)), base_);
+      }
+    });
+    copy_matrix(clustering_.centroids, base_centroids_);
+  }
+
+  SolverStatistics solve(const CostView& q, bool canonical) {
+    context_.check_stop();
+    return context_.times.measure("solve", [&] {
+      return context_.solver.solve(q, context_.capacities, canonical, clustering_.prices,
+                                   new_label_);
+    });
+  }
+
+  /// One fp32 E-step and the means that follow; true: stop.
+  bool exact_step() {
+    refresh_base();
+    const SolverStatistics statistics = solve(base_, true);
+    const std::int64_t cost = total_cost(base_, new_label_);
+    const bool still_optimal = labels_count_ && total_cost(base_, clustering_.label) == cost;
+    const bool lower = outcome_.trace.empty() || cost < outcome_.trace.back();
+    if (!lower && took_shortcuts_) {
+      undo_shortcuts();
+      return false;
+    }
+    outcome_.trace.push_back(cost);
+    outcome_.steps.push_back(statistics);
+    took_shortcuts_ = false;
+    if (still_optimal || !lower) {
+      outcome_.stop_reason = still_optimal ? StopReason::fixpoint : StopReason::rounding;
+      return true;
+    }
+    assign_labels(context_, kAllRows, new_label_, clustering_);
+    labels_count_ = true;
+    const bool last = outcome_.trace.size() >= static_cast<std::size_t>(max_iterations_);
+    exact_prices_ = clustering_.prices;
+    update_centroids(context_, !last, clustering_);
+    exact_label_ = clustering_.label;
+    outcome_.stop_reason = StopReason::cap;
+    return last;
+  }
+
+  /// E-steps on base_ plus the int8 change of cost since, until the labels stand still.
+  void shortcut_steps() {
+    const CostView q = context_.backend.cost_buffer(0, context_.num_rows(), context_.num_sites);
+    std::int64_t cost_before = std::numeric_limits<std::int64_t>::max();
+    copy_matrix(base_centroids_, computed_centroids_);
+    for (bool first = true;; first = false) {
+      context_.check_stop();
+      const auto columns = changed_sites(computed_centroids_, clustering_.centroids);
+      context_.times.measure("changes of cost", [&] {
+        context_.backend.changed_costs(context_.points, base_centroids_.view(),
+                                       clustering_.centroids.view(), context_.cost_scale_log2,
+                                       columns, first, base_, q);
+      });
+      copy_matrix(clustering_.centroids, computed_centroids_);
+      solve(q, false);
+      const std::int64_t cost = total_cost(q, new_label_);
+      if (cost >= cost_before || total_cost(q, clustering_.label) == cost) return;
+      cost_before = cost;
+      took_shortcuts_ = true;
+      assign_labels(context_, kAllRows, new_label_, clustering_);
+      update_centroids(context_, true, clustering_);
+    }
+  }
+
+  /// Back to the labels of the last fp32 E-step; from now on fp32 only.
+  void undo_shortcuts() {
+    shortcuts_ = false;
+    took_shortcuts_ = false;
+    assign_labels(context_, kAllRows, exact_label_, clustering_);
+    clustering_.prices = exact_prices_;
+    update_centroids(context_, false, clustering_);
+  }
+
+  const KMeansContext& context_;
+  int max_iterations_;
+  Clustering& clustering_;
+  CostView base_;  // fp32 costs of base_centroids_
+  Matrix<float> base_centroids_;
+  Matrix<float> computed_centroids_;  // of the columns in the shortcut's costs
+  bool shortcuts_;
+  bool took_shortcuts_ = false;
+  bool labels_count_ = false;  // clustering_.label is a feasible assignment
+  std::vector<std::int32_t> new_label_;
+  std::vector<std::int32_t> exact_label_;
+  std::vector<std::int32_t> exact_prices_;
+  EmOutcome outcome_;
+};
+
+}  // namespace
+
+EmOutcome run_exact_em(const KMeansContext& context, int max_iterations, Clustering& clustering) {
+  return ExactEm(context, max_iterations, clustering).run();
+}
+
+}  // namespace moefy

@@ -1,0 +1,133 @@
+#include <omp.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include <faiss/Clustering.h>
+#include <faiss/Index.h>
+
+#include "moefy/core/error.hpp"
+#include "start_centroids.hpp"
+
+namespace moefy {
+namespace {
+
+/// FAISS updates the centroids with OpenMP loops; its threads would spin beside ours.
+class OneOpenMpThread {
+ public:
+  OneOpenMpThread() : before_(omp_get_max_threads()) { omp_set_num_threads(1); }
+  ~OneOpenMpThread() { omp_set_num_threads(before_); }
+  OneOpenMpThread(const OneOpenMpThread&) = delete;
+  OneOpenMpThread& operator=(const OneOpenMpThread&) = delete;
+
+ private:
+  int before_;
+};
+
+/// The search of FAISS' Clustering on rows that the backend already holds: FAISS hands over the
+/// address of the training rows, we look at the resident ones.
+class ResidentIndex final : public faiss::Index {
+ public:
+  ResidentIndex(const KMeansContext& context, RowSelection selection, const float* training_rows)
+      : faiss::Index(static_cast<idx_t>(context.dim()), faiss::METRIC_L2),
+        context_(context),
+        selection_(selection),
+        training_rows_(training_rows) {}
+
+  void add(idx_t count, const float* centroids) override {
+    centroids_.insert(centroids_.end(), centroids,
+                      centroids + static_cast<std::size_t>(count) * context_.dim());
+    ntotal += count;
+  }
+  void reset() override {
+    centroids_.clear();
+    ntotal = 0;
+  }
+  void search(idx_t count, const float* x, idx_t k, float* distances, idx_t* labels,
+              const faiss::SearchParameters* /*parameters*/) const override {
+    require(x == training_rows_ && k == 1, "FAISS searches the training rows it was given");
+    context_.check_stop();
+    const auto num_centroids = static_cast<std::size_t>(ntotal);
+    const MatrixView<const float> centroids(centroids_.data(), num_centroids, context_.dim());
+    const CostView q =
+        context_.backend.cost_buffer(0, static_cast<std::size_t>(count), num_centroids);
+    if (context_.quantized) {
+      context_.backend.approximate_costs(context_.points, selection_, centroids,
+                                         context_.cost_scale_log2, q);
+    } else {
+      // Without int8 rows the problem is small and every row is selected.
+      context_.backend.costs(context_.points, centroids, context_.cost_scale_log2,
+                             all_sites(num_centroids), q);
+    }
+    std::vector<std::int32_t> prices(q.stride, kNoSite);
+    std::fill_n(prices.begin(), num_centroids, 0);
+    context_.backend.best_sites(q, prices, false, choice_);
+    const float quantum = std::ldexp(1.0F, -context_.cost_scale_log2);
+    for (std::size_t i = 0; i < q.num_rows; ++i) {
+      labels[i] = choice_.label[i];
+      distances[i] = quantum * static_cast<float>(q.row(i)[labels[i]]);
+    }
+  }
+
+ private:
+  const KMeansContext& context_;
+  RowSelection selection_;
+  const float* training_rows_;
+  std::vector<float> centroids_;
+  mutable SiteChoice choice_;
+};
+
+/// The selected rows one after another; the rows themselves if all are selected.
+class TrainingRows {
+ public:
+  TrainingRows(const KMeansContext& context, RowSelection selection)
+      : count_(selection.count(context.num_rows())), data_(context.points.rows.data) {
+    if (selection.step == 1) return;
+    const std::size_t dim = context.dim();
+    copy_.resize(count_ * dim);
+    for (std::size_t i = 0; i < count_; i += kSampleBlock) {
+      const std::size_t block = std::min(kSampleBlock, count_ - i);
+      std::copy_n(data_ + selection.global(i) * dim, block * dim, copy_.data() + i * dim);
+    }
+    data_ = copy_.data();
+  }
+  std::size_t count() const { return count_; }
+  const float* data() const { return data_; }
+
+ private:
+  std::size_t count_;
+  const float* data_;
+  AlignedBuffer<float> copy_;
+};
+
+}  // namespace
+
+void start_from_faiss(const KMeansContext& context, RowSelection selection, int iterations,
+                      RandomStream& random, Matrix<float>& centroids) {
+  const TrainingRows rows(context, selection);
+  const std::size_t num_sites = context.num_sites;
+  if (rows.count() <= num_sites || context.points.max_squared_norm == 0) {
+    start_from_random_rows(context, selection, random, centroids);
+    return;
+  }
+  const OneOpenMpThread one_thread;
+  faiss::ClusteringParameters parameters;
+  parameters.niter = iterations;
+  parameters.nredo = 1;
+  parameters.verbose = false;
+  parameters.seed = static_cast<int>(random.next_word() >> 1);
+  parameters.min_points_per_centroid = 1;
+  // Above this FAISS would draw a subsample of its own.
+  parameters.max_points_per_centroid = static_cast<int>(rows.count() / num_sites + 1);
+#if FAISS_VERSION_MAJOR > 1 || (FAISS_VERSION_MAJOR == 1 && FAISS_VERSION_MINOR >= 12)
+  parameters.check_input_data_for_NaNs = false;  // `load` has looked at every element
+#endif
+  faiss::Clustering clustering(static_cast<int>(context.dim()), static_cast<int>(num_sites),
+                               parameters);
+  ResidentIndex index(context, selection, rows.data());
+  clustering.train(static_cast<faiss::Clustering::idx_t>(rows.count()), rows.data(), index);
+  require(clustering.centroids.size() == centroids.values().size(), "FAISS returns all centroids");
+  std::copy(clustering.centroids.begin(), clustering.centroids.end(), centroids.values().begin());
+}
+
+}  // namespace moefy

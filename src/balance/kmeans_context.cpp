@@ -1,0 +1,139 @@
+#include "kmeans_context.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <numeric>
+
+#include "moefy/core/error.hpp"
+
+namespace moefy {
+namespace {
+
+void clear_sums(const KMeansContext& context, SiteSums& sums) {
+  sums.sum.resize(context.num_sites, context.dim());
+  std::fill(sums.sum.values().begin(), sums.sum.values().end(), 0);
+  sums.count.assign(context.num_sites, 0);
+  sums.scale_log2 = context.sum_scale_log2;
+}
+
+// Prices may start anywhere, but costs plus prices have to stay inside an int32 lane. Only their
+// differences matter where all sizes are given; with bounds the price level means something, so the
+// mean rise is taken off again.
+void raise_prices(const KMeansContext& context, std::span<const double> rise,
+                  std::vector<std::int32_t>& prices) {
+  double level = 0;
+  if (!context.capacities.all_equal_bounds()) {
+    level = std::accumulate(rise.begin(), rise.end(), 0.0) / static_cast<double>(rise.size());
+  }
+  std::vector<double> raised(prices.size());
+  for (std::size_t j = 0; j < prices.size(); ++j)
+    raised[j] = prices[j] + std::rint(rise[j] - level);
+  if (context.capacities.all_equal_bounds()) {
+    const double lowest = *std::min_element(raised.begin(), raised.end());
+    for (double& price : raised) price -= lowest;
+  }
+  for (std::size_t j = 0; j < prices.size(); ++j) {
+    prices[j] = static_cast<std::int32_t>(
+        std::clamp(raised[j], -static_cast<double>(kMaxCost), static_cast<double>(kMaxCost)));
+  }
+}
+
+}  // namespace
+
+void PhaseTimes::add(const char* phase, double seconds) {
+  const auto found = std::find_if(seconds_.begin(), seconds_.end(),
+                                  [&](const auto& entry) { return entry.first == phase; });
+  if (found != seconds_.end()) {
+    found->second += seconds;
+  } else {
+    seconds_.emplace_back(phase, seconds);
+  }
+}
+
+void KMeansContext::check_stop() const {
+  if (stop.stop_requested()) throw Interrupted("stopped during clustering");
+}
+
+Clustering::Clustering(const KMeansContext& context)
+    : centroids(context.num_sites, context.dim()), prices(context.num_sites, 0) {
+  clear_sums(context, sums);
+}
+
+std::size_t assign_labels(const KMeansContext& context, RowSelection selection,
+                          std::span<const std::int32_t> new_label, Clustering& clustering) {
+  std::size_t changed = new_label.size();
+  if (!clustering.label.empty()) {
+    changed = 0;
+    for (std::size_t i = 0; i < new_label.size(); ++i) {
+      changed += clustering.label[i] != new_label[i] ? 1 : 0;
+    }
+  }
+  context.times.measure("means", [&] {
+    // A moved row is subtracted and added: from half of the rows on, a fresh start costs less.
+    if (2 * changed > new_label.size()) {
+      clear_sums(context, clustering.sums);
+      clustering.label.clear();
+    }
+    if (changed > 0) {
+      context.backend.update_sums(context.points, selection, clustering.label, new_label,
+                                  clustering.sums);
+    }
+  });
+  clustering.label.assign(new_label.begin(), new_label.end());
+  return changed;
+}
+
+void update_centroids(const KMeansContext& context, bool predict_prices, Clustering& clustering) {
+  context.times.measure("means", [&] {
+    const double unit = std::ldexp(1.0, -clustering.sums.scale_log2);
+    const double quantum = std::ldexp(1.0, context.cost_scale_log2);
+    std::vector<double> rise(context.num_sites, 0);
+    for (std::size_t j = 0; j < context.num_sites; ++j) {
+      if (clustering.sums.count[j] == 0) continue;
+      const double share = unit / static_cast<double>(clustering.sums.count[j]);
+      const auto sum = clustering.sums.sum.row(j);
+      const auto centroid = clustering.centroids.row(j);
+      double shift = 0;
+      for (std::size_t l = 0; l < centroid.size(); ++l) {
+        const auto mean = static_cast<float>(static_cast<double>(sum[l]) * share);
+        const double step = static_cast<double>(mean) - static_cast<double>(centroid[l]);
+        shift += step * step;
+        centroid[l] = mean;
+      }
+      rise[j] = shift * quantum;
+    }
+    if (predict_prices) raise_prices(context, rise, clustering.prices);
+  });
+}
+
+std::int64_t total_cost(const CostView& q, std::span<const std::int32_t> label) {
+  std::int64_t total = 0;
+  for (std::size_t i = 0; i < label.size(); ++i) {
+    total += q.row(i)[static_cast<std::size_t>(label[i])];
+  }
+  return total;
+}
+
+std::vector<std::int32_t> all_sites(std::size_t num_sites) {
+  std::vector<std::int32_t> sites(num_sites);
+  std::iota(sites.begin(), sites.end(), 0);
+  return sites;
+}
+
+std::vector<std::int32_t> changed_sites(const Matrix<float>& before, const Matrix<float>& after) {
+  std::vector<std::int32_t> sites;
+  for (std::size_t j = 0; j < after.rows(); ++j) {
+    if (std::memcmp(before.row(j).data(), after.row(j).data(), after.cols() * sizeof(float)) != 0) {
+      sites.push_back(static_cast<std::int32_t>(j));
+    }
+  }
+  return sites;
+}
+
+void copy_matrix(const Matrix<float>& from, Matrix<float>& to) {
+  to.resize(from.rows(), from.cols());
+  std::copy(from.values().begin(), from.values().end(), to.values().begin());
+}
+
+}  // namespace moefy
