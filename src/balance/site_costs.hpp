@@ -1,0 +1,92 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <type_traits>
+#include <vector>
+
+#include "moefy/backend/backend.hpp"
+
+namespace moefy {
+
+/// SiteChoice for int64 costs.
+struct WideSiteChoice {
+  std::vector<std::int32_t> label;
+  std::vector<std::int64_t> best;
+  std::vector<std::int64_t> margin;
+  std::vector<std::int64_t> count;
+};
+
+template <class Cost>
+using Choice = std::conditional_t<std::is_same_v<Cost, std::int32_t>, SiteChoice, WideSiteChoice>;
+
+/// Price of no site at all: above any cost plus any price.
+template <class Cost>
+inline constexpr Cost kNoPrice = std::is_same_v<Cost, std::int32_t> ? static_cast<Cost>(kNoSite)
+                                                                    : static_cast<Cost>(1LL << 60);
+
+/// Largest cost, and largest price that a solver starts from.
+template <class Cost>
+inline constexpr Cost kLargestCost = std::is_same_v<Cost, std::int32_t>
+                                         ? static_cast<Cost>(kMaxCost)
+                                         : static_cast<Cost>(1LL << 46);
+
+/// A cost matrix in host memory, and who scans it as a whole.
+template <class Cost>
+class SiteCosts {
+ public:
+  virtual ~SiteCosts() = default;
+
+  std::size_t num_rows() const { return num_rows_; }
+  std::size_t num_sites() const { return num_sites_; }
+  /// Length of a row in memory, and of a row of every table of the solver.
+  std::size_t stride() const { return stride_; }
+  const Cost* data() const { return data_; }
+  const Cost* row(std::size_t i) const { return data_ + i * stride_; }
+
+  /// See Backend. prices [stride], padding kNoPrice.
+  virtual void best_sites(std::span<const Cost> prices, bool with_margins,
+                          Choice<Cost>& choice) const = 0;
+  /// See Backend. key, row [num_sites, stride]; padding columns are undefined.
+  virtual void smallest_moves(std::span<const std::int32_t> label, std::span<Cost> key,
+                              std::span<std::int32_t> row) const = 0;
+  virtual InstructionSet instruction_set() const = 0;
+
+ protected:
+  SiteCosts(const Cost* data, std::size_t num_rows, std::size_t num_sites, std::size_t stride)
+      : data_(data), num_rows_(num_rows), num_sites_(num_sites), stride_(stride) {}
+
+ private:
+  const Cost* data_;
+  std::size_t num_rows_;
+  std::size_t num_sites_;
+  std::size_t stride_;
+};
+
+/// Fixed-point costs that a Backend holds and scans.
+class BackendCosts final : public SiteCosts<std::int32_t> {
+ public:
+  BackendCosts(Backend& backend, const CostView& q);
+  void best_sites(std::span<const std::int32_t> prices, bool with_margins,
+                  SiteChoice& choice) const override;
+  void smallest_moves(std::span<const std::int32_t> label, std::span<std::int32_t> key,
+                      std::span<std::int32_t> row) const override;
+  InstructionSet instruction_set() const override { return backend_->instruction_set(); }
+
+ private:
+  Backend* backend_;
+  CostView q_;
+};
+
+/// Any int64 costs, scanned by plain loops.
+class WideCosts final : public SiteCosts<std::int64_t> {
+ public:
+  explicit WideCosts(MatrixView<const std::int64_t> costs);
+  void best_sites(std::span<const std::int64_t> prices, bool with_margins,
+                  WideSiteChoice& choice) const override;
+  void smallest_moves(std::span<const std::int32_t> label, std::span<std::int64_t> key,
+                      std::span<std::int32_t> row) const override;
+  InstructionSet instruction_set() const override { return InstructionSet::portable; }
+};
+
+}  // namespace moefy
