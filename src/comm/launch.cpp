@@ -114,7 +114,9 @@ class Reader {
 LaunchInfo detect_launch(const Environment& environment) {
   Reader reader(environment);
   const auto open_mpi = reader.launcher(kOpenMpi);
-  const auto pmi = reader.launcher(kPmi);
+  // mpirun inside a job starts its daemons by srun: the size of that step is not Open MPI's.
+  const bool pmi_is_whole = !open_mpi || reader.has("PMI_SIZE");
+  const auto pmi = pmi_is_whole ? reader.launcher(kPmi) : std::optional<LaunchInfo>{};
   // The batch shell of a job has SLURM_PROCID, too; only srun sets the size of a step.
   const auto slurm =
       reader.has("SLURM_STEP_NUM_TASKS") ? reader.launcher(kSlurm) : std::optional<LaunchInfo>{};
@@ -125,10 +127,7 @@ LaunchInfo detect_launch(const Environment& environment) {
   LaunchInfo info;
   if (open_mpi || pmi) {
     info = open_mpi ? *open_mpi : *pmi;
-    // mpirun inside a job starts its daemons by srun, so a step's size says nothing about Open MPI.
-    if (open_mpi && pmi && (reader.has("PMI_SIZE") || pmi->rank != open_mpi->rank)) {
-      reader.compare(*open_mpi, *pmi, {LaunchInfo::Kind::mpi, {}, {"PMI_SIZE"}, {}, {}});
-    }
+    if (open_mpi && pmi) reader.compare(*open_mpi, *pmi, kPmi);
     if (torchrun) reader.compare(info, *torchrun, kTorchrun);
   } else if (torchrun && torchrun->size > 1) {
     info = *torchrun;

@@ -1,12 +1,15 @@
-// Preloaded into a program, makes one of its MPI calls fail: the Nth call of MOEFY_TEST_FAIL_CALL
-// (such as MPI_Isend:3) on the rank MOEFY_TEST_FAIL_RANK returns MPI_ERR_OTHER without doing
-// anything. With MOEFY_TEST_COUNT_CALLS=FILE, FILE.RANK lists instead how often each was called.
+// Preloaded into a program, makes its MPI calls fail: the calls of MOEFY_TEST_FAIL_CALL (the third
+// of one function and the first of another: MPI_Isend:3,MPI_Test:1) on the rank
+// MOEFY_TEST_FAIL_RANK return MPI_ERR_OTHER without doing anything. With
+// MOEFY_TEST_COUNT_CALLS=FILE, FILE.RANK lists instead how often each was called.
 
 #include <mpi.h>
 
 #include <cstdio>
 #include <cstdlib>
 #include <map>
+#include <set>
+#include <sstream>
 #include <string>
 
 namespace {
@@ -19,12 +22,11 @@ std::string variable(const char* name) {
 class Saboteur {
  public:
   Saboteur() {
-    const std::string call = variable("MOEFY_TEST_FAIL_CALL");
-    const std::size_t colon = call.find(':');
-    function_ = call.substr(0, colon);
-    if (colon != std::string::npos) number_ = std::stol(call.substr(colon + 1));
     const std::string rank = variable("OMPI_COMM_WORLD_RANK");
-    here_ = !function_.empty() && rank == variable("MOEFY_TEST_FAIL_RANK");
+    std::istringstream calls(variable("MOEFY_TEST_FAIL_CALL"));
+    if (rank == variable("MOEFY_TEST_FAIL_RANK")) {
+      for (std::string call; std::getline(calls, call, ',');) failing_.insert(call);
+    }
     const std::string file = variable("MOEFY_TEST_COUNT_CALLS");
     if (!file.empty()) count_file_ = file + "." + rank;
   }
@@ -40,13 +42,11 @@ class Saboteur {
 
   bool fails(const char* function) {
     const long count = ++counts_[function];
-    return here_ && function_ == function && count == number_;
+    return failing_.contains(std::string(function) + ":" + std::to_string(count));
   }
 
  private:
-  std::string function_;
-  long number_ = 1;
-  bool here_ = false;
+  std::set<std::string> failing_;
   std::string count_file_;
   std::map<std::string, long> counts_;
 };
