@@ -20,12 +20,13 @@ namespace moefy {
 
 /// How a checkpoint and its map become weights.
 struct ConvertConfig {
-  std::string host = "auto";          ///< auto or a name of host_names()
-  std::optional<std::int64_t> top_k;  ///< experts a token; default: the map's, else E
-  std::string gate_scale = "auto";    ///< auto, 1, or 2^-m: factor on the router's rows
-  std::int64_t align = 8;             ///< expert width is padded to a multiple with zero neurons
-  std::string uneven = "pad";         ///< pad, ragged, error: experts of unequal size
-  std::string layout = "classic";     ///< classic: a tensor an expert; fused: one a layer
+  std::string host = "auto";  ///< auto or a name of host_names()
+  /// Experts a token; default: the map's, else E.
+  std::optional<std::int64_t> top_k = std::nullopt;
+  std::string gate_scale = "auto";  ///< auto, 1, or 2^-m: factor on the router's rows
+  std::int64_t align = 8;           ///< expert width is padded to a multiple with zero neurons
+  std::string uneven = "pad";       ///< pad, ragged, error: experts of unequal size
+  std::string layout = "classic";   ///< classic: a tensor an expert; fused: one a layer
   std::uint64_t shard_size = 5'000'000'000;  ///< bytes of tensor data a file
 
   /// Every problem of these values by themselves; empty if there is none.

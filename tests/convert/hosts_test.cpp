@@ -1,0 +1,208 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "conversion.hpp"
+#include "moefy/core/error.hpp"
+
+namespace moefy::test {
+namespace {
+
+using nlohmann::json;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+/// A tiny model with some keys of config.json changed.
+TinyModel model_with(const std::string& family, const json& changes) {
+  TinyModel model = tiny_model(family, {});
+  json config = json::parse(model.config);
+  config.update(changes);
+  model.config = config.dump();
+  return model;
+}
+
+std::string refusal(TinyModel model, const MapShape& shape, const ConvertConfig& config = {}) {
+  const Conversion conversion(std::move(model), shape);
+  try {
+    conversion.plan(config);
+  } catch (const UsageError& error) {
+    return error.what();
+  }
+  return "";
+}
+
+struct Choice {
+  std::string family;
+  MapShape shape;
+  std::string host;
+  bool editable = false;
+};
+
+void PrintTo(const Choice& choice, std::ostream* out) {
+  *out << choice.family << " " << choice.shape.experts << " " << choice.shape.shared << " "
+       << choice.shape.top_k;
+}
+
+class HostChoiceTest : public testing::TestWithParam<Choice> {};
+
+TEST_P(HostChoiceTest, takes_the_first_host_that_can) {
+  const Choice& choice = GetParam();
+  const Conversion conversion(tiny_model(choice.family, {}), choice.shape);
+
+  const ConversionSummary summary = summarize(*conversion.plan({}));
+
+  EXPECT_EQ(summary.host, choice.host);
+  EXPECT_EQ(summary.top_k_editable, choice.editable);
+  EXPECT_FALSE(summary.host_reason.empty());
+}
+
+INSTANTIATE_TEST_SUITE_P(Rules, HostChoiceTest,
+                         testing::Values(Choice{"llama", {4, 0, 3, -1, 1}, "qwen2-moe", true},
+                                         Choice{"llama", {4, 1, 3, -1, 1}, "qwen2-moe", true},
+                                         Choice{"llama", {4, 1, 3, 0, 1}, "qwen2-moe", true},
+                                         Choice{"llama", {6, 0, 2, -1, 1}, "mixtral", false},
+                                         Choice{"llama", {6, 0, 2, 1, 1}, "qwen2-moe", false},
+                                         Choice{"llama", {5, 1, 4, -1, 1}, "qwen2-moe", false},
+                                         Choice{"qwen2", {6, 0, 2, -1, 1}, "qwen2-moe", false},
+                                         Choice{"gemma", {4, 0, 4, -1, 1}, "mixtral", false}));
+
+TEST(HostTest, default_top_k_is_the_maps_else_all) {
+  const Conversion with(tiny_model("llama", {}), {4, 0, 3, -1, 1});
+  const Conversion without(tiny_model("llama", {}), {4, 0, 0, -1, 1});
+
+  EXPECT_EQ(summarize(*with.plan({})).top_k, 3);
+  EXPECT_EQ(summarize(*with.plan({.top_k = 1})).top_k, 1);
+  EXPECT_EQ(summarize(*without.plan({})).top_k, 4);
+}
+
+TEST(HostTest, counts_that_fit_no_host_are_refused_with_the_nearest) {
+  EXPECT_THAT(refusal(tiny_model("llama", {}), {6, 1, 3, -1, 1}),
+              AllOf(HasSubstr("6 is no power of two"), HasSubstr("3 is no power of two"),
+                    HasSubstr("--top-k 2"), HasSubstr("--experts 4"), HasSubstr("--host dense")));
+}
+
+TEST(HostTest, top_k_above_the_experts_is_refused) {
+  EXPECT_THAT(refusal(tiny_model("llama", {}), {4, 0, 0, -1, 1}, {.top_k = 5}),
+              HasSubstr("--top-k 5"));
+}
+
+TEST(HostTest, families_without_a_host_are_refused_with_the_reason) {
+  const MapShape shape{4, 0, 0, -1, 1};
+  EXPECT_THAT(refusal(tiny_model("qwen3", {}), shape),
+              AllOf(HasSubstr("q and k norms"), HasSubstr("--host dense")));
+  EXPECT_THAT(refusal(tiny_model("granite", {}), shape), HasSubstr("multipliers"));
+  EXPECT_THAT(refusal(tiny_model("gemma2", {}), shape), HasSubstr("soft caps"));
+  EXPECT_THAT(refusal(tiny_model("gpt2", {}), shape), HasSubstr("--host dense"));
+}
+
+TEST(HostTest, what_a_host_would_drop_is_refused) {
+  const MapShape shape{4, 0, 0, -1, 1};
+  TinyModel biased = tiny_model("llama", {});
+  for (const char* name : {"q", "k", "v", "o"})
+    for (int layer = 0; layer < 2; ++layer) {
+      const std::string prefix =
+          "model.layers." + std::to_string(layer) + ".self_attn." + name + "_proj.";
+      const std::int64_t rows = biased.at(prefix + "weight").shape[0];
+      biased.tensors.push_back(random_tensor(prefix + "bias", DType::f32, {rows}));
+    }
+  EXPECT_THAT(refusal(std::move(biased), shape), HasSubstr("o_proj.bias"));
+  EXPECT_THAT(refusal(model_with("llama", {{"partial_rotary_factor", 0.75}}), shape),
+              HasSubstr("partial rotary"));
+  EXPECT_THAT(refusal(model_with("llama", {{"rope_scaling", {{"rope_type", "longrope"}}}}), shape),
+              HasSubstr("longrope"));
+  EXPECT_THAT(refusal(model_with("llama", {{"logits_scaling", 8.0}}), shape),
+              HasSubstr("logits_scaling"));
+}
+
+TEST(HostTest, mixtral_refuses_what_it_has_no_place_for) {
+  ConvertConfig mixtral;
+  mixtral.host = "mixtral";
+  EXPECT_THAT(refusal(tiny_model("qwen2", {}), {4, 0, 0, -1, 1}, mixtral), HasSubstr("biases"));
+  EXPECT_THAT(refusal(tiny_model("llama", {}), {4, 1, 0, -1, 1}, mixtral), HasSubstr("shared"));
+  EXPECT_THAT(refusal(tiny_model("llama", {}), {4, 0, 0, 1, 1}, mixtral), HasSubstr("dense"));
+  EXPECT_THAT(refusal(tiny_model("llama", {}), {4, 0, 3, -1, 1}, mixtral),
+              AllOf(HasSubstr("3 is no power of two"), HasSubstr("--top-k 2")));
+}
+
+TEST(HostTest, a_router_bias_is_refused) {
+  const Conversion conversion(tiny_model("llama", {}));
+  auto map = std::make_shared<ExpertMap>(random_map(conversion.dense(), conversion.layers(), {}));
+  map->layers[1].router.bias.assign(4, 1.0f);
+
+  EXPECT_THROW(plan_conversion(conversion.dense(), conversion.layers(), map, {}), UsageError);
+}
+
+TEST(HostTest, uneven_experts_are_padded_or_refused) {
+  // 24 neurons in 5 experts: 5, 5, 5, 5, 4.
+  const MapShape shape{5, 0, 4, -1, 1};
+  ConvertConfig config;
+  config.uneven = "error";
+  EXPECT_THAT(refusal(tiny_model("llama", {}), shape, config), HasSubstr("between 4 and 5"));
+  config.uneven = "ragged";
+  EXPECT_THAT(refusal(tiny_model("llama", {}), shape, config), HasSubstr("unequal width"));
+  config.uneven = "pad";
+  EXPECT_EQ(refusal(tiny_model("llama", {}), shape, config), "");
+}
+
+json planned_config(TinyModel model, const MapShape& shape, const ConvertConfig& config = {}) {
+  Conversion conversion(std::move(model), shape);
+  conversion.convert(config);
+  return json::parse(read_text(conversion.output() / "config.json"));
+}
+
+TEST(HostTest, sliding_window_is_carried) {
+  const TinyModel mistral = model_with("mistral", {{"sliding_window", 7}});
+
+  const json qwen = planned_config(mistral, {4, 0, 0, -1, 1});
+  const json mixtral = planned_config(mistral, {4, 0, 0, -1, 1}, {.host = "mixtral"});
+
+  EXPECT_EQ(qwen["use_sliding_window"], true);
+  EXPECT_EQ(qwen["sliding_window"], 7);
+  EXPECT_EQ(qwen["layer_types"], json({"sliding_attention", "sliding_attention"}));
+  EXPECT_EQ(mixtral["sliding_window"], 7);
+}
+
+TEST(HostTest, qwen2_biases_are_switched_on) {
+  EXPECT_EQ(planned_config(tiny_model("qwen2", {}), {})["qkv_bias"], true);
+  EXPECT_EQ(planned_config(tiny_model("llama", {}), {})["qkv_bias"], false);
+}
+
+TEST(HostTest, dense_layers_are_listed) {
+  EXPECT_EQ(planned_config(tiny_model("llama", {}), {4, 0, 0, 1, 1})["mlp_only_layers"], json({0}));
+}
+
+TEST(ConvertConfigTest, tells_all_problems_at_once) {
+  ConvertConfig config;
+  config.host = "mixtrall";
+  config.gate_scale = "2^12";
+  config.align = 0;
+  config.uneven = "padded";
+
+  const std::vector<std::string> problems = config.validate();
+
+  ASSERT_EQ(problems.size(), 4u);
+  EXPECT_THAT(problems[0], HasSubstr("mixtral"));
+}
+
+TEST(MapTest, of_another_model_is_refused) {
+  const Conversion conversion(tiny_model("llama", {}));
+  const Conversion other(tiny_model("llama", {3, 16, 24, DType::f32, 1}));
+  auto map = std::make_shared<ExpertMap>(random_map(other.dense(), other.layers(), {}));
+
+  EXPECT_THROW(plan_conversion(conversion.dense(), conversion.layers(), map, {}), InputError);
+  EXPECT_THROW(check_map_belongs(conversion.dense(), *map, "map.h5"), InputError);
+}
+
+TEST(ManifestTest, differences_name_the_option) {
+  const Conversion conversion(tiny_model("llama", {}));
+  const std::string there = manifest_text(*conversion.plan({}), conversion.map_file());
+  const std::string now = manifest_text(*conversion.plan({.top_k = 2}), conversion.map_file());
+
+  EXPECT_TRUE(manifest_differences(there, there).empty());
+  EXPECT_THAT(manifest_differences(there, now),
+              testing::ElementsAre(HasSubstr("options.top_k: there 4, now 2")));
+}
+
+}  // namespace
+}  // namespace moefy::test
