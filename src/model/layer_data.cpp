@@ -10,7 +10,10 @@ namespace moefy {
 
 namespace {
 
-constexpr std::size_t kTile = 64;  // 64 x 64 floats: a tile and its raw lines stay in the L1 cache
+// 64 x 64 floats: a tile and its raw lines stay in the L1 cache. The rows of the tile are further
+// apart than they are long, so that a column of it does not fall into one cache set.
+constexpr std::size_t kTile = 64;
+constexpr std::size_t kTileStride = kTile + 16;
 
 const FfnTensor& tensor_of(const LayerInfo& layer, FfnRole role) {
   const FfnTensor* tensor = layer.find(role);
@@ -66,19 +69,19 @@ bool widen_transposed(DType dtype, std::span<const std::byte> raw, MatrixView<fl
   const std::size_t n = out.rows;
   const std::size_t d = out.cols;
   const std::size_t size = size_of(dtype);
-  alignas(64) std::array<float, kTile * kTile> tile;
-  for (std::size_t column = 0; column < n; column += kTile) {
-    const std::size_t columns = std::min(kTile, n - column);
-    for (std::size_t row = 0; row < d; row += kTile) {
-      const std::size_t rows = std::min(kTile, d - row);
+  alignas(64) std::array<float, kTile * kTileStride> tile;
+  for (std::size_t row = 0; row < d; row += kTile) {
+    const std::size_t rows = std::min(kTile, d - row);
+    for (std::size_t column = 0; column < n; column += kTile) {
+      const std::size_t columns = std::min(kTile, n - column);
       for (std::size_t r = 0; r < rows; ++r) {
-        const std::span<float> line(tile.data() + r * kTile, columns);
+        const std::span<float> line(tile.data() + r * kTileStride, columns);
         widen(dtype, raw.subspan(((row + r) * n + column) * size, columns * size), line);
         if (first_non_finite(line)) return false;
       }
       for (std::size_t c = 0; c < columns; ++c) {
         float* to = out.data + (column + c) * d + row;
-        for (std::size_t r = 0; r < rows; ++r) to[r] = tile[r * kTile + c];
+        for (std::size_t r = 0; r < rows; ++r) to[r] = tile[r * kTileStride + c];
       }
     }
   }

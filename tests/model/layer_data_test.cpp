@@ -127,7 +127,7 @@ TEST(WidenRoleTest, names_the_place_of_a_bad_value) {
 }
 
 TEST(WidenRoleTest, names_the_first_bad_value_in_file_order) {
-  // A transposed matrix is read in tiles; the one of columns 0..63 comes first and has a later row.
+  // A transposed matrix is read in tiles; the one of columns 0..63 comes first, with a later row.
   const LayerInfo layer = layer_of(
       {.role = FfnRole::down, .tensor = "down", .neuron_first = false, .dtype = DType::bf16}, 100,
       3);
