@@ -1,0 +1,247 @@
+#include <algorithm>
+#include <cmath>
+
+#include <gtest/gtest.h>
+
+#include "kernels/backends.hpp"
+#include "moefy/core/error.hpp"
+
+namespace moefy {
+namespace {
+
+using test::Shape;
+
+constexpr int kScale = 18;
+
+/// One backend with the same rows and centroids loaded as any other of the same shape.
+class LoadedBackend {
+ public:
+  LoadedBackend(std::unique_ptr<Backend> backend_in, const Shape& shape)
+      : backend(std::move(backend_in)),
+        rows(test::normal_matrix(shape.rows, shape.dim, 1)),
+        centroids(test::normal_matrix(shape.sites, shape.dim, 2)),
+        moved(test::normal_matrix(shape.sites, shape.dim, 3)),
+        points(backend->make_points()) {
+    for (std::size_t i = 0; i < moved.values().size(); ++i) {
+      moved.values()[i] = centroids.values()[i] + 0.05F * moved.values()[i];
+    }
+    backend->load(*points, rows.view(), true);
+  }
+
+  CostView exact(std::size_t slot) {
+    const CostView q = backend->cost_buffer(slot, rows.rows(), centroids.rows());
+    backend->costs(*points, centroids.view(), kScale, test::all_columns(centroids.rows()), q);
+    return q;
+  }
+  CostView approximate(std::size_t slot, RowSelection selection) {
+    const CostView q = backend->cost_buffer(slot, selection.count(rows.rows()), centroids.rows());
+    backend->approximate_costs(*points, selection, centroids.view(), kScale, q);
+    return q;
+  }
+  /// Every third column changed, on top of the (exactly reproducible) int8 costs.
+  CostView changed(bool copy_others) {
+    const CostView base = approximate(0, {});
+    const CostView q = backend->cost_buffer(1, rows.rows(), centroids.rows());
+    for (std::size_t i = 0; i < q.num_rows; ++i) std::fill_n(q.row(i), q.num_sites, 77);
+    std::vector<std::int32_t> columns;
+    for (std::size_t j = 0; j < centroids.rows(); j += 3) {
+      columns.push_back(static_cast<std::int32_t>(j));
+    }
+    backend->changed_costs(*points, centroids.view(), moved.view(), kScale, columns, copy_others,
+                           base, q);
+    return q;
+  }
+
+  std::unique_ptr<Backend> backend;
+  Matrix<float> rows;
+  Matrix<float> centroids;
+  Matrix<float> moved;
+  std::unique_ptr<Points> points;
+};
+
+void expect_equal(const CostView& expected, const CostView& found) {
+  ASSERT_EQ(expected.num_rows, found.num_rows);
+  ASSERT_EQ(expected.stride, found.stride);
+  for (std::size_t i = 0; i < expected.num_rows; ++i) {
+    for (std::size_t j = 0; j < expected.stride; ++j) {
+      ASSERT_EQ(expected.row(i)[j], found.row(i)[j]) << "row " << i << " column " << j;
+    }
+  }
+}
+
+class InstructionSetTest : public testing::TestWithParam<std::string> {
+ protected:
+  static LoadedBackend reference(const Shape& shape) { return {make_reference_backend(1), shape}; }
+  static LoadedBackend cpu(const Shape& shape, std::size_t threads = 1) {
+    return {make_cpu_backend(threads, GetParam()), shape};
+  }
+};
+
+TEST_P(InstructionSetTest, is_named_by_the_backend) {
+  EXPECT_EQ(make_cpu_backend(1, GetParam())->name(), "cpu (" + GetParam() + ")");
+}
+
+TEST_P(InstructionSetTest, computes_costs_within_rounding_of_the_reference) {
+  for (const Shape& shape : test::edge_shapes()) {
+    SCOPED_TRACE(testing::Message() << shape.rows << " x " << shape.dim << " / " << shape.sites);
+    LoadedBackend expected = reference(shape);
+    LoadedBackend found = cpu(shape);
+    // tau = 4 R² 2^-20, in quanta: what two correct fp32 evaluations may differ by.
+    const double tau = 4 * expected.points->max_squared_norm * std::ldexp(1.0, kScale - 20) + 1;
+
+    const CostView a = expected.exact(0);
+    const CostView b = found.exact(0);
+
+    for (std::size_t i = 0; i < a.num_rows; ++i) {
+      for (std::size_t j = 0; j < a.stride; ++j) {
+        ASSERT_NEAR(a.row(i)[j], b.row(i)[j], tau) << "row " << i << " column " << j;
+      }
+    }
+  }
+}
+
+TEST_P(InstructionSetTest, leaves_other_columns_alone) {
+  LoadedBackend loaded = cpu({33, 33, 5});
+  const CostView all = loaded.exact(0);
+  const CostView some = loaded.backend->cost_buffer(1, 33, 33);
+  for (std::size_t i = 0; i < 33; ++i) std::fill_n(some.row(i), 33, -5);
+
+  loaded.backend->costs(*loaded.points, loaded.centroids.view(), kScale, std::vector{0, 15, 16, 32},
+                        some);
+
+  for (std::size_t i = 0; i < 33; ++i) {
+    for (std::size_t j = 0; j < 33; ++j) {
+      const bool computed = j == 0 || j == 15 || j == 16 || j == 32;
+      ASSERT_EQ(some.row(i)[j], computed ? all.row(i)[j] : -5) << "row " << i << " column " << j;
+    }
+  }
+}
+
+TEST_P(InstructionSetTest, computes_the_same_int8_costs) {
+  for (const Shape& shape : test::edge_shapes()) {
+    SCOPED_TRACE(testing::Message() << shape.rows << " x " << shape.dim << " / " << shape.sites);
+    LoadedBackend expected = reference(shape);
+    LoadedBackend found = cpu(shape);
+
+    for (std::size_t step : {1, 2, 4}) {
+      expect_equal(expected.approximate(0, {step}), found.approximate(0, {step}));
+    }
+  }
+}
+
+TEST_P(InstructionSetTest, computes_the_same_int8_changes) {
+  for (const Shape& shape : test::edge_shapes()) {
+    SCOPED_TRACE(testing::Message() << shape.rows << " x " << shape.dim << " / " << shape.sites);
+    LoadedBackend expected = reference(shape);
+    LoadedBackend found = cpu(shape);
+
+    for (bool copy_others : {false, true}) {
+      expect_equal(expected.changed(copy_others), found.changed(copy_others));
+    }
+  }
+}
+
+TEST_P(InstructionSetTest, approximates_the_exact_costs) {
+  LoadedBackend loaded = cpu({257, 17, 64});
+  const CostView exact = loaded.exact(0);
+
+  const CostView approximate = loaded.approximate(1, {});
+
+  // Steps of about 3/127 in 64 elements: an error of some 0.5 in costs of about 128.
+  const double tolerance = std::ldexp(3.0, kScale);
+  for (std::size_t i = 0; i < exact.num_rows; ++i) {
+    for (std::size_t j = 0; j < exact.num_sites; ++j) {
+      ASSERT_NEAR(exact.row(i)[j], approximate.row(i)[j], tolerance);
+    }
+  }
+}
+
+TEST_P(InstructionSetTest, gives_the_same_bits_on_three_threads) {
+  const Shape shape{1000, 33, 65};
+  LoadedBackend one = cpu(shape);
+  LoadedBackend three = cpu(shape, 3);
+
+  expect_equal(one.exact(0), three.exact(0));
+  expect_equal(one.approximate(0, {4}), three.approximate(0, {4}));
+  expect_equal(one.changed(true), three.changed(true));
+}
+
+TEST_P(InstructionSetTest, clamps_costs_at_zero_and_at_the_largest) {
+  const auto backend = make_cpu_backend(1, GetParam());
+  Matrix<float> rows(1, 3);
+  std::fill(rows.values().begin(), rows.values().end(), 1.0F);
+  Matrix<float> centroids(2, 3);
+  std::fill(centroids.row(0).begin(), centroids.row(0).end(), 1.0F);
+  std::fill(centroids.row(1).begin(), centroids.row(1).end(), -1000.0F);
+  const auto points = backend->make_points();
+  backend->load(*points, rows.view(), false);
+  const CostView q = backend->cost_buffer(0, 1, 2);
+
+  backend->costs(*points, centroids.view(), 20, test::all_columns(2), q);
+
+  EXPECT_EQ(q.row(0)[0], 0);
+  EXPECT_EQ(q.row(0)[1], kMaxCost);
+}
+
+TEST_P(InstructionSetTest, multiplies_like_the_reference) {
+  for (const Shape& shape : test::edge_shapes()) {
+    SCOPED_TRACE(testing::Message() << shape.rows << " x " << shape.dim << " / " << shape.sites);
+    const Matrix<float> a = test::normal_matrix(shape.rows, shape.dim, 4);
+    const Matrix<float> b = test::normal_matrix(shape.sites, shape.dim, 5);
+    Matrix<float> expected(shape.rows, shape.sites);
+    Matrix<float> found(shape.rows, shape.sites);
+
+    make_reference_backend(1)->multiply_transposed(a.view(), b.view(), expected.view());
+    make_cpu_backend(2, GetParam())->multiply_transposed(a.view(), b.view(), found.view());
+
+    for (std::size_t i = 0; i < found.values().size(); ++i) {
+      ASSERT_NEAR(expected.values()[i], found.values()[i], 1e-4) << "element " << i;
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Cpu, InstructionSetTest,
+                         testing::ValuesIn(test::testable_instruction_sets()),
+                         [](const auto& parameter) {
+                           std::string name = parameter.param;
+                           std::replace(name.begin(), name.end(), '-', '_');
+                           return name;
+                         });
+
+TEST(ReferenceBackendTest, computes_squared_distances_in_fixed_point) {
+  const auto backend = make_reference_backend(1);
+  Matrix<float> rows(2, 2);
+  const float row_values[] = {1, 2, 0, 0};
+  std::copy_n(row_values, 4, rows.values().begin());
+  Matrix<float> centroids(1, 2);
+  const float centroid_values[] = {4, -2};
+  std::copy_n(centroid_values, 2, centroids.values().begin());
+  const auto points = backend->make_points();
+  backend->load(*points, rows.view(), false);
+  const CostView q = backend->cost_buffer(0, 2, 1);
+
+  backend->costs(*points, centroids.view(), 3, test::all_columns(1), q);
+
+  EXPECT_EQ(q.row(0)[0], 25 * 8);
+  EXPECT_EQ(q.row(1)[0], 20 * 8);
+  EXPECT_EQ(q.stride, 16U);
+  EXPECT_EQ(q.row(1)[15], 0);
+}
+
+TEST(RowSelectionTest, takes_whole_blocks_by_global_index) {
+  const RowSelection every_third{3};
+
+  EXPECT_EQ(every_third.count(0), 0U);
+  EXPECT_EQ(every_third.count(64), 64U);
+  EXPECT_EQ(every_third.count(192), 64U);
+  EXPECT_EQ(every_third.count(200), 72U);  // block 0 and the 8 rows of block 3
+  EXPECT_EQ(every_third.global(63), 63U);
+  EXPECT_EQ(every_third.global(64), 192U);
+}
+
+TEST(CpuBackendTest, refuses_unknown_instruction_sets) {
+  EXPECT_THROW(make_cpu_backend(1, "sse9"), UsageError);
+}
+
+}  // namespace
+}  // namespace moefy

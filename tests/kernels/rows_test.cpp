@@ -1,0 +1,186 @@
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include <gtest/gtest.h>
+
+#include "kernels/backends.hpp"
+#include "moefy/core/error.hpp"
+
+namespace moefy {
+namespace {
+
+/// "reference", or the instruction set of a cpu backend.
+std::unique_ptr<Backend> make_backend(const std::string& name, std::size_t threads = 1) {
+  return name == "reference" ? make_reference_backend(threads) : make_cpu_backend(threads, name);
+}
+
+std::vector<std::string> all_backends() {
+  std::vector<std::string> names = test::testable_instruction_sets();
+  names.insert(names.begin(), "reference");
+  return names;
+}
+
+SiteSums empty_sums(std::size_t sites, std::size_t dim, int scale_log2) {
+  SiteSums sums;
+  sums.sum.resize(sites, dim);
+  std::fill(sums.sum.values().begin(), sums.sum.values().end(), 0);
+  sums.count.assign(sites, 0);
+  sums.scale_log2 = scale_log2;
+  return sums;
+}
+
+void expect_equal(const SiteSums& expected, const SiteSums& found) {
+  EXPECT_EQ(expected.count, found.count);
+  EXPECT_TRUE(std::equal(expected.sum.values().begin(), expected.sum.values().end(),
+                         found.sum.values().begin()));
+}
+
+class RowsTest : public testing::TestWithParam<std::string> {};
+
+TEST_P(RowsTest, finds_norms_and_zero_rows) {
+  const auto backend = make_backend(GetParam());
+  Matrix<float> rows(3, 2);
+  const float values[] = {3, -4, 0, 0, 1, 1};
+  std::copy_n(values, 6, rows.values().begin());
+  const auto points = backend->make_points();
+
+  backend->load(*points, rows.view(), true);
+
+  EXPECT_EQ(points->max_squared_norm, 25);
+  EXPECT_EQ(points->sum_squared_norm, 27);
+  EXPECT_EQ(points->max_abs, 4);
+  EXPECT_EQ(points->zero_rows, 1);
+}
+
+TEST_P(RowsTest, names_row_and_column_of_a_bad_value) {
+  const auto backend = make_backend(GetParam());
+  for (float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(),
+                    -std::numeric_limits<float>::infinity()}) {
+    for (std::size_t column : {0, 15, 16, 36}) {
+      Matrix<float> rows = test::normal_matrix(300, 37, 1);
+      rows.row(213)[column] = bad;
+      const auto points = backend->make_points();
+      try {
+        backend->load(*points, rows.view(), true);
+        FAIL() << "accepted " << bad;
+      } catch (const InputError& error) {
+        const std::string place = "row 213, column " + std::to_string(column);
+        EXPECT_NE(std::string(error.what()).find(place), std::string::npos) << error.what();
+      }
+    }
+  }
+}
+
+TEST_P(RowsTest, accepts_large_finite_values) {
+  const auto backend = make_backend(GetParam());
+  Matrix<float> rows(1, 40);
+  std::fill(rows.values().begin(), rows.values().end(), std::numeric_limits<float>::max());
+  const auto points = backend->make_points();
+
+  EXPECT_NO_THROW(backend->load(*points, rows.view(), true));
+}
+
+TEST_P(RowsTest, sums_to_nearest_even) {
+  const auto backend = make_backend(GetParam());
+  Matrix<float> rows(1, 9);
+  const float values[] = {0.5F, 1.5F, 2.5F, -0.5F, -1.5F, 0.25F, 7, -7, 2.5F};
+  std::copy_n(values, 9, rows.values().begin());
+  const auto points = backend->make_points();
+  backend->load(*points, rows.view(), false);
+  SiteSums sums = empty_sums(1, 9, 0);
+
+  backend->update_sums(*points, {}, {}, std::vector{0}, sums);
+
+  const std::int64_t expected[] = {0, 2, 2, 0, -2, 0, 7, -7, 2};
+  EXPECT_TRUE(std::equal(std::begin(expected), std::end(expected), sums.sum.values().begin()));
+}
+
+TEST_P(RowsTest, moves_rows_between_sums_exactly) {
+  for (const test::Shape& shape : test::edge_shapes()) {
+    SCOPED_TRACE(testing::Message() << shape.rows << " x " << shape.dim << " / " << shape.sites);
+    const Matrix<float> rows = test::normal_matrix(shape.rows, shape.dim, 7);
+    const auto backend = make_backend(GetParam(), 3);
+    const auto points = backend->make_points();
+    backend->load(*points, rows.view(), false);
+    const RowSelection selection{2};
+    const std::size_t count = selection.count(shape.rows);
+    std::vector<std::int32_t> before(count);
+    std::vector<std::int32_t> after(count);
+    for (std::size_t i = 0; i < count; ++i) {
+      before[i] = static_cast<std::int32_t>(i * 7 % shape.sites) - (i % 5 == 0 ? 1 : 0);
+      before[i] = std::max(before[i], -1);
+      after[i] = static_cast<std::int32_t>(i * 3 % shape.sites);
+    }
+    std::vector<std::int32_t> placed = before;
+    for (std::int32_t& label : placed) label = std::max(label, 0);
+    SiteSums moved = empty_sums(shape.sites, shape.dim, 38);
+    backend->update_sums(*points, selection, {}, placed, moved);
+    backend->update_sums(*points, selection, placed, after, moved);
+
+    SiteSums expected = empty_sums(shape.sites, shape.dim, 38);
+    const auto reference = make_reference_backend(1);
+    const auto reference_points = reference->make_points();
+    reference->load(*reference_points, rows.view(), false);
+    reference->update_sums(*reference_points, selection, {}, after, expected);
+
+    expect_equal(expected, moved);
+  }
+}
+
+TEST_P(RowsTest, skips_rows_without_an_old_label) {
+  const Matrix<float> rows = test::normal_matrix(40, 5, 8);
+  const auto backend = make_backend(GetParam());
+  const auto points = backend->make_points();
+  backend->load(*points, rows.view(), false);
+  const std::vector<std::int32_t> label(40, 1);
+  SiteSums from_nothing = empty_sums(2, 5, 38);
+  SiteSums from_unlabelled = empty_sums(2, 5, 38);
+
+  backend->update_sums(*points, {}, {}, label, from_nothing);
+  backend->update_sums(*points, {}, std::vector<std::int32_t>(40, -1), label, from_unlabelled);
+
+  expect_equal(from_nothing, from_unlabelled);
+  EXPECT_EQ(from_nothing.count, (std::vector<std::int64_t>{0, 40}));
+}
+
+TEST_P(RowsTest, adds_squared_distances) {
+  const auto backend = make_backend(GetParam());
+  Matrix<float> rows(3, 2);
+  const float values[] = {0, 0, 3, 4, 1, 1};
+  std::copy_n(values, 6, rows.values().begin());
+  Matrix<float> centroids(2, 2);
+  const float centroid_values[] = {0, 0, 1, 3};
+  std::copy_n(centroid_values, 4, centroids.values().begin());
+  const auto points = backend->make_points();
+  backend->load(*points, rows.view(), false);
+
+  EXPECT_EQ(backend->inertia(*points, centroids.view(), std::vector{0, 0, 1}), 25 + 4);
+}
+
+TEST_P(RowsTest, agrees_with_the_reference_on_inertia) {
+  const Matrix<float> rows = test::normal_matrix(1000, 65, 9);
+  const Matrix<float> centroids = test::normal_matrix(7, 65, 10);
+  std::vector<std::int32_t> label(1000);
+  for (std::size_t i = 0; i < label.size(); ++i) label[i] = static_cast<std::int32_t>(i % 7);
+  const auto inertia = [&](Backend& backend) {
+    const auto points = backend.make_points();
+    backend.load(*points, rows.view(), false);
+    return backend.inertia(*points, centroids.view(), label);
+  };
+
+  const double expected = inertia(*make_reference_backend(1));
+
+  EXPECT_NEAR(inertia(*make_backend(GetParam())), expected, 1e-9 * expected);
+  EXPECT_EQ(inertia(*make_backend(GetParam(), 3)), inertia(*make_backend(GetParam())));
+}
+
+INSTANTIATE_TEST_SUITE_P(Backends, RowsTest, testing::ValuesIn(all_backends()),
+                         [](const auto& parameter) {
+                           std::string name = parameter.param;
+                           std::replace(name.begin(), name.end(), '-', '_');
+                           return name;
+                         });
+
+}  // namespace
+}  // namespace moefy
