@@ -18,4 +18,4 @@ target_link_libraries(moefy_xxhash INTERFACE ${XXHASH_LIBRARY})
 if(MOEFY_TESTS)
   find_package(GTest REQUIRED)
 endif()
-find_package(LEMON QUIET)  # only tests and bench compare with its network simplex
+find_package(LEMON QUIET CONFIG NAMES lemon LEMON)  # only tests and bench compare with its network simplex

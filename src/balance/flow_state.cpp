@@ -21,7 +21,7 @@ void FlowState<Cost>::reset(std::size_t rows, std::size_t row_stride, const Capa
   price[slack()] = 0;
   for (std::size_t j = 0; j < num_sites; ++j) {
     lower[j] = static_cast<std::int64_t>(bounds[j].lower);
-    upper[j] = static_cast<std::int64_t>(std::min(bounds[j].upper, num_rows));
+    upper[j] = static_cast<std::int64_t>(std::min(bounds[j].upper, num_rows + 1));
     price[j] = start_prices.empty()
                    ? 0
                    : std::clamp(start_prices[j], static_cast<Cost>(-kLargestCost<Cost>),

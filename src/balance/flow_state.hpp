@@ -19,7 +19,7 @@ struct FlowState {
   std::size_t num_sites = 0;
   std::size_t stride = 0;  ///< num_sites, padded
   bool has_slack = false;
-  std::vector<std::int64_t> lower, upper;  ///< [num_sites], upper at most num_rows
+  std::vector<std::int64_t> lower, upper;  ///< [num_sites], upper at most num_rows + 1
   std::vector<std::int64_t> granted;       ///< [num_sites] size that a site has to get
   std::vector<std::int64_t> excess;        ///< [stride + 1] rows too many; negative: missing
   AlignedBuffer<Cost> price;               ///< [stride + 1], padding kNoPrice
