@@ -1,0 +1,220 @@
+"""What `convert` writes, read by stock transformers: nothing missing, nothing left over, same logits.
+
+All comparisons are in fp32: the noise of bf16 arithmetic is larger than any error of a conversion.
+"""
+
+import json
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file
+
+from tiny_models import FAMILIES, LAYERS, LLAMA, load_tiny, output_of, write_tiny
+
+# Weights of deviation 0.3 make logits of about one; summation order alone moves them this much.
+SAME = 2e-5
+# As stored, weights are 1 + O(2^-10) of the router's spread.
+CLOSE = 2e-2
+
+DENSE_ONLY = ["llama-bias", "llama-base", "qwen3", "gemma2", "gemma3", "granite", "granite-bias", "gpt2",
+              "gpt2-default-width", "gpt2-base", "opt", "opt-base", "gpt_neox", "gpt_neox-base", "bert",
+              "bert-base", "t5", "t5-gated"]
+
+
+def split(moefy, model, experts=4, *options):
+    moefy("split", model, "-o", "map.h5", "--method", "random", "--experts", experts, *options)
+    return moefy.folder / "map.h5"
+
+
+def load(folder, **settings):
+    model, report = transformers.AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, output_loading_info=True, **settings)
+    problems = {key: value for key, value in report.items() if value}
+    assert not problems, problems
+    return model.eval()
+
+
+def zero_routers(model):
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("mlp.gate.weight"):
+                parameter.zero_()
+    return model
+
+
+def difference(a, b):
+    return float((output_of(a) - output_of(b)).abs().max())
+
+
+def config_of(folder):
+    return json.loads((folder / "config.json").read_text())
+
+
+def edit_config(folder, **changes):
+    (folder / "config.json").write_text(json.dumps(config_of(folder) | changes))
+
+
+def assert_restored(moefy, source, converted):
+    moefy("restore", converted, "-o", "restored")
+    restored = moefy.folder / "restored"
+    for file in source.glob("*.safetensors"):
+        expected, found = load_file(file), load_file(restored / file.name)
+        assert expected.keys() == found.keys()
+        for name, tensor in expected.items():
+            assert tensor.dtype == found[name].dtype and torch.equal(tensor, found[name]), name
+    assert (source / "config.json").read_bytes() == (restored / "config.json").read_bytes()
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_permuted_dense_gives_the_same_logits(name, moefy, tmp_path):
+    dense = write_tiny(name, tmp_path / "model")
+    split(moefy, tmp_path / "model", 5)
+
+    moefy("convert", tmp_path / "model", "map.h5", "-o", "out", "--host", "dense")
+
+    converted = load_tiny(name, tmp_path / "out")
+    scale = float(output_of(dense).abs().max())
+    assert difference(dense, converted) <= 1e-5 * max(scale, 1)
+    moefy("verify", tmp_path / "model", "out")
+    assert_restored(moefy, tmp_path / "model", tmp_path / "out")
+
+
+MOE = [
+    # family, host, split options, convert options
+    ("llama", "qwen2_moe", ("--experts", 4), ()),
+    ("llama", "qwen2_moe", ("--experts", 4, "--shared", 2), ()),
+    ("llama", "qwen2_moe", ("--experts", 4, "--shared", 1, "--layers", "1"), ()),
+    ("llama", "qwen2_moe", ("--experts", 4, "--shared", 1), ("--layout", "fused")),
+    ("llama", "mixtral", ("--experts", 4), ("--host", "mixtral")),
+    ("llama", "mixtral", ("--experts", 4), ("--host", "mixtral", "--layout", "fused")),
+    ("mistral", "qwen2_moe", ("--experts", 8), ()),
+    ("mistral", "mixtral", ("--experts", 8), ("--host", "mixtral")),
+    ("qwen2", "qwen2_moe", ("--experts", 4, "--shared", 1), ()),
+    ("phi3", "mixtral", ("--experts", 4), ()),
+    ("gemma", "mixtral", ("--experts", 4), ()),
+]
+
+
+@pytest.mark.parametrize("family, model_type, split_options, options", MOE)
+def test_all_experts_on_equal_the_dense_model(family, model_type, split_options, options, moefy, tmp_path):
+    dense = write_tiny(family, tmp_path / "model")
+    moefy("split", tmp_path / "model", "-o", "map.h5", "--method", "random", *split_options)
+
+    moefy("convert", tmp_path / "model", "map.h5", "-o", "out", *options)
+
+    assert config_of(tmp_path / "out")["model_type"] == model_type
+    converted = load(tmp_path / "out")
+    scale = max(float(output_of(dense).abs().max()), 1)
+    assert difference(dense, converted) <= CLOSE * scale
+    assert difference(dense, zero_routers(converted)) <= SAME * scale
+    moefy("verify", tmp_path / "model", "out", "--bound")
+    assert_restored(moefy, tmp_path / "model", tmp_path / "out")
+
+
+def test_bf16_checkpoints_keep_their_dtype(moefy, tmp_path):
+    write_tiny("llama", tmp_path / "model", dtype=torch.bfloat16)
+    split(moefy, tmp_path / "model")
+
+    moefy("convert", tmp_path / "model", "map.h5", "-o", "out")
+
+    tensors = load_file(next((tmp_path / "out").glob("*.safetensors")))
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.bfloat16}
+    dense = load_tiny("llama", tmp_path / "model")
+    assert difference(dense, zero_routers(load(tmp_path / "out"))) <= SAME * float(output_of(dense).abs().max())
+    assert_restored(moefy, tmp_path / "model", tmp_path / "out")
+
+
+def save(model_type, folder, **settings):
+    torch.manual_seed(1)
+    config = transformers.AutoConfig.for_model(model_type, **dict(LLAMA, **settings))
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn_like(parameter) * 0.3)
+    model.save_pretrained(folder)
+    return model
+
+
+VARIANTS = [
+    ("mistral", dict(sliding_window=5)),
+    ("mistral", dict(sliding_window=None)),
+    ("qwen2", dict(use_sliding_window=True, sliding_window=5, max_window_layers=1)),
+    ("qwen2", dict(tie_word_embeddings=True)),
+    ("llama", dict(rms_norm_eps=1e-3, head_dim=12)),
+    ("llama", dict(rope_parameters=dict(rope_type="default", rope_theta=777.0))),
+    ("llama", dict(rope_parameters=dict(rope_type="llama3", rope_theta=500.0, factor=8.0, low_freq_factor=1.0,
+                                        high_freq_factor=4.0, original_max_position_embeddings=16))),
+    ("llama", dict(rope_parameters=dict(rope_type="yarn", rope_theta=500.0, factor=4.0,
+                                        original_max_position_embeddings=16))),
+    ("llama", dict(rope_parameters=dict(rope_type="linear", rope_theta=500.0, factor=4.0))),
+]
+
+
+@pytest.mark.parametrize("model_type, settings", VARIANTS)
+@pytest.mark.parametrize("host", ["qwen2-moe", "mixtral"])
+def test_what_a_family_needs_is_carried(model_type, settings, host, moefy, tmp_path):
+    dense = save(model_type, tmp_path / "model", **settings)
+    split(moefy, tmp_path / "model")
+
+    result = moefy("convert", tmp_path / "model", "map.h5", "-o", "out", "--host", host, check=False)
+
+    if model_type == "qwen2" and host == "mixtral":
+        assert result.returncode == 2 and "biases" in result.stderr
+        return
+    assert result.returncode == 0, result.stderr
+    converted = zero_routers(load(tmp_path / "out"))
+    assert difference(dense, converted) <= SAME * max(float(output_of(dense).abs().max()), 1)
+
+
+def test_top_k_is_edited_in_config_json(moefy, tmp_path):
+    """With k experts a token, the output is the dense model's with the FFN masked to those experts."""
+    dense = write_tiny("llama", tmp_path / "model")
+    split(moefy, tmp_path / "model")
+    moefy("convert", tmp_path / "model", "map.h5", "-o", "out")
+    edit_config(tmp_path / "out", num_experts_per_tok=2)
+
+    converted = load(tmp_path / "out")
+
+    moefy("verify", tmp_path / "model", "out")
+    import h5py
+    with h5py.File(tmp_path / "map.h5", "r") as file:
+        for layer in range(LAYERS):
+            labels = torch.from_numpy(file[f"layers/{layer:05d}/labels"][()]).long()
+            router = torch.from_numpy(file[f"layers/{layer:05d}/router/weight"][()])
+            mask_ffn(dense.model.layers[layer].mlp, labels, router, 2)
+    assert difference(dense, converted) <= CLOSE * max(float(output_of(converted).abs().max()), 1)
+
+
+def mask_ffn(mlp, labels, router, top_k):
+    def forward(x):
+        chosen = (x @ router.T).topk(top_k, dim=-1).indices
+        mask = (labels[None, None, :, None] == chosen[:, :, None, :]).any(-1)
+        hidden = mlp.act_fn(mlp.gate_proj(x)) * mlp.up_proj(x)
+        return mlp.down_proj(hidden * mask)
+
+    mlp.forward = forward
+
+
+@pytest.mark.parametrize("name", DENSE_ONLY)
+def test_families_without_a_host_say_so(name, moefy, tmp_path):
+    write_tiny(name, tmp_path / "model")
+    split(moefy, tmp_path / "model")
+
+    result = moefy("convert", tmp_path / "model", "map.h5", "-o", "out", check=False)
+
+    assert result.returncode == 2
+    assert "--host dense" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_models_with_several_files_convert_and_restore(moefy, tmp_path):
+    write_tiny("llama", tmp_path / "model", max_shard_size="6KB")
+    assert len(list((tmp_path / "model").glob("*.safetensors"))) > 1
+    split(moefy, tmp_path / "model")
+
+    moefy("convert", tmp_path / "model", "map.h5", "-o", "out", "--shard-size", "5K")
+
+    assert len(list((tmp_path / "out").glob("*.safetensors"))) > 2
+    assert difference(load_tiny("llama", tmp_path / "model"), zero_routers(load(tmp_path / "out"))) < 1e-3
+    assert_restored(moefy, tmp_path / "model", tmp_path / "out")
