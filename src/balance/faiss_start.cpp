@@ -1,4 +1,5 @@
 #include <omp.h>
+#include <string>
 
 #include <algorithm>
 #include <cmath>
@@ -128,6 +129,11 @@ void start_from_faiss(const KMeansContext& context, RowSelection selection, int 
   clustering.train(static_cast<faiss::Clustering::idx_t>(rows.count()), rows.data(), index);
   require(clustering.centroids.size() == centroids.values().size(), "FAISS returns all centroids");
   std::copy(clustering.centroids.begin(), clustering.centroids.end(), centroids.values().begin());
+}
+
+std::string faiss_version() {
+  return std::to_string(FAISS_VERSION_MAJOR) + "." + std::to_string(FAISS_VERSION_MINOR) + "." +
+         std::to_string(FAISS_VERSION_PATCH);
 }
 
 }  // namespace moefy

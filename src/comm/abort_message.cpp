@@ -1,4 +1,5 @@
 #include "abort_message.hpp"
+#include "moefy/core/host.hpp"
 
 #include <fmt/format.h>
 #include <unistd.h>
@@ -6,12 +7,6 @@
 #include <array>
 
 namespace moefy {
-
-std::string host_name() {
-  std::array<char, 256> name{};
-  if (gethostname(name.data(), name.size() - 1) != 0) return "unknown host";
-  return name.data();
-}
 
 void print_last_words(std::optional<int> rank, ExitCode code, const std::string& message) {
   const std::string who = rank ? fmt::format("[rank {} on {}] ", *rank, host_name()) : "";

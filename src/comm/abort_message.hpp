@@ -12,7 +12,4 @@ namespace moefy {
 /// stderr in a single write so that lines of other ranks cannot come between.
 void print_last_words(std::optional<int> rank, ExitCode code, const std::string& message);
 
-/// Name of this host, for messages.
-std::string host_name();
-
 }  // namespace moefy

@@ -4,6 +4,7 @@
 
 #include "abort_message.hpp"
 #include "moefy/comm/communicator.hpp"
+#include "moefy/core/host.hpp"
 
 namespace moefy {
 namespace {

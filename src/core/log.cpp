@@ -4,11 +4,9 @@
 #include <spdlog/sinks/basic_file_sink.h>
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
-#include <unistd.h>
-
-#include <array>
 
 #include "moefy/core/error.hpp"
+#include "moefy/core/host.hpp"
 
 namespace moefy {
 
@@ -39,12 +37,6 @@ spdlog::level::level_enum to_spdlog(LogLevel level) {
       return spdlog::level::off;
   }
   throw InternalError("unknown log level");
-}
-
-std::string host_name() {
-  std::array<char, 256> name{};
-  if (::gethostname(name.data(), name.size() - 1) != 0) return "unknown";
-  return name.data();
 }
 
 std::unique_ptr<spdlog::logger> file_logger(const LogConfig& config) {

@@ -1,7 +1,5 @@
 #include "machine.hpp"
 
-#include <unistd.h>
-
 #include <array>
 #include <ctime>
 #include <fstream>
@@ -32,12 +30,6 @@ MemoryInfo read_memory_info() {
 }
 
 std::uint64_t peak_memory() { return kilobytes_of("/proc/self/status", "VmHWM:"); }
-
-std::string host_name() {
-  std::array<char, 256> name{};
-  if (::gethostname(name.data(), name.size() - 1) != 0) return "unknown";
-  return name.data();
-}
 
 std::string cpu_model() {
   std::ifstream file("/proc/cpuinfo");

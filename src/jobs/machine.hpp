@@ -13,7 +13,6 @@ struct MemoryInfo {
 MemoryInfo read_memory_info();
 /// Largest resident size of this process so far (VmHWM), bytes.
 std::uint64_t peak_memory();
-std::string host_name();
 /// "AMD EPYC 9654 …", from /proc/cpuinfo.
 std::string cpu_model();
 /// UTC, ISO 8601.

@@ -8,6 +8,7 @@
 #include <ostream>
 
 #include "machine.hpp"
+#include "moefy/core/host.hpp"
 #include "moefy/core/progress.hpp"
 
 namespace moefy {

@@ -1,6 +1,7 @@
 #include "run_record.hpp"
 
 #include "machine.hpp"
+#include "moefy/core/host.hpp"
 #include "moefy/jobs/version.hpp"
 
 namespace moefy {

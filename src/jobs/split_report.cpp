@@ -48,10 +48,9 @@ void report_split(JobContext& context, const ExpertMap& map, const std::filesyst
     return;
   }
   context.out << map_table(map);
-  context.log.info(fmt::format("{}: {} layers, {} of work in layers, {} of it reading",
-                               output.string(), map.layers.size(),
-                               format_seconds(total_seconds(map, "layer")),
-                               format_seconds(total_seconds(map, "read"))));
+  context.log.info(fmt::format(
+      "{}: {} layers, {} of work in layers, {} of it reading", output.string(), map.layers.size(),
+      format_seconds(total_seconds(map, "layer")), format_seconds(total_seconds(map, "read"))));
 }
 
 }  // namespace moefy

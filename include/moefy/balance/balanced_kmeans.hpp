@@ -91,4 +91,7 @@ double inertia_of_labels(Backend& backend, MatrixView<const float> rows,
                          std::span<const std::int32_t> label, std::size_t num_sites,
                          Matrix<float>* centroids = nullptr);
 
+/// Version of the FAISS library, "1.7.3".
+std::string faiss_version();
+
 }  // namespace moefy

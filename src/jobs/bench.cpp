@@ -1,0 +1,71 @@
+#include "moefy/jobs/bench.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <ostream>
+
+#include "bench_convert.hpp"
+#include "bench_output.hpp"
+#include "bench_split.hpp"
+#include "machine.hpp"
+#include "moefy/core/text.hpp"
+#include "moefy/jobs/factories.hpp"
+#include "moefy/jobs/version.hpp"
+
+namespace moefy {
+
+namespace {
+
+using nlohmann::json;
+
+std::optional<BenchShape> parse_shape(const std::string& text) {
+  const std::size_t cross = text.find('x');
+  const std::size_t slash = text.find('/');
+  if (cross == std::string::npos || slash == std::string::npos || slash < cross)
+    return std::nullopt;
+  const auto rows = parse_integer(std::string_view(text).substr(0, cross));
+  const auto columns = parse_integer(std::string_view(text).substr(cross + 1, slash - cross - 1));
+  const auto experts = parse_integer(std::string_view(text).substr(slash + 1));
+  if (!rows || !columns || !experts || *rows < 1 || *columns < 1 || *experts < 1 ||
+      *experts > *rows)
+    return std::nullopt;
+  return BenchShape{static_cast<std::size_t>(*rows), static_cast<std::size_t>(*columns),
+                    static_cast<std::size_t>(*experts)};
+}
+
+json machine_line(const BenchJobConfig& config, const JobContext& context,
+                  const std::string& backend) {
+  return {{"schema_version", 1},          {"type", "machine"},          {"bench", config.what},
+          {"moefy", version_line()},      {"cpu", cpu_model()},         {"backend", backend},
+          {"ranks", context.comm.size()}, {"threads", context.threads}, {"date", utc_time()}};
+}
+
+}  // namespace
+
+std::vector<BenchShape> parse_shapes(const std::string& text, std::vector<std::string>& problems) {
+  std::vector<BenchShape> shapes;
+  for (const std::string& piece : split_text(text, ',')) {
+    if (const auto shape = parse_shape(piece)) {
+      shapes.push_back(*shape);
+    } else {
+      problems.push_back("--sizes '" + piece + "': expected ROWSxCOLUMNS/EXPERTS");
+    }
+  }
+  return shapes;
+}
+
+ExitCode run_bench(const BenchJobConfig& config, JobContext& context) {
+  const std::unique_ptr<Backend> backend = make_backend(config.backend, context.threads);
+  BenchOutput output(context);
+  output.line(machine_line(config, context, backend->name()));
+  if (config.what == "convert") {
+    bench_convert(config, context, output);
+  } else if (config.what == "split") {
+    bench_split(config, *backend, context, output);
+  }
+  return ExitCode::done;
+}
+
+}  // namespace moefy
