@@ -8,6 +8,8 @@ namespace {
 
 #define MOEFY_UNROLL _Pragma("GCC unroll 16")
 
+// Rows come from far away, and a single stream of them does not keep the memory busy.
+constexpr std::size_t kPrefetchRows = 4;
 constexpr float kCostLimit = 268435456.0F;  // kMaxCost
 
 template <class T>
@@ -63,12 +65,13 @@ MOEFY_INLINE typename V::Int store_units(typename V::Float x, float inverse, std
 }
 
 template <class V>
-void load_row(const float* row, std::size_t dim, std::size_t i, const QuantizedRows& out,
-              LoadStatistics& statistics) {
+void load_row(const float* row, std::size_t dim, std::size_t i, std::size_t ahead,
+              const QuantizedRows& out, LoadStatistics& statistics) {
   typename V::Float largest = V::zero();
   typename V::Double sum = V::dzero();
   std::size_t l = 0;
   for (; l + 16 <= dim; l += 16) {
+    __builtin_prefetch(row + l + ahead);
     const typename V::Float x = V::load(row + l);
     largest = V::max(V::abs(x), largest);
     sum = V::add_square(sum, V::widen(x));
@@ -107,7 +110,10 @@ void load_row(const float* row, std::size_t dim, std::size_t i, const QuantizedR
 template <class V>
 void load(const float* rows, std::size_t num_rows, std::size_t dim, std::size_t first,
           std::size_t last, const QuantizedRows& out, LoadStatistics& statistics) {
-  for (std::size_t i = first; i < last; ++i) load_row<V>(rows + i * dim, dim, i, out, statistics);
+  for (std::size_t i = first; i < last; ++i) {
+    const std::size_t ahead = smaller(kPrefetchRows, num_rows - 1 - i) * dim;
+    load_row<V>(rows + i * dim, dim, i, ahead, out, statistics);
+  }
   if (last != num_rows || last % kGroupRows == 0) return;
   const std::size_t group = last / kGroupRows;
   for (std::size_t r = last % kGroupRows; r < kGroupRows; ++r) {
@@ -143,10 +149,11 @@ float pack_units(const float* values, const float* base, std::size_t dim, std::s
   return step;
 }
 
-/// Products of R rows with a panel of 16 Z columns; acc [R][16 Z].
+/// Products of R rows with a panel of 16 Z columns; acc [R][16 Z]. Fetches what lies `ahead`
+/// elements behind the rows for the next tile.
 template <class V, int R, int Z>
 MOEFY_INLINE void float_tile(const float* const* rows, const float* panel, std::size_t dim,
-                             float* acc) {
+                             std::size_t ahead, float* acc) {
   typename V::Float sum[R][Z];
   const float* row[R];
   MOEFY_UNROLL for (int i = 0; i < R; ++i) {
@@ -154,6 +161,7 @@ MOEFY_INLINE void float_tile(const float* const* rows, const float* panel, std::
     MOEFY_UNROLL for (int z = 0; z < Z; ++z) sum[i][z] = V::zero();
   }
   for (std::size_t l = 0; l < dim; ++l) {
+    if (l % 16 < R) __builtin_prefetch(rows[l % 16] + l + ahead);
     typename V::Float column[Z];
     MOEFY_UNROLL for (int z = 0; z < Z; ++z) column[z] = V::load(panel + (l * Z + z) * 16);
     MOEFY_UNROLL for (int i = 0; i < R; ++i) {
@@ -169,12 +177,13 @@ MOEFY_INLINE void float_tile(const float* const* rows, const float* panel, std::
 /// int8 products of R interleaved rows with a panel of 16 Z columns; acc [R][16 Z].
 template <class V, int R, int Z>
 MOEFY_INLINE void int8_tile(const std::int32_t* rows, const std::int32_t* panel, std::size_t units,
-                            std::int32_t* acc) {
+                            std::size_t ahead, std::int32_t* acc) {
   typename V::Int sum[R][Z];
   MOEFY_UNROLL for (int i = 0; i < R; ++i) {
     MOEFY_UNROLL for (int z = 0; z < Z; ++z) sum[i][z] = V::izero();
   }
   for (std::size_t u = 0; u < units; ++u) {
+    __builtin_prefetch(rows + (u + ahead) * kGroupRows);
     typename V::Int column[Z];
     MOEFY_UNROLL for (int z = 0; z < Z; ++z) column[z] = V::iload(panel + (u * Z + z) * 16);
     MOEFY_UNROLL for (int i = 0; i < R; ++i) {
@@ -207,11 +216,11 @@ MOEFY_INLINE void row_pointers(const float* rows, std::size_t dim, std::size_t f
 
 template <class V, int Z>
 MOEFY_INLINE void float_panel(const float* const* rows, const float* squared_norm,
-                              const Panels& panels, std::size_t begin, std::int32_t* out,
-                              std::size_t stride) {
+                              const Panels& panels, std::size_t begin, std::size_t ahead,
+                              std::int32_t* out, std::size_t stride) {
   constexpr int R = V::kFloatRows;
   alignas(64) float acc[R * Z * 16];
-  float_tile<V, R, Z>(rows, panels.values + begin * panels.dim, panels.dim, acc);
+  float_tile<V, R, Z>(rows, panels.values + begin * panels.dim, panels.dim, ahead, acc);
   const auto scale = V::set(panels.scale);
   const auto limit = V::set(kCostLimit);
   for (std::size_t i = 0; i < R; ++i) {
@@ -232,6 +241,7 @@ void costs(const float* rows, const float* squared_norm, const Panels& panels, s
   for (std::size_t i0 = first; i0 < last; i0 += R) {
     const float* row[R];
     row_pointers<R>(rows, panels.dim, i0, last, row);
+    const std::size_t ahead = i0 + 2 * R <= last ? R * panels.dim : 0;
     float norm[R];
     for (std::size_t i = 0; i < R; ++i) norm[i] = squared_norm[smaller(i0 + i, last - 1)];
     const bool direct = panels.all && i0 + R <= last;
@@ -239,9 +249,9 @@ void costs(const float* rows, const float* squared_norm, const Panels& panels, s
     const std::size_t out_stride = direct ? stride : panels.packed_columns;
     for (std::size_t j = 0; j < panels.packed_columns; j += kWidth) {
       if (panels.packed_columns - j >= kWidth) {
-        float_panel<V, V::kPanelVectors>(row, norm, panels, j, out, out_stride);
+        float_panel<V, V::kPanelVectors>(row, norm, panels, j, ahead, out, out_stride);
       } else {
-        float_panel<V, 1>(row, norm, panels, j, out, out_stride);
+        float_panel<V, 1>(row, norm, panels, j, ahead, out, out_stride);
       }
     }
     if (direct) continue;
@@ -254,14 +264,15 @@ void costs(const float* rows, const float* squared_norm, const Panels& panels, s
 /// Costs (or, with Change, changes of cost) of one group of rows in one panel.
 template <class V, int R, int Z, bool Change>
 MOEFY_INLINE void int8_panel(const QuantizedRows& rows, std::size_t group, const Panels& panels,
-                             std::size_t begin, std::int32_t* out, std::size_t stride) {
+                             std::size_t begin, std::size_t ahead, std::int32_t* out,
+                             std::size_t stride) {
   const auto scale = V::set(panels.scale);
   const auto limit = V::set(kCostLimit);
   const auto lowest = Change ? V::set(-kCostLimit) : V::zero();
   for (std::size_t r = 0; r < kGroupRows; r += R) {
     alignas(64) std::int32_t acc[R * Z * 16];
     int8_tile<V, R, Z>(rows.units + group * kGroupRows * rows.units_per_row + r,
-                       panels.units + begin * rows.units_per_row, rows.units_per_row, acc);
+                       panels.units + begin * rows.units_per_row, rows.units_per_row, ahead, acc);
     for (std::size_t i = 0; i < R; ++i) {
       const std::size_t row = group * kGroupRows + r + i;
       const auto offset = V::iset(V::kOffset * rows.sum[row]);
@@ -282,13 +293,15 @@ MOEFY_INLINE void int8_panel(const QuantizedRows& rows, std::size_t group, const
 
 template <class V, bool Change>
 MOEFY_INLINE void int8_group(const QuantizedRows& rows, std::size_t group, const Panels& panels,
-                             std::int32_t* out, std::size_t stride) {
+                             bool last, std::int32_t* out, std::size_t stride) {
   constexpr std::size_t kWidth = 16 * V::kPanelVectors;
+  const std::size_t ahead = last ? 0 : rows.units_per_row;
   for (std::size_t j = 0; j < panels.packed_columns; j += kWidth) {
     if (panels.packed_columns - j >= kWidth) {
-      int8_panel<V, V::kWideDotRows, V::kPanelVectors, Change>(rows, group, panels, j, out, stride);
+      int8_panel<V, V::kWideDotRows, V::kPanelVectors, Change>(rows, group, panels, j, ahead, out,
+                                                               stride);
     } else {
-      int8_panel<V, V::kNarrowDotRows, 1, Change>(rows, group, panels, j, out, stride);
+      int8_panel<V, V::kNarrowDotRows, 1, Change>(rows, group, panels, j, ahead, out, stride);
     }
   }
 }
@@ -302,11 +315,12 @@ void approximate_costs(const QuantizedRows& rows, const Panels& panels, std::siz
     const std::size_t selected = i0 / kGroupRows;
     const std::size_t group =
         selected / kGroupsPerBlock * block_step * kGroupsPerBlock + selected % kGroupsPerBlock;
+    const bool at_end = i0 + 2 * kGroupRows > last;
     if (panels.all && i0 + kGroupRows <= last) {
-      int8_group<V, false>(rows, group, panels, q + i0 * stride, stride);
+      int8_group<V, false>(rows, group, panels, at_end, q + i0 * stride, stride);
       continue;
     }
-    int8_group<V, false>(rows, group, panels, scratch, panels.packed_columns);
+    int8_group<V, false>(rows, group, panels, at_end, scratch, panels.packed_columns);
     for (std::size_t i = 0; i < kGroupRows && i0 + i < last; ++i) {
       scatter<V>(panels, scratch + i * panels.packed_columns, q + (i0 + i) * stride);
     }
@@ -319,7 +333,8 @@ void changed_costs(const QuantizedRows& rows, const Panels& panels, bool copy_ot
                    std::size_t stride, std::int32_t* scratch) {
   const auto limit = V::iset(1 << 28);
   for (std::size_t i0 = first; i0 < last; i0 += kGroupRows) {
-    int8_group<V, true>(rows, i0 / kGroupRows, panels, scratch, panels.packed_columns);
+    const bool at_end = i0 + 2 * kGroupRows > last;
+    int8_group<V, true>(rows, i0 / kGroupRows, panels, at_end, scratch, panels.packed_columns);
     for (std::size_t i = 0; i < kGroupRows && i0 + i < last; ++i) {
       const std::int32_t* packed = scratch + i * panels.packed_columns;
       const std::int32_t* from = base + (i0 + i) * stride;
@@ -369,10 +384,11 @@ void add_rows(const float* const* rows, std::size_t num_rows, std::size_t count,
 
 template <class V, int Z>
 MOEFY_INLINE void product_panel(const float* const* rows, const Panels& panels, std::size_t begin,
-                                std::size_t num_rows, std::size_t num_columns, float* out) {
+                                std::size_t ahead, std::size_t num_rows, std::size_t num_columns,
+                                float* out) {
   constexpr int R = V::kFloatRows;
   alignas(64) float acc[R * Z * 16];
-  float_tile<V, R, Z>(rows, panels.values + begin * panels.dim, panels.dim, acc);
+  float_tile<V, R, Z>(rows, panels.values + begin * panels.dim, panels.dim, ahead, acc);
   for (std::size_t i = 0; i < num_rows; ++i) {
     for (std::size_t z = 0; z < Z && begin + 16 * z < num_columns; ++z) {
       V::store_part(out + i * num_columns + begin + 16 * z, num_columns - begin - 16 * z,
@@ -389,13 +405,14 @@ void multiply(const float* rows, const Panels& panels, std::size_t first, std::s
   for (std::size_t i0 = first; i0 < last; i0 += R) {
     const float* row[R];
     row_pointers<R>(rows, panels.dim, i0, last, row);
+    const std::size_t ahead = i0 + 2 * R <= last ? R * panels.dim : 0;
     const std::size_t num_rows = smaller(R, last - i0);
     for (std::size_t j = 0; j < panels.packed_columns; j += kWidth) {
       float* target = out + i0 * num_columns;
       if (panels.packed_columns - j >= kWidth) {
-        product_panel<V, V::kPanelVectors>(row, panels, j, num_rows, num_columns, target);
+        product_panel<V, V::kPanelVectors>(row, panels, j, ahead, num_rows, num_columns, target);
       } else {
-        product_panel<V, 1>(row, panels, j, num_rows, num_columns, target);
+        product_panel<V, 1>(row, panels, j, ahead, num_rows, num_columns, target);
       }
     }
   }
