@@ -1,0 +1,184 @@
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <memory>
+#include <vector>
+
+#include "moefy/backend/backend.hpp"
+#include "moefy/core/random.hpp"
+
+namespace moefy::test {
+namespace {
+
+struct Shape {
+  std::size_t num_rows, num_sites;
+  std::uint64_t num_values;  // costs in [0, num_values)
+};
+
+constexpr Shape kShapes[] = {
+    {1, 1, 9},       {31, 1, 5},         {257, 15, 4}, {1000, 16, 1 << 28}, {1025, 17, 9},
+    {600, 32, 1000}, {513, 33, 1 << 28}, {700, 64, 3}, {300, 130, 7},       {2000, 48, 1 << 20}};
+
+std::vector<std::unique_ptr<Backend>> cpu_backends() {
+  std::vector<std::unique_ptr<Backend>> backends;
+  for (const InstructionSet set :
+       {InstructionSet::portable, InstructionSet::avx2, InstructionSet::avx512_vnni}) {
+    if (!is_supported(set)) continue;
+    backends.push_back(make_cpu_backend(1, to_string(set)));
+    backends.push_back(make_cpu_backend(3, to_string(set)));
+  }
+  return backends;
+}
+
+CostView random_costs(Backend& backend, const Shape& shape) {
+  RandomStream random(17, shape.num_rows, RandomPurpose::verification);
+  const CostView q = backend.cost_buffer(0, shape.num_rows, shape.num_sites);
+  for (std::size_t i = 0; i < shape.num_rows; ++i) {
+    for (std::size_t j = 0; j < shape.num_sites; ++j) {
+      q.row(i)[j] = static_cast<std::int32_t>(random.next_below(shape.num_values));
+    }
+  }
+  return q;
+}
+
+std::vector<std::int32_t> random_prices(const CostView& q) {
+  RandomStream random(18, q.num_rows, RandomPurpose::verification);
+  std::vector<std::int32_t> prices(q.stride, kNoSite);
+  for (std::size_t j = 0; j < q.num_sites; ++j) {
+    prices[j] = static_cast<std::int32_t>(random.next_below(13)) - 6;
+  }
+  return prices;
+}
+
+std::vector<std::int32_t> random_labels(const CostView& q) {
+  RandomStream random(19, q.num_rows, RandomPurpose::verification);
+  // The last site stays empty if there are others.
+  const std::size_t used = std::max<std::size_t>(1, q.num_sites - 1);
+  std::vector<std::int32_t> label(q.num_rows);
+  for (std::int32_t& site : label) site = static_cast<std::int32_t>(random.next_below(used));
+  return label;
+}
+
+TEST(ReferenceAssignmentTest, best_sites_takes_the_lowest_of_equal_sites) {
+  const auto backend = make_reference_backend(1);
+  const CostView q = backend->cost_buffer(0, 3, 3);
+  const std::int32_t costs[3][3] = {{5, 2, 2}, {0, 9, 4}, {7, 8, 1}};
+  for (std::size_t i = 0; i < 3; ++i) std::copy_n(costs[i], 3, q.row(i));
+  SiteChoice choice;
+
+  backend->best_sites(q, std::vector{1, 0, 0}, true, choice);
+
+  EXPECT_EQ(choice.label, (std::vector{1, 0, 2}));
+  EXPECT_EQ(choice.best, (std::vector{2, 1, 1}));
+  EXPECT_EQ(choice.margin, (std::vector{0, 3, 7}));
+  EXPECT_EQ(choice.count, (std::vector<std::int64_t>{1, 1, 1}));
+}
+
+TEST(ReferenceAssignmentTest, smallest_moves_names_the_lowest_row) {
+  const auto backend = make_reference_backend(1);
+  const CostView q = backend->cost_buffer(0, 3, 2);
+  const std::int32_t costs[3][2] = {{5, 8}, {4, 7}, {9, 2}};
+  for (std::size_t i = 0; i < 3; ++i) std::copy_n(costs[i], 2, q.row(i));
+  std::vector<std::int32_t> key(2 * q.stride), row(2 * q.stride);
+
+  backend->smallest_moves(q, std::vector{0, 0, 0}, key, row);
+
+  EXPECT_EQ(key[1], -7);
+  EXPECT_EQ(row[1], 2);
+  EXPECT_EQ(key[q.stride], kNoSite);  // site 1 is empty
+  EXPECT_EQ(row[q.stride], -1);
+  backend->smallest_moves(q, std::vector{0, 0, 1}, key, row);
+  EXPECT_EQ(key[1], 3);
+  EXPECT_EQ(row[1], 0);
+  EXPECT_EQ(key[q.stride], 7);
+  EXPECT_EQ(row[q.stride], 2);
+}
+
+TEST(ReferenceAssignmentTest, certificate_sums_find_the_first_worst_row) {
+  const auto backend = make_reference_backend(1);
+  const CostView q = backend->cost_buffer(0, 3, 2);
+  const std::int32_t costs[3][2] = {{5, 8}, {4, 1}, {9, 6}};
+  for (std::size_t i = 0; i < 3; ++i) std::copy_n(costs[i], 2, q.row(i));
+
+  const CertificateSums sums =
+      backend->certificate_sums(q, std::vector{0, 0, 0}, std::vector{0, -2});
+
+  EXPECT_EQ(sums.cost, 18);
+  EXPECT_EQ(sums.row_minima, 5 - 1 + 4);
+  EXPECT_EQ(sums.worst, 5);
+  EXPECT_EQ(sums.worst_row, 1);
+  EXPECT_EQ(sums.unconstrained, 5 + 1 + 6);
+}
+
+TEST(CpuAssignmentTest, best_sites_equal_the_reference) {
+  const auto reference = make_reference_backend(1);
+  for (const auto& backend : cpu_backends()) {
+    for (const Shape& shape : kShapes) {
+      SCOPED_TRACE(backend->name());
+      SCOPED_TRACE(shape.num_rows);
+      const CostView expected_q = random_costs(*reference, shape);
+      const CostView q = random_costs(*backend, shape);
+      const auto prices = random_prices(q);
+      for (const bool with_margins : {true, false}) {
+        SiteChoice expected, choice;
+        reference->best_sites(expected_q, prices, with_margins, expected);
+        backend->best_sites(q, prices, with_margins, choice);
+        EXPECT_EQ(choice.label, expected.label);
+        EXPECT_EQ(choice.best, expected.best);
+        EXPECT_EQ(choice.margin, expected.margin);
+        EXPECT_EQ(choice.count, expected.count);
+      }
+    }
+  }
+}
+
+TEST(CpuAssignmentTest, smallest_moves_equal_the_reference) {
+  const auto reference = make_reference_backend(1);
+  for (const auto& backend : cpu_backends()) {
+    for (const Shape& shape : kShapes) {
+      SCOPED_TRACE(backend->name());
+      SCOPED_TRACE(shape.num_rows);
+      const CostView q = random_costs(*backend, shape);
+      const auto label = random_labels(q);
+      AlignedBuffer<std::int32_t> key(q.num_sites * q.stride), row(key.size());
+      AlignedBuffer<std::int32_t> expected_key(key.size()), expected_row(key.size());
+      reference->smallest_moves(random_costs(*reference, shape), label, expected_key.span(),
+                                expected_row.span());
+
+      backend->smallest_moves(q, label, key.span(), row.span());
+
+      for (std::size_t u = 0; u < q.num_sites; ++u) {
+        for (std::size_t v = 0; v < q.num_sites; ++v) {
+          ASSERT_EQ(key[u * q.stride + v], expected_key[u * q.stride + v]);
+          ASSERT_EQ(row[u * q.stride + v], expected_row[u * q.stride + v]);
+        }
+      }
+    }
+  }
+}
+
+TEST(CpuAssignmentTest, certificate_sums_equal_the_reference) {
+  const auto reference = make_reference_backend(1);
+  for (const auto& backend : cpu_backends()) {
+    for (const Shape& shape : kShapes) {
+      SCOPED_TRACE(backend->name());
+      SCOPED_TRACE(shape.num_rows);
+      const CostView q = random_costs(*backend, shape);
+      const auto label = random_labels(q);
+      const auto prices = random_prices(q);
+
+      const CertificateSums sums = backend->certificate_sums(q, label, prices);
+      const CertificateSums expected =
+          reference->certificate_sums(random_costs(*reference, shape), label, prices);
+
+      EXPECT_EQ(sums.cost, expected.cost);
+      EXPECT_EQ(sums.row_minima, expected.row_minima);
+      EXPECT_EQ(sums.worst, expected.worst);
+      EXPECT_EQ(sums.worst_row, expected.worst_row);
+      EXPECT_EQ(sums.unconstrained, expected.unconstrained);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace moefy::test
