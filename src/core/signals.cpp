@@ -5,12 +5,14 @@
 #include <signal.h>
 #include <sys/eventfd.h>
 #include <sys/signalfd.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <atomic>
 #include <cerrno>
+#include <future>
 #include <limits>
 #include <thread>
 
@@ -37,11 +39,25 @@ Cause cause_of(std::uint32_t signal) {
   _exit(code);
 }
 
+constexpr std::array kWatched{SIGINT, SIGTERM, SIGUSR1};
+
 sigset_t watched_signals() {
   sigset_t set;
   sigemptyset(&set);
-  for (const int signal : {SIGINT, SIGTERM, SIGUSR1}) sigaddset(&set, signal);
+  for (const int signal : kWatched) sigaddset(&set, signal);
   return set;
+}
+
+/// The thread that takes the signals; a signal handler has no other way to know it.
+std::atomic<pid_t> watcher_thread{0};
+static_assert(std::atomic<pid_t>::is_always_lock_free);
+
+/// Libraries start threads when they are loaded (OpenBLAS does), before anything could be blocked.
+/// A signal that reaches one of them is passed on to the watcher.
+extern "C" void pass_on_to_watcher(int signal) {
+  const int error = errno;
+  syscall(SYS_tgkill, getpid(), watcher_thread.load(), signal);
+  errno = error;
 }
 
 }  // namespace
@@ -51,6 +67,7 @@ struct SignalGuard::Impl {
   std::atomic<Cause> cause{Cause::none};
   std::optional<Clock::time_point> deadline;
   sigset_t old_mask{};
+  std::array<struct sigaction, kWatched.size()> old_actions{};
   int signal_descriptor = -1;
   int quit_descriptor = -1;
   std::thread watcher;
@@ -78,6 +95,22 @@ struct SignalGuard::Impl {
       leave_at_once(arrived);
     } else if (cause == Cause::wall_time) {
       cause = arrived;
+    }
+  }
+
+  void install_handlers() {
+    struct sigaction action {};
+    action.sa_handler = pass_on_to_watcher;
+    action.sa_flags = SA_RESTART;
+    action.sa_mask = watched_signals();
+    for (std::size_t i = 0; i < kWatched.size(); ++i) {
+      sigaction(kWatched[i], &action, &old_actions[i]);
+    }
+  }
+
+  void remove_handlers() {
+    for (std::size_t i = 0; i < kWatched.size(); ++i) {
+      sigaction(kWatched[i], &old_actions[i], nullptr);
     }
   }
 
@@ -117,7 +150,14 @@ SignalGuard::SignalGuard(std::optional<std::chrono::duration<double>> wall_time)
     pthread_sigmask(SIG_SETMASK, &impl_->old_mask, nullptr);
     throw IoError("signals", "watch for", error);
   }
-  impl_->watcher = std::thread([impl = impl_.get()] { impl->watch(); });
+  std::promise<void> watching;
+  impl_->watcher = std::thread([impl = impl_.get(), &watching] {
+    watcher_thread = static_cast<pid_t>(syscall(SYS_gettid));
+    impl->install_handlers();
+    watching.set_value();
+    impl->watch();
+  });
+  watching.get_future().wait();
 }
 
 SignalGuard::~SignalGuard() {
@@ -125,6 +165,7 @@ SignalGuard::~SignalGuard() {
   // Cannot fail: the counter is far from its limit.
   [[maybe_unused]] const ssize_t written = write(impl_->quit_descriptor, &one, sizeof one);
   impl_->watcher.join();
+  impl_->remove_handlers();
   close(impl_->signal_descriptor);
   close(impl_->quit_descriptor);
   pthread_sigmask(SIG_SETMASK, &impl_->old_mask, nullptr);

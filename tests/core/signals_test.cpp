@@ -6,6 +6,7 @@
 
 #include <condition_variable>
 #include <mutex>
+#include <thread>
 
 namespace moefy {
 namespace {
@@ -39,6 +40,21 @@ TEST_P(SignalGuardTest, turns_a_signal_into_a_stop_request) {
 INSTANTIATE_TEST_SUITE_P(Signals, SignalGuardTest,
                          testing::Values(Case{SIGINT, "SIGINT"}, Case{SIGTERM, "SIGTERM"},
                                          Case{SIGUSR1, "SIGUSR1"}));
+
+/// Without a guard that reaches them, the signal would end the test program.
+TEST(SignalGuardThreadTest, takes_signals_that_reach_threads_older_than_itself) {
+  std::stop_source end;
+  std::jthread older([token = end.get_token()] { await(token); });
+  {
+    const SignalGuard guard;
+
+    pthread_kill(older.native_handle(), SIGTERM);
+    await(guard.token());
+
+    EXPECT_EQ(guard.cause(), "SIGTERM");
+  }
+  end.request_stop();
+}
 
 TEST(SignalGuardWallTest, requests_the_stop_when_the_wall_time_is_nearly_over) {
   const SignalGuard guard(std::chrono::duration<double>(0.001));

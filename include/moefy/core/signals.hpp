@@ -8,10 +8,11 @@
 
 namespace moefy {
 
-/// Turns SIGINT, SIGTERM, SIGUSR1 and the end of the wall time into a stop request. They are
+/// Turns SIGINT, SIGTERM, SIGUSR1 and the end of the wall time into a stop request. The signals are
 /// blocked in the calling thread and in all threads it starts from then on (so make the guard
-/// before MPI and before any thread) and taken by one thread that waits for them. After a first
-/// signal, another SIGINT or SIGTERM ends the process at once with 130 or 143.
+/// before MPI) and taken by one thread that waits for them; older threads pass theirs on to it.
+/// After a first signal, another SIGINT or SIGTERM ends the process at once with 130 or 143. One
+/// guard at a time.
 class SignalGuard {
  public:
   /// `wall_time`: the request comes at 99 % of it, counted from here.
