@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
 #include <fmt/format.h>
 
@@ -103,30 +102,50 @@ void cold_start(const KMeansContext& context, const BalancedKMeansConfig& config
   });
 }
 
-/// The cheaper of two starts from random rows, each brought near a balanced solution of the
-/// subsample.
-void improve_random_start(const KMeansContext& context, RandomStream& random,
-                          Clustering& clustering) {
-  constexpr int kStarts = 2;
-  EarlyStage stage;
-  stage.selection = start_selection(context);
-  if (stage.selection.step == 1) return;
-  stage.max_iterations = 12;
-  stage.loose_iterations = 3;
-  std::int64_t best = std::numeric_limits<std::int64_t>::max();
-  for (int start = 0; start < kStarts; ++start) {
-    Clustering attempt(context);
-    if (start == 0) {
-      copy_matrix(clustering.centroids, attempt.centroids);
-    } else {
-      start_from_random_rows(context, stage.selection, random, attempt.centroids);
+/// Brings a start near a balanced solution of the subsample, then loosely to one of all rows. All
+/// of it on int8 costs: it only chooses where the exact EM begins. A start from random rows is the
+/// cheaper of two.
+void approach(const KMeansContext& context, const BalancedKMeansConfig& config,
+              RandomStream& random, Clustering& clustering) {
+  EarlyStage thinned;
+  thinned.selection = config.schedule.subsample ? start_selection(context) : RowSelection{};
+  thinned.max_iterations = 12;
+  thinned.loose_iterations = 3;
+  thinned.price_passes = 2;
+  if (thinned.selection.step > 1) {
+    const std::int64_t cost = run_early_stage(context, thinned, clustering);
+    if (config.start == StartMethod::random) {
+      Clustering second(context);
+      start_from_random_rows(context, thinned.selection, random, second.centroids);
+      if (run_early_stage(context, thinned, second) < cost) clustering = std::move(second);
     }
-    const std::int64_t cost = run_early_stage(context, stage, attempt);
-    if (cost >= best) continue;
-    best = cost;
-    clustering = std::move(attempt);
   }
-  clustering.label.clear();
+  EarlyStage whole;
+  whole.max_iterations = 3;
+  whole.loose_iterations = 3;
+  whole.price_passes = 1;
+  run_early_stage(context, whole, clustering);
+}
+
+/// J of the labels at the centroids. The sums are exact, so the rows need not be read again, unless
+/// J is what little a cancellation leaves.
+double inertia_of(const KMeansContext& context, const Clustering& clustering) {
+  constexpr double kCancelled = 1e-3;
+  const double unit = std::ldexp(1.0, -clustering.sums.scale_log2);
+  double inertia = context.points.sum_squared_norm;
+  for (std::size_t j = 0; j < context.num_sites; ++j) {
+    const auto count = static_cast<double>(clustering.sums.count[j]);
+    const auto centroid = clustering.centroids.row(j);
+    const auto sum = clustering.sums.sum.row(j);
+    double change = 0;
+    for (std::size_t l = 0; l < centroid.size(); ++l) {
+      const auto c = static_cast<double>(centroid[l]);
+      change += c * (count * c - 2 * unit * static_cast<double>(sum[l]));
+    }
+    inertia += change;
+  }
+  if (inertia > kCancelled * context.points.sum_squared_norm) return inertia;
+  return context.backend.inertia(context.points, clustering.centroids.view(), clustering.label);
 }
 
 }  // namespace
@@ -155,17 +174,14 @@ BalancedKMeansResult BalancedKMeans::Impl::run_once(const KMeansContext& context
   } else {
     cold_start(context, config, random, clustering);
     if (context.quantized && config.schedule.loose_iterations) {
-      if (config.start == StartMethod::random) improve_random_start(context, random, clustering);
-      run_early_stage(context, EarlyStage{}, clustering);
+      approach(context, config, random, clustering);
     }
   }
   EmOutcome outcome = run_exact_em(context, config.max_iterations, clustering);
 
   BalancedKMeansResult result;
   const double quantum = std::ldexp(1.0, -context.cost_scale_log2);
-  result.inertia = context.times.measure("inertia", [&] {
-    return backend.inertia(context.points, clustering.centroids.view(), clustering.label);
-  });
+  result.inertia = context.times.measure("check", [&] { return inertia_of(context, clustering); });
   result.label = std::move(clustering.label);
   result.prices = std::move(clustering.prices);
   result.centroids = std::move(clustering.centroids);

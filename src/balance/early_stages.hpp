@@ -7,9 +7,9 @@ namespace moefy {
 /// Iterations on approximate (int8) costs that choose the start of the exact EM.
 struct EarlyStage {
   RowSelection selection;
-  int max_iterations = 6;
-  int loose_iterations = 6;  ///< of these: sizes only nearly right, by price passes; then exact
-  int price_passes = 2;      ///< of a loose iteration
+  int max_iterations = 1;
+  int loose_iterations = 1;  ///< of these: sizes only nearly right, by price passes; then exact
+  int price_passes = 1;      ///< of a loose iteration
   double damping = 0.5;
   double stop_share = 0.01;  ///< ends when fewer rows change
 };
