@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <map>
 
@@ -20,22 +21,28 @@ struct Target {
   const NeuronPart* part = nullptr;
 };
 
-/// Makes the bytes of one shard; its buffers are reused from tensor to tensor.
+/// A piece of work: one output tensor without neurons, or all parts of one source tensor, so that
+/// each is read once a shard.
+struct Unit {
+  std::size_t tensor = 0;
+  std::string source;  ///< empty: no neurons
+  std::vector<Target> targets;
+};
+
+/// Makes the bytes of units; its buffers are reused from one to the next.
 class Producer {
  public:
   Producer(const ConversionPlan& plan, const Checkpoint& checkpoint, ByteSink& sink,
            const std::stop_token& stop)
       : plan_(plan), checkpoint_(checkpoint), sink_(sink), stop_(stop) {}
 
-  void run(std::size_t first, std::size_t end);
+  void run(const Unit& unit);
 
  private:
   void make(std::size_t tensor, const CopyPart& part);
   void make(std::size_t tensor, const ArithmeticPart& part);
   void make(std::size_t tensor, const RouterPart& part);
   void make(std::size_t tensor, const FillPart& part);
-  /// Neuron parts are made source tensor by source tensor, so that each is read once a shard.
-  void make_neurons(std::size_t first, std::size_t end);
   void from_rows(const std::string& source, std::span<const Target> targets);
   void from_columns(const std::string& source, std::span<const Target> targets);
   void rows_of_part(const Target& target, std::size_t row_bytes);
@@ -56,15 +63,17 @@ class Producer {
   std::map<std::pair<DType, int>, PowerOfTwoScale> scales_;
 };
 
-void Producer::run(std::size_t first, std::size_t end) {
-  for (std::size_t tensor = first; tensor < end; ++tensor)
-    std::visit(
-        [&](const auto& part) {
-          if constexpr (!std::is_same_v<std::decay_t<decltype(part)>, std::vector<NeuronPart>>)
-            make(tensor, part);
-        },
-        plan_.tensors[tensor].recipe);
-  make_neurons(first, end);
+void Producer::run(const Unit& unit) {
+  if (!unit.targets.empty()) {
+    if (place(*unit.targets.front().part).neuron_first) return from_rows(unit.source, unit.targets);
+    return from_columns(unit.source, unit.targets);
+  }
+  std::visit(
+      [&](const auto& part) {
+        if constexpr (!std::is_same_v<std::decay_t<decltype(part)>, std::vector<NeuronPart>>)
+          make(unit.tensor, part);
+      },
+      plan_.tensors[unit.tensor].recipe);
 }
 
 void Producer::make(std::size_t tensor, const CopyPart& part) {
@@ -118,27 +127,6 @@ void Producer::make(std::size_t tensor, const FillPart& part) {
   std::vector<std::byte> bytes(spec.num_bytes());
   narrow(spec.dtype, values, bytes);
   sink_.put(tensor, 0, bytes);
-}
-
-void Producer::make_neurons(std::size_t first, std::size_t end) {
-  std::vector<std::pair<std::string, std::vector<Target>>> groups;
-  std::map<std::string, std::size_t> group_of;
-  for (std::size_t tensor = first; tensor < end; ++tensor) {
-    const auto* parts = std::get_if<std::vector<NeuronPart>>(&plan_.tensors[tensor].recipe);
-    if (!parts) continue;
-    for (const NeuronPart& part : *parts) {
-      const std::string& source = place(part).tensor;
-      const auto [entry, is_new] = group_of.try_emplace(source, groups.size());
-      if (is_new) groups.emplace_back(source, std::vector<Target>{});
-      groups[entry->second].second.push_back({tensor, &part});
-    }
-  }
-  for (const auto& [source, targets] : groups) {
-    if (place(*targets.front().part).neuron_first)
-      from_rows(source, targets);
-    else
-      from_columns(source, targets);
-  }
 }
 
 void Producer::from_rows(const std::string& source, std::span<const Target> targets) {
@@ -237,6 +225,39 @@ void Producer::scale(const Target& target, std::span<std::byte> values, std::siz
       place(part).tensor, part.neurons[position], part.scale_log2, name_of(dtype), plan_.host));
 }
 
+std::vector<Unit> units_of(const ConversionPlan& plan, std::size_t first, std::size_t end) {
+  std::vector<Unit> units;
+  std::map<std::string, std::size_t> unit_of;
+  for (std::size_t tensor = first; tensor < end; ++tensor) {
+    const auto* parts = std::get_if<std::vector<NeuronPart>>(&plan.tensors[tensor].recipe);
+    if (!parts) {
+      units.push_back({tensor, "", {}});
+      continue;
+    }
+    for (const NeuronPart& part : *parts) {
+      const std::string& source = plan.source.layers[part.layer].find(part.role)->tensor;
+      const auto [entry, is_new] = unit_of.try_emplace(source, units.size());
+      if (is_new) units.push_back({tensor, source, {}});
+      units[entry->second].targets.push_back({tensor, &part});
+    }
+  }
+  return units;
+}
+
+/// Threads that may each hold a whole source tensor while all of them stay within one layer's
+/// bytes.
+std::size_t concurrent_units(const ConversionPlan& plan) {
+  std::uint64_t layer_bytes = 0;
+  std::uint64_t tensor_bytes = 1;
+  for (const LayerInfo& layer : plan.source.layers) {
+    layer_bytes = std::max(layer_bytes, layer.file_bytes());
+    for (const FfnTensor& tensor : layer.tensors)
+      tensor_bytes = std::max(tensor_bytes,
+                              plan.source.tensors[plan.source.at(tensor.tensor)].spec.num_bytes());
+  }
+  return std::max<std::size_t>(1, layer_bytes / tensor_bytes);
+}
+
 }  // namespace
 
 void stop_point(const std::stop_token& stop) {
@@ -244,9 +265,20 @@ void stop_point(const std::stop_token& stop) {
 }
 
 void produce_shard(const ConversionPlan& plan, const Checkpoint& checkpoint, std::size_t shard,
-                   ByteSink& sink, const std::stop_token& stop) {
-  Producer(plan, checkpoint, sink, stop)
-      .run(plan.first_tensor[shard], plan.first_tensor[shard + 1]);
+                   ByteSink& sink, const std::stop_token& stop, ThreadPool* pool) {
+  const std::vector<Unit> units =
+      units_of(plan, plan.first_tensor[shard], plan.first_tensor[shard + 1]);
+  // A fused output tensor takes parts of several sources, and a sink counts by tensor.
+  const bool fused = plan.config.layout == "fused" && plan.is_moe();
+  const std::size_t lanes =
+      pool && !fused ? std::min(pool->size(), concurrent_units(plan)) : std::size_t{1};
+  std::atomic<std::size_t> next = 0;
+  const auto lane = [&](std::size_t) {
+    Producer producer(plan, checkpoint, sink, stop);
+    for (std::size_t i = next++; i < units.size(); i = next++) producer.run(units[i]);
+  };
+  if (lanes == 1) return lane(0);
+  pool->for_each(lanes, lane);
 }
 
 std::string place_of(const ConversionPlan& plan, std::size_t tensor, std::uint64_t byte) {

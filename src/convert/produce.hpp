@@ -6,6 +6,7 @@
 #include <stop_token>
 
 #include "moefy/checkpoint/checkpoint.hpp"
+#include "moefy/core/thread_pool.hpp"
 #include "plan.hpp"
 
 namespace moefy {
@@ -25,9 +26,11 @@ class ByteSink {
 void stop_point(const std::stop_token& stop);
 
 /// Makes all bytes of the tensors of one shard from the dense checkpoint. This one place says what
-/// the output contains: writing and byte-by-byte comparison differ only in the sink.
+/// the output contains: writing and byte-by-byte comparison differ only in the sink. With a pool
+/// several threads work on different tensors, as many as one layer's memory allows; the sink is
+/// then called by all of them, for any one tensor by one at a time.
 void produce_shard(const ConversionPlan& plan, const Checkpoint& checkpoint, std::size_t shard,
-                   ByteSink& sink, const std::stop_token& stop);
+                   ByteSink& sink, const std::stop_token& stop, ThreadPool* pool = nullptr);
 
 /// "layer 7, expert 3, neuron 1021" for a byte of an output tensor; "" if it is no FFN tensor.
 std::string place_of(const ConversionPlan& plan, std::size_t tensor, std::uint64_t byte);

@@ -50,15 +50,16 @@ void check_fingerprint(const ConversionPlan& plan, const Checkpoint& checkpoint,
 }  // namespace
 
 void write_shard(const ConversionPlan& plan, const Checkpoint& checkpoint, std::size_t shard,
-                 const std::filesystem::path& directory, std::stop_token stop) {
-  for (const std::size_t layer : layers_beginning_in(plan, shard)) {
+                 const std::filesystem::path& directory, ThreadPool& pool, std::stop_token stop) {
+  const std::vector<std::size_t> layers = layers_beginning_in(plan, shard);
+  pool.for_each(layers.size(), [&](std::size_t i) {
     stop_point(stop);
-    check_fingerprint(plan, checkpoint, layer);
-  }
+    check_fingerprint(plan, checkpoint, layers[i]);
+  });
   const ShardPlan::File& file = plan.shards.files[shard];
   SafetensorsWriter writer(directory / file.file_name, file.tensors);
   FileSink sink(writer, plan.first_tensor[shard]);
-  produce_shard(plan, checkpoint, shard, sink, stop);
+  produce_shard(plan, checkpoint, shard, sink, stop, &pool);
   writer.finish();
 }
 

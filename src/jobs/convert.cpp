@@ -80,9 +80,10 @@ class ConvertJob {
   }
 
   void write(const fs::path& staging) {
+    ThreadPool pool(context_.threads);
     share_work(context_, "writing", "files", file_weights(shards_of(*plan_)),
                [&](std::size_t shard, std::stop_token stop) {
-                 write_shard(*plan_, source_->checkpoint, shard, staging, stop);
+                 write_shard(*plan_, source_->checkpoint, shard, staging, pool, stop);
                  return std::string();
                });
     together(context_.comm, [&] {

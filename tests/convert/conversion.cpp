@@ -80,9 +80,10 @@ std::shared_ptr<const ConversionPlan> Conversion::plan(const ConvertConfig& conf
 std::shared_ptr<const ConversionPlan> Conversion::convert(const ConvertConfig& config) {
   std::filesystem::create_directories(output());
   const auto made = plan(config);
+  ThreadPool pool(2);
   check_map_belongs(dense_, *map_, "map.h5");
   for (std::size_t shard = 0; shard < shards_of(*made).files.size(); ++shard)
-    write_shard(*made, dense_, shard, output(), {});
+    write_shard(*made, dense_, shard, output(), pool, {});
   write_metadata(*made, dense_, map_file(), output());
   return made;
 }

@@ -24,6 +24,15 @@ std::shared_ptr<ExpertMap> map_with_labels(const Conversion& conversion,
   return map;
 }
 
+/// Writes the whole output of a plan with one shard.
+Checkpoint write(const Conversion& conversion, const ConversionPlan& plan) {
+  std::filesystem::create_directories(conversion.output());
+  ThreadPool pool(1);
+  write_shard(plan, conversion.dense(), 0, conversion.output(), pool, {});
+  write_metadata(plan, conversion.dense(), conversion.map_file(), conversion.output());
+  return Checkpoint::open(conversion.output());
+}
+
 json config_of(const Conversion& conversion) {
   return json::parse(read_text(conversion.output() / "config.json"));
 }
@@ -32,11 +41,8 @@ TEST(LayoutTest, takes_each_layer_from_its_own_weights) {
   Conversion conversion(small_llama(), {2, 0, 0, -1, 1});
   const auto map = map_with_labels(conversion, {{0, 1, 1, 0}, {1, 1, 0, 0}});
   const auto plan = plan_conversion(conversion.dense(), conversion.layers(), map, {.align = 1});
-  std::filesystem::create_directories(conversion.output());
-  write_shard(*plan, conversion.dense(), 0, conversion.output(), {});
-  write_metadata(*plan, conversion.dense(), conversion.map_file(), conversion.output());
 
-  const Checkpoint made = Checkpoint::open(conversion.output());
+  const Checkpoint made = write(conversion, *plan);
 
   // Expert 0 of layer 0: neurons 0 and 3. Down carries the factor E = 2.
   const std::string first = "model.layers.0.mlp.experts.";
@@ -56,11 +62,8 @@ TEST(LayoutTest, pads_with_zero_neurons_to_the_alignment) {
   Conversion conversion(small_llama(), {2, 0, 0, -1, 1});
   const auto map = map_with_labels(conversion, {{0, 1, 1, 0}, {1, 1, 1, 0}});
   const auto plan = plan_conversion(conversion.dense(), conversion.layers(), map, {.align = 4});
-  std::filesystem::create_directories(conversion.output());
-  write_shard(*plan, conversion.dense(), 0, conversion.output(), {});
-  write_metadata(*plan, conversion.dense(), conversion.map_file(), conversion.output());
 
-  const Checkpoint made = Checkpoint::open(conversion.output());
+  const Checkpoint made = write(conversion, *plan);
 
   EXPECT_THAT(values_of(made, "model.layers.0.mlp.experts.0.gate_proj.weight"),
               ElementsAre(1, 0, 1, -1, 0, 0, 0, 0));
@@ -76,11 +79,8 @@ TEST(LayoutTest, dense_host_orders_neurons_by_expert) {
   const auto map = map_with_labels(conversion, {{0, 1, 1, 0}, {0, 0, 1, 1}});
   const auto plan =
       plan_conversion(conversion.dense(), conversion.layers(), map, {.host = "dense"});
-  std::filesystem::create_directories(conversion.output());
-  write_shard(*plan, conversion.dense(), 0, conversion.output(), {});
-  write_metadata(*plan, conversion.dense(), conversion.map_file(), conversion.output());
 
-  const Checkpoint made = Checkpoint::open(conversion.output());
+  const Checkpoint made = write(conversion, *plan);
 
   EXPECT_THAT(values_of(made, "model.layers.0.mlp.gate_proj.weight"),
               ElementsAre(1, 0, 1, -1, 0, 1, 1, 1));
@@ -95,11 +95,8 @@ TEST(LayoutTest, shared_expert_stands_beside_the_routed_ones) {
   for (LayerResult& layer : map->layers)
     layer.partition = Partition::from_labels({0, kSharedLabel, kSharedLabel, 1}, 2, 1);
   const auto plan = plan_conversion(conversion.dense(), conversion.layers(), map, {.align = 2});
-  std::filesystem::create_directories(conversion.output());
-  write_shard(*plan, conversion.dense(), 0, conversion.output(), {});
-  write_metadata(*plan, conversion.dense(), conversion.map_file(), conversion.output());
 
-  const Checkpoint made = Checkpoint::open(conversion.output());
+  const Checkpoint made = write(conversion, *plan);
 
   const std::string shared = "model.layers.0.mlp.shared_expert";
   EXPECT_THAT(values_of(made, shared + ".gate_proj.weight"), ElementsAre(0, 1, 1, 1));
@@ -126,11 +123,8 @@ TEST(LayoutTest, gate_scale_brings_the_logits_to_two_to_the_minus_ten) {
   map->layers[0].router.logit_std = 4;     // m = 12
   map->layers[1].router.logit_std = 0.26;  // nearest power: 2^-2, m = 8
   const auto plan = plan_conversion(conversion.dense(), conversion.layers(), map, {});
-  std::filesystem::create_directories(conversion.output());
-  write_shard(*plan, conversion.dense(), 0, conversion.output(), {});
-  write_metadata(*plan, conversion.dense(), conversion.map_file(), conversion.output());
 
-  const Checkpoint made = Checkpoint::open(conversion.output());
+  const Checkpoint made = write(conversion, *plan);
 
   EXPECT_EQ(values_of(made, "model.layers.0.mlp.gate.weight")[0],
             map->layers[0].router.weight.values()[0] * 0x1p-12f);

@@ -82,13 +82,13 @@ std::string manifest_text(const ConversionPlan& plan, const std::filesystem::pat
 /// "key: there X, now Y" for two manifests.
 std::vector<std::string> manifest_differences(const std::string& there, const std::string& now);
 
-/// Writes shard number `shard` into `directory`. Memory: the largest FFN tensor in file dtype and
-/// blocks of a few MiB. The fingerprint of every FFN layer that begins in this shard is compared
-/// with the map's (InputError); a scaled value that overflows is an InputError naming tensor and
-/// neuron. Interrupted at a stop request. Different shards may be written by different threads or
-/// ranks.
+/// Writes shard number `shard` into `directory`. Memory: the largest FFN layer in file dtype and
+/// blocks of a few MiB a thread. The fingerprint of every FFN layer that begins in this shard is
+/// compared with the map's (InputError); a scaled value that overflows is an InputError naming
+/// tensor and neuron. Interrupted at a stop request. Different shards may be written by different
+/// threads or ranks.
 void write_shard(const ConversionPlan& plan, const Checkpoint& checkpoint, std::size_t shard,
-                 const std::filesystem::path& directory, std::stop_token stop);
+                 const std::filesystem::path& directory, ThreadPool& pool, std::stop_token stop);
 
 /// config.json, index, tokenizer and licence files, model card, and moefy/ (map, manifest, source
 /// config, originals). With it a directory with all shards is a complete checkpoint.
