@@ -12,6 +12,7 @@
 #include "moefy/core/file.hpp"
 #include "moefy/store/expert_map.hpp"
 #include "object_reader.hpp"
+#include "structure_check.hpp"
 #include "user_block.hpp"
 
 namespace moefy {
@@ -235,6 +236,7 @@ const LayerResult* ExpertMap::find(std::int64_t layer_index) const {
 
 ExpertMap parse_expert_map(std::span<const std::byte> bytes, const std::string& file, Log* log) {
   check_user_block(bytes, file);
+  check_structure(bytes, kUserBlockSize, file);
   const hdf5::SilentErrors silent;
   std::string place = file;
   try {

@@ -281,13 +281,13 @@ const Damage kDamages[] = {
        H5Lcreate_soft("/layers/00007/members", root, "layers/00007/labels", H5P_DEFAULT,
                       H5P_DEFAULT);
      },
-     "layer 7: 'labels' is a link to elsewhere"},
+     "layer 7: 'labels': a link to elsewhere"},
     {"external_link",
      [](hid_t, hid_t layer) {
        H5Ldelete(layer, "labels", H5P_DEFAULT);
        H5Lcreate_external("/etc/passwd", "/x", layer, "labels", H5P_DEFAULT, H5P_DEFAULT);
      },
-     "layer 7: 'labels' is a link to elsewhere"},
+     "layer 7: is chunked, filtered, virtual, external or linked"},
     {"external_storage",
      [](hid_t, hid_t layer) {
        H5Ldelete(layer, "labels", H5P_DEFAULT);
@@ -298,7 +298,7 @@ const Damage kDamages[] = {
        const Id dataset(H5Dcreate2(layer, "labels", H5T_STD_I32LE, space.get(), H5P_DEFAULT,
                                    creation.get(), H5P_DEFAULT));
      },
-     "layer 7: the data set 'labels' is chunked, filtered, virtual or external"},
+     "layer 7: 'labels': is chunked, filtered, virtual, external"},
     {"chunked_data_set",
      [](hid_t, hid_t layer) {
        H5Ldelete(layer, "labels", H5P_DEFAULT);
@@ -309,7 +309,7 @@ const Damage kDamages[] = {
        const Id dataset(H5Dcreate2(layer, "labels", H5T_STD_I32LE, space.get(), H5P_DEFAULT,
                                    creation.get(), H5P_DEFAULT));
      },
-     "layer 7: the data set 'labels' is chunked"},
+     "layer 7: 'labels': is chunked"},
     {"extent_far_above_the_file",
      [](hid_t, hid_t layer) {
        H5Ldelete(layer, "centroids", H5P_DEFAULT);
@@ -319,7 +319,7 @@ const Damage kDamages[] = {
        const Id dataset(H5Dcreate2(layer, "centroids", H5T_IEEE_F32LE, space.get(), H5P_DEFAULT,
                                    H5P_DEFAULT, H5P_DEFAULT));
      },
-     "layer 7: the data set 'centroids' [2, 1099511627776] is larger than the file"},
+     "layer 7: 'centroids': is larger than the file"},
     {"text_attribute_of_many_bytes",
      [](hid_t, hid_t layer) {
        H5Adelete(layer, "name");
