@@ -158,6 +158,7 @@ struct BalancedKMeans::Impl {
   AssignmentSolver solver;
   std::unique_ptr<Points> points;
   Matrix<float> centered;
+  AlignedBuffer<float> training_rows;
 
   BalancedKMeansResult run_once(const KMeansContext& context, const BalancedKMeansConfig& config,
                                 RandomStream& random, const WarmStart* warm,
@@ -228,6 +229,7 @@ BalancedKMeansResult BalancedKMeans::run(MatrixView<const float> rows, const Cap
                               sum_scale_log2(points.max_abs),
                               quantized,
                               times,
+                              impl_->training_rows,
                               stop};
 
   BalancedKMeansResult best;

@@ -79,35 +79,27 @@ class ResidentIndex final : public faiss::Index {
 };
 
 /// The selected rows one after another; the rows themselves if all are selected.
-class TrainingRows {
- public:
-  TrainingRows(const KMeansContext& context, RowSelection selection)
-      : count_(selection.count(context.num_rows())), data_(context.points.rows.data) {
-    if (selection.step == 1) return;
-    const std::size_t dim = context.dim();
-    copy_.resize(count_ * dim);
-    for (std::size_t i = 0; i < count_; i += kSampleBlock) {
-      const std::size_t block = std::min(kSampleBlock, count_ - i);
-      std::copy_n(data_ + selection.global(i) * dim, block * dim, copy_.data() + i * dim);
-    }
-    data_ = copy_.data();
+const float* training_rows(const KMeansContext& context, RowSelection selection,
+                           std::size_t count) {
+  const float* rows = context.points.rows.data;
+  if (selection.step == 1) return rows;
+  const std::size_t dim = context.dim();
+  AlignedBuffer<float>& copy = context.training_rows;
+  copy.resize(count * dim);
+  for (std::size_t i = 0; i < count; i += kSampleBlock) {
+    const std::size_t block = std::min(kSampleBlock, count - i);
+    std::copy_n(rows + selection.global(i) * dim, block * dim, copy.data() + i * dim);
   }
-  std::size_t count() const { return count_; }
-  const float* data() const { return data_; }
-
- private:
-  std::size_t count_;
-  const float* data_;
-  AlignedBuffer<float> copy_;
-};
+  return copy.data();
+}
 
 }  // namespace
 
 void start_from_faiss(const KMeansContext& context, RowSelection selection, int iterations,
                       RandomStream& random, Matrix<float>& centroids) {
-  const TrainingRows rows(context, selection);
+  const std::size_t count = selection.count(context.num_rows());
   const std::size_t num_sites = context.num_sites;
-  if (rows.count() <= num_sites || context.points.max_squared_norm == 0) {
+  if (count <= num_sites || context.points.max_squared_norm == 0) {
     start_from_random_rows(context, selection, random, centroids);
     return;
   }
@@ -119,14 +111,15 @@ void start_from_faiss(const KMeansContext& context, RowSelection selection, int 
   parameters.seed = static_cast<int>(random.next_word() >> 1);
   parameters.min_points_per_centroid = 1;
   // Above this FAISS would draw a subsample of its own.
-  parameters.max_points_per_centroid = static_cast<int>(rows.count() / num_sites + 1);
+  parameters.max_points_per_centroid = static_cast<int>(count / num_sites + 1);
 #if FAISS_VERSION_MAJOR > 1 || (FAISS_VERSION_MAJOR == 1 && FAISS_VERSION_MINOR >= 12)
   parameters.check_input_data_for_NaNs = false;  // `load` has looked at every element
 #endif
   faiss::Clustering clustering(static_cast<int>(context.dim()), static_cast<int>(num_sites),
                                parameters);
-  ResidentIndex index(context, selection, rows.data());
-  clustering.train(static_cast<faiss::Clustering::idx_t>(rows.count()), rows.data(), index);
+  const float* rows = training_rows(context, selection, count);
+  ResidentIndex index(context, selection, rows);
+  clustering.train(static_cast<faiss::Clustering::idx_t>(count), rows, index);
   require(clustering.centroids.size() == centroids.values().size(), "FAISS returns all centroids");
   std::copy(clustering.centroids.begin(), clustering.centroids.end(), centroids.values().begin());
 }

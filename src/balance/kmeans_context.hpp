@@ -57,6 +57,7 @@ struct KMeansContext {
   int sum_scale_log2;   ///< a: sums are multiples of 2^-a
   bool quantized;       ///< int8 rows are there, and worth it
   PhaseTimes& times;
+  AlignedBuffer<float>& training_rows;  ///< memory for a copy of a subsample, kept between runs
   std::stop_token stop;
 
   std::size_t num_rows() const { return points.rows.rows; }
