@@ -17,6 +17,23 @@ void clear_sums(const KMeansContext& context, SiteSums& sums) {
   sums.scale_log2 = context.sum_scale_log2;
 }
 
+/// Marks the sites that rows leave or join; returns how many rows do.
+std::size_t mark_moves(std::span<const std::int32_t> before, std::span<const std::int32_t> now,
+                       std::vector<char>& site) {
+  if (before.empty()) {
+    std::fill(site.begin(), site.end(), char{1});
+    return now.size();
+  }
+  std::size_t moves = 0;
+  for (std::size_t i = 0; i < now.size(); ++i) {
+    if (before[i] == now[i]) continue;
+    ++moves;
+    site[static_cast<std::size_t>(before[i])] = 1;
+    site[static_cast<std::size_t>(now[i])] = 1;
+  }
+  return moves;
+}
+
 // Prices may start anywhere, but costs plus prices have to stay inside an int32 lane. Only their
 // differences matter where all sizes are given; with bounds the price level means something, so the
 // mean rise is taken off again.
@@ -56,19 +73,15 @@ void KMeansContext::check_stop() const {
 }
 
 Clustering::Clustering(const KMeansContext& context)
-    : centroids(context.num_sites, context.dim()), prices(context.num_sites, 0) {
+    : centroids(context.num_sites, context.dim()),
+      prices(context.num_sites, 0),
+      stale(context.num_sites, 1) {
   clear_sums(context, sums);
 }
 
 std::size_t assign_labels(const KMeansContext& context, RowSelection selection,
                           std::span<const std::int32_t> new_label, Clustering& clustering) {
-  std::size_t changed = new_label.size();
-  if (!clustering.label.empty()) {
-    changed = 0;
-    for (std::size_t i = 0; i < new_label.size(); ++i) {
-      changed += clustering.label[i] != new_label[i] ? 1 : 0;
-    }
-  }
+  const std::size_t changed = mark_moves(clustering.label, new_label, clustering.stale);
   context.times.measure("means", [&] {
     // A moved row is subtracted and added: from half of the rows on, a fresh start costs less.
     if (2 * changed > new_label.size()) {
@@ -90,7 +103,7 @@ void update_centroids(const KMeansContext& context, bool predict_prices, Cluster
     const double quantum = std::ldexp(1.0, context.cost_scale_log2);
     std::vector<double> rise(context.num_sites, 0);
     for (std::size_t j = 0; j < context.num_sites; ++j) {
-      if (clustering.sums.count[j] == 0) continue;
+      if (clustering.sums.count[j] == 0 || clustering.stale[j] == 0) continue;
       const double share = unit / static_cast<double>(clustering.sums.count[j]);
       const auto sum = clustering.sums.sum.row(j);
       const auto centroid = clustering.centroids.row(j);
@@ -103,6 +116,7 @@ void update_centroids(const KMeansContext& context, bool predict_prices, Cluster
       }
       rise[j] = shift * quantum;
     }
+    std::fill(clustering.stale.begin(), clustering.stale.end(), char{0});
     if (predict_prices) raise_prices(context, rise, clustering.prices);
   });
 }

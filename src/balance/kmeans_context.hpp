@@ -73,6 +73,7 @@ struct Clustering {
   SiteSums sums;
   Matrix<float> centroids;           ///< [num_sites, dim]
   std::vector<std::int32_t> prices;  ///< [num_sites]
+  std::vector<char> stale;           ///< [num_sites] rows came or left since the last means
 
   explicit Clustering(const KMeansContext& context);
 };
