@@ -31,7 +31,7 @@ SolverStatistics ExactSolver<Cost>::solve(const SiteCosts<Cost>& costs,
     }
   }
   state_.normalise_prices();
-  if (canonical) make_canonical(costs, state_);
+  if (canonical && costs.num_rows() > 0) make_canonical(costs, state_);
   hand_over(prices, label);
   return statistics;
 }
@@ -107,7 +107,7 @@ void ExactSolver<Cost>::finish_on_candidates(const SiteCosts<Cost>& costs,
 template <class Cost>
 void ExactSolver<Cost>::hand_over(std::span<Cost> prices, std::span<std::int32_t> label) {
   std::copy_n(state_.price.data(), prices.size(), prices.begin());
-  std::ranges::copy(choice_.label, label.begin());
+  std::copy_n(choice_.label.begin(), label.size(), label.begin());
 }
 
 template class ExactSolver<std::int32_t>;
