@@ -197,6 +197,7 @@ BalancedKMeansResult BalancedKMeans::Impl::run_once(const KMeansContext& context
   result.inertia_unconstrained = static_cast<double>(outcome.certificate.unconstrained) * quantum;
   result.duality_gap = relative_gap(outcome.certificate);
   result.zero_rows = context.points.zero_rows;
+  result.exact_columns = outcome.columns;
   return result;
 }
 

@@ -67,6 +67,7 @@ class ExactEm {
       }
     });
     copy_matrix(clustering_.centroids, base_centroids_);
+    outcome_.columns += static_cast<std::int64_t>(columns.size());
   }
 
   SolverStatistics solve(const CostView& q, bool canonical) {

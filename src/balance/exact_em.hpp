@@ -10,7 +10,8 @@ struct EmOutcome {
   StopReason stop_reason = StopReason::cap;
   std::vector<std::int64_t> trace;  ///< Q of every fp32 E-step
   std::vector<SolverStatistics> steps;
-  Certificate certificate;  ///< of the final labels, centroids and prices
+  std::int64_t columns = 0;  ///< of fp32 costs that were computed
+  Certificate certificate;   ///< of the final labels, centroids and prices
 };
 
 /// Capacity-constrained EM from clustering.centroids (and labels, if they are feasible) to the

@@ -52,6 +52,7 @@ struct BalancedKMeansResult {
   std::vector<SolverStatistics> steps;                  ///< one an fp32 E-step
   std::vector<std::pair<std::string, double>> seconds;  ///< prepare, start, costs, solve, means, …
   std::int64_t zero_rows = 0;
+  std::int64_t exact_columns = 0;  ///< columns of fp32 costs computed, of num_rows · dim products
 };
 
 /// start → exact capacity-constrained EM to the fixpoint. Keeps every buffer from layer to layer;
