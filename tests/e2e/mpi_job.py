@@ -77,6 +77,15 @@ class Job:
             raise AssertionError(f"the job hung:\n{self.stderr}") from None
         return self.process.returncode, time.monotonic() - begin
 
+    def all_gone(self):
+        """True once no rank is left; mpirun may end a moment before the last one it killed."""
+        end = time.monotonic() + GONE_WITHIN_SECONDS
+        while self.ranks():
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.05)
+        return True
+
     def messages(self):
         """moefy's own messages, without the last line with the exit code."""
         return [line for line in self.stderr.splitlines()

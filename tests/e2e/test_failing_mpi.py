@@ -60,7 +60,7 @@ def test_failing_call_ends_the_job(call, rank, undisturbed, tmp_path):
     assert messages[0].startswith(f"moefy: [rank {rank} on ") and f"{name} " in messages[0]
     assert job.last_words() == "moefy: exit 5 (communication)"
     assert seconds < GONE_WITHIN_SECONDS + 5
-    assert job.ranks() == {}
+    assert job.all_gone()
 
     again = Job(command, RANKS)
     code, _ = again.finish()
@@ -79,4 +79,4 @@ def test_failing_diagnosis_does_not_hide_the_failure(diagnostic, tmp_path):
 
     assert code == 5, job.stderr
     assert len(job.messages()) == 1
-    assert job.ranks() == {}
+    assert job.all_gone()

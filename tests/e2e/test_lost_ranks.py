@@ -52,7 +52,7 @@ def test_killed_rank_loses_nothing_that_was_finished(rank, done, expected, tmp_p
 
     assert code != 0
     assert seconds < GONE_WITHIN_SECONDS
-    assert job.ranks() == {}
+    assert job.all_gone()
     assert not (tmp_path / "out").exists()
     resume(tmp_path, expected, ranks=1 + (rank + done) % 3, at_least_done=done)
 
@@ -70,7 +70,7 @@ def test_stopped_rank_is_noticed_after_the_time_out(rank, expected, tmp_path):
     assert f"rank {rank} has given no sign of life for 5 s" in messages[0]
     assert job.last_words() == "moefy: exit 5 (communication)"
     assert seconds < 5 + GONE_WITHIN_SECONDS
-    assert job.ranks() == {}
+    assert job.all_gone()
     resume(tmp_path, expected, ranks=2, at_least_done=2)
 
 
@@ -105,7 +105,7 @@ def test_signal_to_the_launcher_stops_all(number, expected, tmp_path):
 
     assert code == 75, job.stderr
     assert job.last_words().startswith("moefy: exit 75 ")
-    assert job.ranks() == {}
+    assert job.all_gone()
     resume(tmp_path, expected, ranks=2, at_least_done=2)
 
 

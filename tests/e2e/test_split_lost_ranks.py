@@ -57,7 +57,7 @@ def test_kill_at_ten_moments(done, model, expected, tmp_path):
 
     assert code != 0
     assert seconds < GONE_WITHIN_SECONDS
-    assert job.ranks() == {}
+    assert job.all_gone()
     assert not (tmp_path / "map.h5").exists()
     resume(model, tmp_path, expected, ranks=1 + done % 3)
 
@@ -71,7 +71,7 @@ def test_stopped_rank_is_noticed(rank, model, expected, tmp_path):
 
     assert code == 5, job.stderr
     assert len(job.messages()) == 1, job.stderr
-    assert job.ranks() == {}
+    assert job.all_gone()
     resume(model, tmp_path, expected, ranks=2)
 
 
@@ -105,7 +105,7 @@ def test_failing_call_ends_the_job(call, rank, feed, model, expected, tmp_path):
     assert len(job.messages()) == 1, job.stderr
     assert job.last_words() == "moefy: exit 5 (communication)"
     assert seconds < GONE_WITHIN_SECONDS + 10
-    assert job.ranks() == {}
+    assert job.all_gone()
     if not (tmp_path / "map.h5").exists():
         resume(model, tmp_path, expected, ranks=2)
     assert (tmp_path / "map.h5").read_bytes() == expected
