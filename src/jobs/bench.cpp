@@ -11,6 +11,8 @@
 #include "bench_split.hpp"
 #include "machine.hpp"
 #include "moefy/core/text.hpp"
+#include "moefy/jobs/bench_assign.hpp"
+#include "moefy/jobs/bench_faster.hpp"
 #include "moefy/jobs/factories.hpp"
 #include "moefy/jobs/version.hpp"
 
@@ -42,6 +44,55 @@ json machine_line(const BenchJobConfig& config, const JobContext& context,
           {"ranks", context.comm.size()}, {"threads", context.threads}, {"date", utc_time()}};
 }
 
+json seconds_of(double min, double median, double max) { return to_json(Spread{min, median, max}); }
+
+/// Cold exact assignments; the columns of a shape are the dimensions its costs come from.
+void report_assign(const BenchJobConfig& config, Backend& backend, BenchOutput& output) {
+  std::vector<BenchAssignSize> sizes = default_bench_assign_sizes();
+  if (!config.shapes.empty()) sizes.clear();
+  for (const BenchShape& shape : config.shapes)
+    for (const bool skewed : {false, true})
+      sizes.push_back({shape.rows, shape.experts, skewed, shape.columns});
+  for (const BenchAssignRow& row : bench_assign(backend, sizes, config.repeats, config.check)) {
+    json line = {{"schema_version", 1},
+                 {"type", "assign"},
+                 {"shape", fmt::format("{}x{}", row.size.num_rows, row.size.num_sites)},
+                 {"skewed", row.size.skewed},
+                 {"seconds", seconds_of(row.seconds_min, row.seconds_median, row.seconds_max)},
+                 {"surplus", row.surplus},
+                 {"price_passes", row.price_passes},
+                 {"augmentations", row.augmentations},
+                 {"cost", row.cost}};
+    if (config.check) line["optimal"] = row.optimal;
+    output.line(line);
+  }
+}
+
+/// The published benchmark of Faster MoEfication: 8 layers of uniform rows.
+void report_faster(const BenchJobConfig& config, Backend& backend, BenchOutput& output) {
+  BenchFasterSize size;
+  if (!config.shapes.empty()) {
+    size.num_rows = config.shapes.front().rows;
+    size.dim = config.shapes.front().columns;
+    size.num_sites = config.shapes.front().experts;
+  }
+  for (const BenchFasterRow& row : bench_faster(backend, size, config.repeats)) {
+    json phases = json::object();
+    for (const auto& [name, seconds] : row.phases) phases[name] = seconds;
+    output.line({{"schema_version", 1},
+                 {"type", "faster"},
+                 {"layer", row.layer},
+                 {"seconds", seconds_of(row.seconds_min, row.seconds_median, row.seconds_max)},
+                 {"phases", phases},
+                 {"inertia", row.inertia},
+                 {"relative_inertia", row.relative_inertia},
+                 {"duality_gap", row.duality_gap},
+                 {"iterations", row.iterations},
+                 {"gigaflops", row.gigaflops},
+                 {"peak_memory", peak_memory()}});
+  }
+}
+
 }  // namespace
 
 std::vector<BenchShape> parse_shapes(const std::string& text, std::vector<std::string>& problems) {
@@ -64,6 +115,10 @@ ExitCode run_bench(const BenchJobConfig& config, JobContext& context) {
     bench_convert(config, context, output);
   } else if (config.what == "split") {
     bench_split(config, *backend, context, output);
+  } else if (config.what == "assign") {
+    report_assign(config, *backend, output);
+  } else {
+    report_faster(config, *backend, output);
   }
   return ExitCode::done;
 }
