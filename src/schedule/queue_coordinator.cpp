@@ -248,8 +248,10 @@ void QueueCoordinator::commit(std::int64_t id, int rank, double seconds,
   statistics_.busy_seconds_by_rank[static_cast<std::size_t>(rank)] += seconds;
 }
 
-/// The first real error counts; interruptions follow from it, or are all there is.
+/// The first real error counts; interruptions follow from it, or are all there is. After the end
+/// only a stop request can still come, and it must not tell rank 0 something else than the others.
 void QueueCoordinator::record_error(RankError error) {
+  if (ended_) return;
   const bool first =
       !error_ || (error_->code == ExitCode::interrupted && error.code != ExitCode::interrupted);
   if (first) error_ = std::move(error);
@@ -262,9 +264,7 @@ void QueueCoordinator::begin_stop() {
   worker_.request_stop();
   if (staged_ && staged_->slot) staged_->slot->state = SlotState::free;
   staged_.reset();
-  for (int rank = 1; rank < comm_.size(); ++rank) {
-    if (!ended_) post(comm_, rank, {QueueKind::stop});
-  }
+  for (int rank = 1; rank < comm_.size(); ++rank) post(comm_, rank, {QueueKind::stop});
 }
 
 bool QueueCoordinator::nothing_under_way() const {
