@@ -16,7 +16,8 @@ namespace moefy {
 
 namespace {
 
-using Json = nlohmann::ordered_json;
+/// Sorted keys: their order in a file means nothing.
+using Json = nlohmann::json;
 
 std::string shape_text(std::span<const std::int64_t> shape) {
   std::vector<std::string> extents;
@@ -121,6 +122,11 @@ std::vector<std::string> compare_structure(const ConversionPlan& plan, const Che
   const std::filesystem::path kept = converted.directory() / "moefy" / "source_config.json";
   if (read_text_file(kept) != dense.config_text())
     differences.push_back("moefy/source_config.json is not the dense model's config.json");
+  const std::filesystem::path& directory = converted.directory();
+  for (const std::string& line :
+       manifest_differences(read_text_file(manifest_of_output(directory)),
+                            manifest_text(plan, map_of_output(directory))))
+    differences.push_back("moefy/manifest.json: " + line);
   for (std::string& text : compare_originals(plan, dense, converted.directory()))
     differences.push_back(std::move(text));
   return differences;

@@ -79,17 +79,18 @@ ConvertConfig options_from(const Json& json, const std::filesystem::path& path) 
   }
 }
 
-void add_differences(const std::string& key, const Json& there, const Json& now,
+/// Sorted keys: their order in a file means nothing.
+void add_differences(const std::string& key, const nlohmann::json& there, const nlohmann::json& now,
                      std::vector<std::string>& lines) {
   if (there == now) return;
   if (there.is_object() && now.is_object()) {
     for (const auto& [name, value] : now.items())
       add_differences(key.empty() ? name : key + "." + name,
-                      there.contains(name) ? there[name] : Json(), value, lines);
+                      there.contains(name) ? there[name] : nlohmann::json(), value, lines);
     return;
   }
   constexpr std::size_t kLongest = 60;
-  const auto shown = [](const Json& value) {
+  const auto shown = [](const nlohmann::json& value) {
     const std::string text = value.dump();
     return text.size() > kLongest ? text.substr(0, kLongest) + "…" : text;
   };
@@ -132,9 +133,9 @@ std::string manifest_text(const ConversionPlan& plan, const std::filesystem::pat
 
 std::vector<std::string> manifest_differences(const std::string& there, const std::string& now) {
   std::vector<std::string> lines;
-  const Json old = Json::parse(there, nullptr, false);
+  const nlohmann::json old = nlohmann::json::parse(there, nullptr, false);
   if (old.is_discarded()) return {"its manifest is not readable"};
-  add_differences("", old, Json::parse(now), lines);
+  add_differences("", old, nlohmann::json::parse(now), lines);
   return lines;
 }
 

@@ -75,7 +75,7 @@ std::int64_t round_up(std::int64_t value, std::int64_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
 }
 
-/// Sizes that all layers share. Unequal counts are left to the host (num_experts -1).
+/// Sizes that all layers share; UsageError where they do not.
 void measure_shape(ConversionPlan& plan) {
   ExpertShape& shape = plan.shape;
   std::int64_t largest = 0;

@@ -38,10 +38,13 @@ class VerifyJob {
     const ConvertConfig options = read_manifest_options(config_.output);
     const auto map =
         std::make_shared<const ExpertMap>(read_expert_map(map_of_output(config_.output)));
+    // Readable, but of another model: that is an answer.
     try {
       plan_ = plan_conversion(source_->checkpoint, source_->layers, map, options);
-    } catch (const Error& error) {
-      // Readable, but of another model: that is an answer.
+    } catch (const InputError& error) {
+      differences_.push_back(error.what());
+      return;
+    } catch (const UsageError& error) {
       differences_.push_back(error.what());
       return;
     }

@@ -198,6 +198,17 @@ TEST(VerifyTest, accepts_an_edited_top_k_where_the_host_allows_it) {
   EXPECT_THAT(conversion.verify(), IsEmpty());
 }
 
+TEST(VerifyTest, sees_a_changed_manifest) {
+  Conversion conversion(tiny_model("llama", {}));
+  conversion.convert();
+  const auto path = manifest_of_output(conversion.output());
+  nlohmann::json manifest = nlohmann::json::parse(read_text(path));
+  manifest["gate_scale_log2"][1] = -3;
+  write_text(path, manifest.dump());
+
+  EXPECT_THAT(conversion.verify(), ElementsAre(HasSubstr("gate_scale_log2")));
+}
+
 TEST(CheckLayerTest, names_layer_and_neuron_of_a_corrupted_label) {
   Conversion conversion(tiny_model("llama", {}));
   conversion.convert();
