@@ -83,7 +83,10 @@ void load_row(const float* row, std::size_t dim, std::size_t i, std::size_t ahea
   }
   const double norm = reduce<V>(sum);
   // A sum of squares of floats cannot overflow in double: not finite means a bad element.
-  if (!(norm < 1e300) && statistics.bad_row < 0) statistics.bad_row = static_cast<std::int64_t>(i);
+  if (!(norm < 1e300)) {
+    if (statistics.bad_row < 0) statistics.bad_row = static_cast<std::int64_t>(i);
+    return;
+  }
   const float row_max = V::reduce_max(largest);
   if (norm > statistics.max_squared_norm) statistics.max_squared_norm = norm;
   statistics.sum_squared_norm += norm;
