@@ -12,12 +12,12 @@ namespace moefy {
 
 namespace {
 
-/// Seconds of one phase summed over layers.
-double total_seconds(const ExpertMap& map, std::string_view phase) {
+/// Seconds summed over layers: of one phase, or of all.
+double total_seconds(const ExpertMap& map, std::string_view phase = {}) {
   double total = 0;
   for (const LayerResult& layer : map.layers)
     for (const auto& [name, seconds] : layer.seconds)
-      if (name == phase) total += seconds;
+      if (phase.empty() || name == phase) total += seconds;
   return total;
 }
 
@@ -50,7 +50,7 @@ void report_split(JobContext& context, const ExpertMap& map, const std::filesyst
   context.out << map_table(map);
   context.log.info(fmt::format(
       "{}: {} layers, {} of work in layers, {} of it reading", output.string(), map.layers.size(),
-      format_seconds(total_seconds(map, "layer")), format_seconds(total_seconds(map, "read"))));
+      format_seconds(total_seconds(map)), format_seconds(total_seconds(map, "read"))));
 }
 
 }  // namespace moefy

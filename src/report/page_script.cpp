@@ -177,7 +177,7 @@ function drawTraces() {
   range[1] = Math.max(1, Math.max(...all)) + (range[1] - range[0]) * 0.02;
   const chart = frame('traces', { label: 'inertia by E-step', range, count: Math.max(2, longest),
     bands: false, name: i => String(i + 1), xLabel: 'E-step', height: 270,
-    format: v => v.toFixed(3) });
+    format: v => String(+v.toPrecision(5)) });
   scaled.forEach((trace, i) => {
     if (trace.length === 0) return;
     const points = trace.map((v, k) => `${chart.x(k).toFixed(1)},${chart.y(v).toFixed(1)}`);
@@ -320,7 +320,7 @@ function drawAll() {
   stems('against-random', { label: 'inertia over random', value: l => l.overRandom,
     second: l => known(l.overRandom) && known(l.priceOfBalance) ? l.overRandom / l.priceOfBalance
                                                                 : null,
-    format: v => v.toFixed(3),
+    format: v => String(+v.toPrecision(5)),
     text: i => `layer ${layers[i].index}\ninertia / random ${fixed(layers[i].overRandom, 4)}\n` +
       `inertia ${short(layers[i].inertia)}, random ${short(layers[i].random)}` });
   stems('price', { label: 'price of balance', base: 0, format: v => v + ' %',
