@@ -19,8 +19,8 @@ namespace {
 
 using nlohmann::json;
 
-/// Program, libraries and small buffers of one rank (measured VmHWM of a one-neuron split).
-constexpr std::uint64_t kBaseBytes = 60'000'000;
+/// Program, libraries and small buffers of one rank (VmHWM of a split less what is counted below).
+constexpr std::uint64_t kBaseBytes = 36'000'000;
 /// Balanced k-means on one thread: seconds per row, column and site of the distance products that a
 /// whole run needs, and per row and column of its passes over the rows (bench/results).
 constexpr double kSecondsPerProduct = 0.26e-9;
@@ -53,11 +53,13 @@ std::uint64_t layer_memory(const SplitConfig& config, const LayerInfo& layer) {
   for (const FfnRole role : roles_read(config, layer)) raw = std::max(raw, role_bytes(layer, role));
   const std::uint64_t stride = (shape.sites + kSiteAlignment - 1) / kSiteAlignment * kSiteAlignment;
   const std::uint64_t fp32_rows = 4 * shape.rows * shape.columns;
+  const std::uint64_t part = resolved_weights(config, layer) == "concat" ? fp32_rows / 3 : 0;
+  const std::uint64_t start_rows = fp32_rows / 4;  // FAISS gets the rows of its subsample
   const std::uint64_t int8_rows = shape.rows * shape.columns;
   const std::uint64_t costs = 2 * 4 * shape.rows * stride;
   const std::uint64_t centroids = (8 + 6 * 4) * shape.sites * shape.columns;
   const std::uint64_t arcs = (3 * 4 + 16 * 8) * shape.sites * stride;
-  return raw + fp32_rows + int8_rows + costs + centroids + arcs;
+  return raw + fp32_rows + part + start_rows + int8_rows + costs + centroids + arcs;
 }
 
 std::uint64_t layer_output(const SplitConfig& config, const LayerInfo& layer) {
