@@ -56,7 +56,8 @@ RouterWeights fit_centroid_router(MatrixView<const float> rows, std::span<const 
     const double length = norm_of(std::span<const float>(out));
     squares += length * length;
   }
-  router.logit_std = std::sqrt(squares / static_cast<double>(std::max<std::size_t>(1, num_experts)));
+  router.logit_std =
+      std::sqrt(squares / static_cast<double>(std::max<std::size_t>(1, num_experts)));
   return router;
 }
 

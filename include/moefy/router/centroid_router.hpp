@@ -10,8 +10,8 @@
 namespace moefy {
 
 /// Router from the weights alone (MoEfication, ACL Findings 2022, section 3.2, with cosine
-/// similarity): row e is c_e / ‖c_e‖, c_e the mean of the unit rows of expert e's neurons. Linear in
-/// x, so stock hosts can carry it.
+/// similarity): row e is c_e / ‖c_e‖, c_e the mean of the unit rows of expert e's neurons. Linear
+/// in x, so stock hosts can carry it.
 ///
 /// rows [num_rows, hidden_size]: gate rows of a gated layer, else up rows, of any length (they are
 /// brought to unit length here). label [num_rows]: expert of each row; negative rows take no part.
