@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Balanced k-means of moefy beside k-means-constrained: the same rows, one thread each, one machine.
 
-    cluster_vs_kmeans_constrained.py --program BUILD/bench/bench_cluster_rows [--cpu 0] [-o FILE]
+    launch/bench cluster_vs_kmeans_constrained
 
 Needs numpy and k-means-constrained. Data sets: Gaussian blobs of very unequal size (weights
-1/(1 + j), centres 0.35 apart in every coordinate, unit noise), uniform rows, and any .npy matrices
-given as --matrix FILE/EXPERTS. Both sides are timed in turn, data set by data set, so that a busy
+1/(1 + j), centres 0.35 apart in every coordinate, unit noise), uniform rows, six weight matrices of
+the demo's model if it is there, and any .npy matrices given as --matrix FILE/EXPERTS. Both sides are timed in turn, data set by data set, so that a busy
 machine slows both; moefy's time is the median over seeds, every seed run --repeats times.
 """
 
@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 for name in THREADS:  # before numpy is imported
     os.environ[name] = "1"
@@ -34,11 +35,26 @@ def blobs(rows, columns, experts, seed):
     return centres[label] + random.standard_normal((rows, columns)).astype(np.float32)
 
 
+def demo_matrices():
+    """Gate and up rows of the first, a middle and the last layer of SmolLM2 (launch/demo)."""
+    path = os.path.join(ROOT, "demo/model/model.safetensors")
+    if not os.path.exists(path):
+        return
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as model:
+        for layer in (0, 15, 29):
+            for name in ("gate", "up"):
+                tensor = model.get_tensor(f"model.layers.{layer}.mlp.{name}_proj.weight")
+                yield f"SmolLM2 layer {layer} {name}", tensor.float().numpy(), 16
+
+
 def data_sets(matrices):
     yield "blobs 6144x768/32", blobs(6144, 768, 32, 1), 32
     yield "blobs 11008x512/16", blobs(11008, 512, 16, 2), 16
     yield "blobs 14336x512/64", blobs(14336, 512, 64, 3), 64
     yield "uniform 6144x768/32", np.random.default_rng(0).random((6144, 768)).astype(np.float32), 32
+    yield from demo_matrices()
     for matrix in matrices:
         path, experts = matrix.rsplit("/", 1)
         rows = np.ascontiguousarray(np.load(path), dtype=np.float32)
@@ -101,16 +117,15 @@ def compare(name, rows, experts, options):
 def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--program", required=True)
+    parser.add_argument("--program", default=os.path.join(ROOT, "build/release/bench/bench_cluster_rows"))
     parser.add_argument("--matrix", action="append", default=[], metavar="FILE/EXPERTS")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--instruction-sets", nargs="+", default=["auto"])
-    parser.add_argument("--cpu", type=int, help="pin both sides to this CPU")
+    parser.add_argument("--instruction-sets", nargs="+", default=["auto", "avx2"])
+    parser.add_argument("--cpu", type=int, default=0, help="both sides are pinned to this CPU")
     parser.add_argument("-o", "--output")
     options = parser.parse_args()
-    if options.cpu is not None:
-        os.sched_setaffinity(0, {options.cpu})
+    os.sched_setaffinity(0, {options.cpu})
     with open("/proc/cpuinfo") as cpuinfo:
         cpu = next((line.split(":")[1].strip() for line in cpuinfo if line.startswith("model name")),
                    platform.machine())

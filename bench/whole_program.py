@@ -1,0 +1,162 @@
+#!/usr/bin/env python3
+"""Figures of the whole program, each beside what it is compared with, in turns on one machine.
+
+    launch/bench whole_program
+
+- split: the whole process (start, reading, clustering, certificate, writing) of a one-layer model
+  against k-means-constrained on the same rows in memory, one thread each;
+- ranks: 16 equal layers on one and on two ranks, one thread each;
+- convert: a 1 GB checkpoint on tmpfs against `cp -r --reflink=never` of it, with and without check;
+- start: --help, --version, and a one-layer split of a small model.
+
+Every time is the median of --repeats runs; peak memory is VmHWM of the largest process.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[name] = "1"
+
+import numpy as np  # noqa: E402
+from safetensors.numpy import save_file  # noqa: E402
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "bench"))
+from cluster_vs_kmeans_constrained import blobs, run_peer  # noqa: E402
+
+PROGRAM = os.environ.get("MOEFY_PROGRAM", str(ROOT / "build/release/bin/moefy"))
+
+
+def timed(command, **options):
+    """Wall seconds and peak memory (bytes) of one process that must succeed."""
+    begin = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, **options)
+    stderr = process.stderr.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - begin
+    if status != 0:
+        sys.exit(f"{' '.join(map(str, command))} failed:\n{stderr.decode()}")
+    return seconds, usage.ru_maxrss * 1024
+
+
+def median_run(command, repeats, **options):
+    runs = [timed(command, **options) for _ in range(repeats)]
+    return statistics.median(seconds for seconds, _ in runs), max(memory for _, memory in runs)
+
+
+def write_model(folder, gates, dtype=np.float32):
+    """A Llama checkpoint with these gate matrices and other weights of noise."""
+    neurons, hidden = gates[0].shape
+    random = np.random.default_rng(0)
+    noise = (random.standard_normal((neurons, hidden)) * 0.02).astype(dtype)
+    tensors = {"model.embed_tokens.weight": noise[:64].copy(), "model.norm.weight": np.ones(hidden, dtype)}
+    for layer, gate in enumerate(gates):
+        prefix = f"model.layers.{layer}."
+        tensors[prefix + "mlp.gate_proj.weight"] = gate.astype(dtype)
+        tensors[prefix + "mlp.up_proj.weight"] = noise
+        tensors[prefix + "mlp.down_proj.weight"] = np.ascontiguousarray(noise.T)
+    folder.mkdir(parents=True)
+    save_file({name: t.copy() for name, t in tensors.items()}, folder / "model.safetensors", {"format": "pt"})
+    config = {
+        "model_type": "llama", "hidden_size": hidden, "intermediate_size": neurons,
+        "num_hidden_layers": len(gates), "hidden_act": "silu", "num_attention_heads": 8,
+        "num_key_value_heads": 8, "vocab_size": 64, "rms_norm_eps": 1e-5, "tie_word_embeddings": True,
+        "max_position_embeddings": 128,
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def split_command(model, output, experts, *more):
+    return [PROGRAM, "split", str(model), "-o", str(output), "--experts", str(experts), "--threads", "1",
+            "--force", "--quiet", *more]
+
+
+def split_against_peer(folder, repeats):
+    for rows, columns, experts, seed in ((6144, 768, 32, 1), (11008, 512, 16, 2), (14336, 512, 64, 3)):
+        name = f"{rows}x{columns}/{experts}"
+        data = blobs(rows, columns, experts, seed)
+        model = write_model(folder / f"peer-{rows}", [data])
+        peer = [run_peer(data, experts, s)["seconds"] for s in range(3)]
+        seconds, memory = median_run(
+            split_command(model, folder / "map.h5", experts, "--normalize", "none"), repeats)
+        yield {"figure": "split", "shape": name, "seconds": seconds, "peer_seconds": peer,
+               "ratio": statistics.mean(peer) / seconds, "peak_memory": memory}
+
+
+def two_ranks(folder, repeats):
+    model = write_model(folder / "equal", [blobs(6144, 768, 32, 10 + layer) for layer in range(16)])
+    command = split_command(model, folder / "map.h5", 32)
+    launcher = [str(ROOT / "launch/mpirun"), "-np"]
+    one, two = [], []
+    for _ in range(repeats):
+        one.append(timed([*launcher, "1", *command])[0])
+        two.append(timed([*launcher, "2", *command])[0])
+    ratio = statistics.median(a / b for a, b in zip(one, two))
+    yield {"figure": "ranks", "layers": 16, "one_rank_seconds": statistics.median(one),
+           "two_ranks_seconds": statistics.median(two), "throughput_ratio": ratio}
+
+
+def convert_against_copy(repeats):
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as name:
+        folder = pathlib.Path(name)
+        random = np.random.default_rng(0)
+        gate = random.standard_normal((8192, 2048)).astype(np.float32)
+        model = write_model(folder / "model", [gate] * 5)
+        subprocess.run(split_command(model, folder / "map.h5", 16, "--method", "contiguous"), check=True,
+                       stdout=subprocess.DEVNULL)
+        base = [PROGRAM, "convert", str(model), str(folder / "map.h5"), "-o", str(folder / "out"), "--quiet"]
+        copy, plain, checked, memory = [], [], [], 0
+        for _ in range(repeats):
+            copy.append(timed(["cp", "-r", "--reflink=never", str(model), str(folder / "copy")])[0])
+            shutil.rmtree(folder / "copy")
+            for times, more in ((plain, ["--no-verify"]), (checked, [])):
+                seconds, peak = timed(base + more)
+                shutil.rmtree(folder / "out")
+                times.append(seconds)
+                memory = max(memory, peak)
+        size = (model / "model.safetensors").stat().st_size
+        yield {"figure": "convert", "bytes": size, "layer_bytes": 3 * gate.nbytes,
+               "copy_seconds": statistics.median(copy), "convert_seconds": statistics.median(plain),
+               "convert_and_check_seconds": statistics.median(checked),
+               "convert_over_copy": statistics.median(b / a for a, b in zip(copy, plain)),
+               "check_over_copy": statistics.median((c - b) / a for a, b, c in zip(copy, plain, checked)),
+               "peak_memory": memory}
+
+
+def starts(folder, repeats):
+    small = write_model(folder / "small", [blobs(1536, 576, 16, 4)])
+    for name, command in (("--help", [PROGRAM, "--help"]), ("--version", [PROGRAM, "--version"]),
+                          ("one-layer split", split_command(small, folder / "map.h5", 16))):
+        seconds, memory = median_run(command, max(repeats, 9))
+        yield {"figure": "start", "command": name, "seconds": seconds, "peak_memory": memory}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=5)
+    options = parser.parse_args()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    version = subprocess.run([PROGRAM, "--version"], capture_output=True, text=True, check=True).stdout
+    print(json.dumps({"figure": "machine", "cpus": os.cpu_count(), "load_average": os.getloadavg()[0],
+                      "version": version.splitlines()}), flush=True)
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        for figures in (starts(folder, options.repeats), two_ranks(folder, options.repeats),
+                        convert_against_copy(options.repeats), split_against_peer(folder, options.repeats)):
+            for figure in figures:
+                print(json.dumps(figure), flush=True)
+
+
+if __name__ == "__main__":
+    main()
