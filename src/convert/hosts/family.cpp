@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <array>
 #include <nlohmann/json.hpp>
-#include <regex>
 #include <string_view>
 
 #include "moefy/core/error.hpp"
@@ -54,17 +53,32 @@ constexpr std::array<std::pair<std::string_view, std::string_view>, 9> kWithoutH
     {"t5", "no MoE class has its kind of block"},
 }};
 
+/// What follows "model.layers.N." in a tensor's name; empty if it begins otherwise.
+std::string_view name_in_layer(std::string_view name) {
+  constexpr std::string_view kPrefix = "model.layers.";
+  if (!name.starts_with(kPrefix)) return {};
+  name.remove_prefix(kPrefix.size());
+  const std::size_t digits = name.find_first_not_of("0123456789");
+  if (digits == 0 || digits == std::string_view::npos || name[digits] != '.') return {};
+  return name.substr(digits + 1);
+}
+
 /// The non-FFN tensors that the Llama-like MoE classes have.
-bool is_backbone_name(const std::string& name, bool qkv_bias, bool fused_qkv) {
-  static const std::regex kPlain(
-      R"(model\.(embed_tokens|norm)\.weight|lm_head\.weight|)"
-      R"(model\.layers\.\d+\.(input_layernorm|post_attention_layernorm)\.weight|)"
-      R"(model\.layers\.\d+\.self_attn\.[qkvo]_proj\.weight|)"
-      R"(model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq)");
-  static const std::regex kBias(R"(model\.layers\.\d+\.self_attn\.[qkv]_proj\.bias)");
-  static const std::regex kFused(R"(model\.layers\.\d+\.self_attn\.qkv_proj\.weight)");
-  return std::regex_match(name, kPlain) || (qkv_bias && std::regex_match(name, kBias)) ||
-         (fused_qkv && std::regex_match(name, kFused));
+bool is_backbone_name(std::string_view name, bool qkv_bias, bool fused_qkv) {
+  constexpr std::array<std::string_view, 3> kOutside = {"model.embed_tokens.weight",
+                                                        "model.norm.weight", "lm_head.weight"};
+  constexpr std::array<std::string_view, 7> kInside = {
+      "input_layernorm.weight",       "post_attention_layernorm.weight", "self_attn.q_proj.weight",
+      "self_attn.k_proj.weight",      "self_attn.v_proj.weight",         "self_attn.o_proj.weight",
+      "self_attn.rotary_emb.inv_freq"};
+  constexpr std::array<std::string_view, 3> kBiases = {
+      "self_attn.q_proj.bias", "self_attn.k_proj.bias", "self_attn.v_proj.bias"};
+  const std::string_view inside = name_in_layer(name);
+  const auto among = [](const auto& names, std::string_view text) {
+    return std::ranges::find(names, text) != names.end();
+  };
+  return among(kOutside, name) || among(kInside, inside) || (qkv_bias && among(kBiases, inside)) ||
+         (fused_qkv && inside == "self_attn.qkv_proj.weight");
 }
 
 /// Reads config.json and tensors of one model.
