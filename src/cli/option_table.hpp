@@ -47,11 +47,11 @@ class OptionValues {
   std::int64_t integer(const std::string& name);
   double seconds(const std::string& name);
   std::uint64_t bytes(const std::string& name);
-  /// Positional argument `index`; a problem naming `what` if it is missing.
-  std::string positional(std::size_t index, const std::string& what);
-  std::span<const std::string> positionals() const { return positional_; }
+  /// Positional argument `index`; empty if there are fewer.
+  std::string positional(std::size_t index) const;
 
   void add_problem(std::string problem) { problems_.push_back(std::move(problem)); }
+  /// Those of a job's own validation; an option that has a problem already is told once.
   void add_problems(std::vector<std::string> problems);
   std::span<const std::string> problems() const { return problems_; }
 

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "moefy/core/text.hpp"
@@ -70,14 +71,20 @@ std::uint64_t OptionValues::bytes(const std::string& name) {
   return 0;
 }
 
-std::string OptionValues::positional(std::size_t index, const std::string& what) {
-  if (index < positional_.size()) return positional_[index];
-  add_problem(what + " is missing");
-  return {};
+std::string OptionValues::positional(std::size_t index) const {
+  return index < positional_.size() ? positional_[index] : std::string();
 }
 
 void OptionValues::add_problems(std::vector<std::string> problems) {
-  for (std::string& problem : problems) problems_.push_back(std::move(problem));
+  const auto option_of = [](const std::string& problem) {
+    return problem.substr(0, problem.find(' '));
+  };
+  for (std::string& problem : problems) {
+    const std::string option = option_of(problem);
+    const bool told = std::any_of(problems_.begin(), problems_.end(),
+                                  [&](const std::string& old) { return option_of(old) == option; });
+    if (!told || !option.starts_with("--")) problems_.push_back(std::move(problem));
+  }
 }
 
 std::string OptionValues::to_json() const {

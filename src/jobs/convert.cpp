@@ -110,7 +110,7 @@ class ConvertJob {
     const ConversionSummary summary = summarize(*plan_);
     if (context_.json) {
       context_.out << nlohmann::ordered_json{{"schema_version", 1},
-                                             {"event", "convert"},
+                                             {"type", "convert"},
                                              {"output", config_.output.string()},
                                              {"host", summary.host},
                                              {"host_reason", summary.host_reason},

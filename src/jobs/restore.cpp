@@ -41,7 +41,7 @@ ExitCode run_restore(const RestoreJobConfig& config, JobContext& context) {
   if (!context.is_root()) return ExitCode::done;
   if (context.json)
     context.out << nlohmann::ordered_json{{"schema_version", 1},
-                                          {"event", "restore"},
+                                          {"type", "restore"},
                                           {"output", config.output.string()},
                                           {"bytes", shards.total_bytes}}
                        .dump()

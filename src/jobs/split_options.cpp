@@ -39,7 +39,9 @@ std::vector<std::string> validate(const SplitJobConfig& config) {
     problems.push_back(std::string(option) + " " + std::to_string(value) + ": at least " +
                        std::to_string(least) + " is needed");
   };
-  if (config.output.empty() && !config.dry_run) problems.push_back("-o MAP.h5 is missing");
+  if (config.model.empty()) problems.push_back("split needs MODEL: a folder or a name");
+  if (config.output.empty() && !config.dry_run)
+    problems.push_back("split needs -o MAP.h5, the map to make");
   check_range("--experts", split.experts, 1);
   check_range("--shared", split.shared, 0);
   check_range("--top-k", config.top_k, 0);

@@ -97,7 +97,7 @@ class VerifyJob {
     }
     if (context_.json) {
       Json json{{"schema_version", 1},
-                {"event", "verify"},
+                {"type", "verify"},
                 {"equal", differences_.empty()},
                 {"differences", differences_},
                 {"largest_difference", difference},

@@ -23,9 +23,9 @@ CommandSpec bench_command() {
   };
   command.prepare = [](OptionValues& values) -> CommandRun {
     BenchJobConfig config;
-    config.what = values.positional(0, "what to time (assign, split, convert or faster)");
+    config.what = values.positional(0);
     const std::vector<std::string> known = {"assign", "split", "convert", "faster"};
-    if (!config.what.empty() && std::find(known.begin(), known.end(), config.what) == known.end())
+    if (std::find(known.begin(), known.end(), config.what) == known.end())
       values.add_problem("bench '" + config.what + "' is unknown" + suggestion(config.what, known));
     config.check = values.flag("check");
     config.backend = values.text("backend");

@@ -47,8 +47,8 @@ CommandSpec convert_command() {
   };
   command.prepare = [](OptionValues& values) -> CommandRun {
     ConvertJobConfig config;
-    config.model = values.positional(0, "MODEL");
-    config.map = values.positional(1, "MAP.h5");
+    config.model = values.positional(0);
+    config.map = values.positional(1);
     config.output = values.text("output");
     config.convert.host = values.text("host");
     if (values.given("top-k")) config.convert.top_k = values.integer("top-k");
@@ -57,7 +57,7 @@ CommandSpec convert_command() {
     config.convert.uneven = values.text("uneven");
     config.convert.layout = values.text("layout");
     config.convert.shard_size = values.bytes("shard-size");
-    if (values.problems().empty()) values.add_problems(validate(config));
+    values.add_problems(validate(config));
     return [config](JobContext& context) { return run_convert(config, context); };
   };
   return command;
@@ -74,10 +74,10 @@ CommandSpec verify_command() {
       {"bound", "", "print how far routed weights may move each layer's output", "", Shown::help}};
   command.prepare = [](OptionValues& values) -> CommandRun {
     VerifyJobConfig config;
-    config.model = values.positional(0, "MODEL");
-    config.output = values.positional(1, "OUT");
+    config.model = values.positional(0);
+    config.output = values.positional(1);
     config.bound = values.flag("bound");
-    if (values.problems().empty()) values.add_problems(validate(config));
+    values.add_problems(validate(config));
     return [config](JobContext& context) { return run_verify(config, context); };
   };
   return command;
@@ -92,9 +92,9 @@ CommandSpec restore_command() {
   command.options = {{"output", "MODEL", "folder to make", "", Shown::help, {}, 'o'}};
   command.prepare = [](OptionValues& values) -> CommandRun {
     RestoreJobConfig config;
-    config.converted = values.positional(0, "OUT");
+    config.converted = values.positional(0);
     config.output = values.text("output");
-    if (values.problems().empty()) values.add_problems(validate(config));
+    values.add_problems(validate(config));
     return [config](JobContext& context) { return run_restore(config, context); };
   };
   return command;

@@ -26,13 +26,13 @@ CommandSpec inspect_command() {
   };
   command.prepare = [](OptionValues& values) -> CommandRun {
     InspectJobConfig config;
-    config.subject = values.positional(0, "MAP.h5, MODEL or OUT");
+    config.subject = values.positional(0);
     config.verify = values.flag("verify");
     config.model = values.text("model");
     config.html = values.text("html");
     config.export_format = values.text("export");
     config.export_file = values.text("output");
-    if (values.problems().empty()) values.add_problems(validate(config));
+    values.add_problems(validate(config));
     return [config](JobContext& context) { return run_inspect(config, context); };
   };
   return command;
@@ -47,8 +47,9 @@ CommandSpec diff_command() {
   command.example = "moefy diff before.h5 after.h5";
   command.prepare = [](OptionValues& values) -> CommandRun {
     DiffJobConfig config;
-    config.first = values.positional(0, "A.h5");
-    config.second = values.positional(1, "B.h5");
+    config.first = values.positional(0);
+    config.second = values.positional(1);
+    if (config.second.empty()) values.add_problem("diff needs two maps: A.h5 B.h5");
     return [config](JobContext& context) { return run_diff(config, context); };
   };
   return command;

@@ -59,7 +59,7 @@ bool boolean(OptionValues& values, const std::string& name) {
 
 SplitJobConfig read_config(OptionValues& values) {
   SplitJobConfig config;
-  config.model = values.positional(0, "MODEL");
+  config.model = values.positional(0);
   config.method = values.text("method");
   config.layers = values.text("layers");
   config.top_k = values.integer("top-k");
@@ -87,14 +87,6 @@ SplitJobConfig read_config(OptionValues& values) {
   split.kmeans.schedule.subsample = boolean(values, "start-subsample");
   split.kmeans.schedule.loose_iterations = boolean(values, "start-loose");
   return config;
-}
-
-/// Problems that the table of choices did not find already.
-void take_problems(OptionValues& values, const SplitJobConfig& config) {
-  std::vector<std::string> known(values.problems().begin(), values.problems().end());
-  for (std::string& problem : validate(config))
-    if (std::find(known.begin(), known.end(), problem) == known.end())
-      values.add_problem(std::move(problem));
 }
 
 }  // namespace
@@ -127,7 +119,7 @@ CommandSpec split_command() {
     const std::vector<std::string> run_options = {"feed",      "threads",   "timeout",
                                                   "wall-time", "no-verify", "log"};
     config.run_options = values.to_json(run_options);
-    take_problems(values, config);
+    values.add_problems(validate(config));
     return [config](JobContext& context) { return run_split(config, context); };
   };
   return command;
@@ -156,7 +148,7 @@ CommandSpec plan_command() {
     config.split.dry_run = true;
     config.ranks = values.given("ranks") ? values.integer("ranks") : 0;
     if (values.given("ranks") && config.ranks < 1) values.add_problem("--ranks must be at least 1");
-    take_problems(values, config.split);
+    values.add_problems(validate(config.split));
     return [config](JobContext& context) mutable {
       if (config.ranks == 0) config.ranks = context.comm.size();
       return run_plan(config, context);
