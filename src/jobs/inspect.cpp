@@ -193,7 +193,8 @@ ExitCode inspect_model(const InspectJobConfig& config, JobContext& context) {
 
 std::vector<std::string> validate(const InspectJobConfig& config) {
   std::vector<std::string> problems;
-  if (config.subject.empty()) problems.emplace_back("inspect needs a map, a model or a converted folder");
+  if (config.subject.empty())
+    problems.emplace_back("inspect needs a map, a model or a converted folder");
   if (config.verify && config.model.empty()) {
     problems.emplace_back("--verify needs --model MODEL, the dense model the map was made of");
   }
