@@ -6,8 +6,8 @@
 
 namespace moefy {
 
-/// Rank 0 prints one table: rank, host, pid, threads, backend, memory free and total. Nothing for a
-/// single rank but a log line. Collective.
+/// Rank 0 prints one table: rank, host, pid, threads, backend, memory free and total. One line in
+/// words for a single rank. Collective.
 void show_rank_table(JobContext& context, const std::string& backend);
 
 }  // namespace moefy
