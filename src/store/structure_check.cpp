@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "moefy/core/error.hpp"
+#include "structure_types.hpp"
 
 // The names below are those of the "HDF5 File Format Specification", version 2.
 
@@ -22,7 +23,6 @@ constexpr std::uint64_t kUndefined = ~std::uint64_t{0};
 constexpr std::uint64_t kEndOfFreeList = 1;
 constexpr std::size_t kSymbolEntryBytes = 40;
 constexpr std::size_t kMaxDepth = 16;
-constexpr std::uint64_t kMaxRank = 32;
 
 enum MessageType : std::uint16_t {
   kNil = 0x0,
@@ -38,38 +38,6 @@ enum MessageType : std::uint16_t {
 };
 
 std::uint64_t padded(std::uint64_t size) { return (size + 7) / 8 * 8; }
-
-/// Bytes read in order; running out is an error of the file.
-class Cursor {
- public:
-  explicit Cursor(std::span<const std::byte> bytes) : bytes_(bytes) {}
-  template <class T>
-  T take() {
-    T value;
-    std::memcpy(&value, take_bytes(sizeof(T)).data(), sizeof(T));
-    return value;
-  }
-  std::span<const std::byte> take_bytes(std::uint64_t count) {
-    if (count > left()) throw InputError("a structure is cut");
-    const auto part = bytes_.subspan(at_, count);
-    at_ += count;
-    return part;
-  }
-  std::size_t left() const { return bytes_.size() - at_; }
-
- private:
-  std::span<const std::byte> bytes_;
-  std::size_t at_ = 0;
-};
-
-void expect(bool condition, std::string_view problem) {
-  if (!condition) throw InputError(std::string(problem));
-}
-
-struct Type {
-  enum class Kind { number, text, variable_text } kind = Kind::number;
-  std::uint64_t size = 0;
-};
 
 struct Message {
   std::uint16_t type = 0;
@@ -337,8 +305,8 @@ class StructureCheck {
     const Message* layout = find(messages, kLayout);
     expect(space && type_message && layout, "neither a group nor a data set");
     Cursor type_cursor(type_message->data);
-    const Type type = read_type(type_cursor);
-    const std::uint64_t bytes = bytes_of(space->data, type);
+    const ElementType type = read_element_type(type_cursor);
+    const std::uint64_t bytes = extent_bytes(space->data, type);
     if (const Message* fill = find(messages, kFill)) check_fill(fill->data, type);
     if (const Message* fill = find(messages, kOldFill)) {
       Cursor cursor(fill->data);
@@ -348,7 +316,7 @@ class StructureCheck {
       expect(time->data.size() == 8, "a time stamp of another size");
     }
     const auto raw = read_layout(layout->data, bytes);
-    if (type.kind == Type::Kind::variable_text) check_variable_texts(raw);
+    if (type.kind == ElementType::Kind::variable_text) check_variable_texts(raw);
   }
 
   std::span<const std::byte> read_layout(std::span<const std::byte> data, std::uint64_t bytes) {
@@ -372,7 +340,7 @@ class StructureCheck {
     return claim(address, size);
   }
 
-  void check_fill(std::span<const std::byte> data, const Type& type) {
+  void check_fill(std::span<const std::byte> data, const ElementType& type) {
     Cursor cursor(data);
     const auto version = cursor.take<std::uint8_t>();
     expect(version >= 1 && version <= 3, "an unknown fill value");
@@ -386,10 +354,11 @@ class StructureCheck {
     if (defined || version == 1) check_fill_value(cursor, type);
   }
 
-  static void check_fill_value(Cursor& cursor, const Type& type) {
+  static void check_fill_value(Cursor& cursor, const ElementType& type) {
     const auto size = cursor.take<std::uint32_t>();
     if (size == 0 || size == ~std::uint32_t{0}) return;
-    expect(size == type.size && type.kind != Type::Kind::variable_text, "an unknown fill value");
+    expect(size == type.size && type.kind != ElementType::Kind::variable_text,
+           "an unknown fill value");
     (void)cursor.take_bytes(size);
   }
 
@@ -410,91 +379,12 @@ class StructureCheck {
     expect(name_size > 0 && name.back() == std::byte{0} && name_at(name, 0).size() + 1 == name_size,
            "the name of an attribute has no end");
     Cursor type_cursor(field(type_size));
-    const Type type = read_type(type_cursor);
-    const auto raw = cursor.take_bytes(bytes_of(field(space_size), type));
-    if (type.kind == Type::Kind::variable_text) check_variable_texts(raw);
+    const ElementType type = read_element_type(type_cursor);
+    const auto raw = cursor.take_bytes(extent_bytes(field(space_size), type));
+    if (type.kind == ElementType::Kind::variable_text) check_variable_texts(raw);
   }
 
-  // ---- types, extents, texts -------------------------------------------------------------------
-
-  static Type read_type(Cursor& cursor) {
-    const auto head = cursor.take<std::uint8_t>();
-    const unsigned version = head >> 4U;
-    const unsigned type_class = head & 15U;
-    expect(version >= 1 && version <= 3, "an unknown element type");
-    const auto bits = cursor.take_bytes(3);
-    Type type;
-    type.size = cursor.take<std::uint32_t>();
-    switch (type_class) {
-      case 0:
-        check_number(type, cursor);
-        break;
-      case 1:
-        check_number(type, cursor);
-        check_float(bits, type, cursor);
-        break;
-      case 3:
-        type.kind = Type::Kind::text;
-        expect(type.size > 0, "texts without a size");
-        break;
-      case 9: {
-        type.kind = Type::Kind::variable_text;
-        const bool is_string = (std::to_integer<unsigned>(bits[0]) & 15U) == 1;
-        expect(is_string && type.size == 16, "lists in an element");
-        const Type element = read_type(cursor);
-        expect(element.size == 1 && element.kind != Type::Kind::variable_text,
-               "texts of wide characters");
-        break;
-      }
-      default:
-        throw InputError(
-            fmt::format("elements of class {}; expected numbers or texts", type_class));
-    }
-    return type;
-  }
-
-  static void check_number(const Type& type, Cursor& cursor) {
-    const bool plain_size = type.size == 1 || type.size == 2 || type.size == 4 || type.size == 8;
-    const auto bit_offset = cursor.take<std::uint16_t>();
-    const auto precision = cursor.take<std::uint16_t>();
-    expect(plain_size && bit_offset == 0 && precision == 8 * type.size, "numbers of odd bits");
-  }
-
-  static void check_float(std::span<const std::byte> bits, const Type& type, Cursor& cursor) {
-    const unsigned exponent_at = cursor.take<std::uint8_t>();
-    const unsigned exponent_bits = cursor.take<std::uint8_t>();
-    const unsigned mantissa_at = cursor.take<std::uint8_t>();
-    const unsigned mantissa_bits = cursor.take<std::uint8_t>();
-    (void)cursor.take<std::uint32_t>();
-    const auto sign_at = std::to_integer<unsigned>(bits[1]);
-    expect(mantissa_at == 0 && exponent_at == mantissa_bits && exponent_bits > 0 &&
-               mantissa_bits > 0 && exponent_at + exponent_bits == sign_at &&
-               sign_at + 1 == 8 * type.size,
-           "floats of odd bits");
-  }
-
-  /// Extent times element size.
-  static std::uint64_t bytes_of(std::span<const std::byte> space, const Type& type) {
-    Cursor cursor(space);
-    const auto version = cursor.take<std::uint8_t>();
-    const std::uint64_t rank = cursor.take<std::uint8_t>();
-    const auto flags = cursor.take<std::uint8_t>();
-    const auto space_class = cursor.take<std::uint8_t>();
-    expect((version == 1 || version == 2) && rank <= kMaxRank && flags <= 1, "an unknown extent");
-    if (version == 1) (void)cursor.take<std::uint32_t>();
-    const bool fits_class = version == 1 || space_class == (rank == 0 ? 0 : 1);
-    expect(fits_class, "an unknown extent");
-    std::uint64_t bytes = type.size;
-    std::vector<std::uint64_t> extents;
-    for (std::uint64_t i = 0; i < rank; ++i) {
-      extents.push_back(cursor.take<std::uint64_t>());
-      expect(!__builtin_mul_overflow(bytes, extents.back(), &bytes), "is larger than the file");
-    }
-    for (std::uint64_t i = 0; i < rank && flags == 1; ++i) {
-      expect(cursor.take<std::uint64_t>() >= extents[i], "an extent above its own limit");
-    }
-    return bytes;
-  }
+  // ---- texts ----------------------------------------------------------------------------------
 
   /// References to texts in global heaps: length, address, index.
   void check_variable_texts(std::span<const std::byte> raw) {
