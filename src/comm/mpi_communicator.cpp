@@ -94,7 +94,7 @@ bool MpiCommunicator::find_incoming() {
   int count = 0;
   check_mpi(MPI_Get_count(&status, MPI_BYTE, &count), "MPI_Get_count",
             from_rank(status.MPI_SOURCE));
-  incoming_.emplace();
+  incoming_ = Incoming{};
   incoming_->part.source = status.MPI_SOURCE;
   incoming_->part.tag = status.MPI_TAG;
   incoming_->part.bytes.resize(static_cast<std::size_t>(count));
