@@ -269,7 +269,9 @@ class SplitJob {
     callbacks.commit = [&](std::int64_t id, int rank, std::vector<std::byte> bytes) {
       commit(id, rank, std::move(bytes));
     };
+    const auto begin = std::chrono::steady_clock::now();
     statistics_ = run_queue(comm_, items, callbacks, context_.stop);
+    queue_seconds_ = seconds_since(begin);
     progress_->finish();
   }
 
@@ -349,7 +351,7 @@ class SplitJob {
       map.run = make_run_record(context_, backend_->name(), config_.run_options, map.layers);
     write_expert_map(config_.output, map);
     journal_->remove();
-    report_split(context_, map, config_.output, statistics_);
+    report_split(context_, map, config_.output, statistics_, queue_seconds_);
   }
 
   /// What stays when the run ends early: the journal if a layer is in it, else nothing.
@@ -400,6 +402,7 @@ class SplitJob {
   std::map<std::int64_t, Digest> fingerprints_;
   std::optional<Progress> progress_;
   QueueStatistics statistics_;
+  double queue_seconds_ = 0;
 };
 
 }  // namespace

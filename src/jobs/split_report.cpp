@@ -32,7 +32,7 @@ nlohmann::json phases_json(const ExpertMap& map) {
 }  // namespace
 
 void report_split(JobContext& context, const ExpertMap& map, const std::filesystem::path& output,
-                  const QueueStatistics& statistics) {
+                  const QueueStatistics& statistics, double queue_seconds) {
   if (context.json) {
     for (const std::string& line : map_json_lines(map)) context.out << line << '\n';
     const nlohmann::json summary = {{"schema_version", kReportSchema},
@@ -42,6 +42,7 @@ void report_split(JobContext& context, const ExpertMap& map, const std::filesyst
                                     {"items_by_rank", statistics.items_by_rank},
                                     {"busy_seconds_by_rank", statistics.busy_seconds_by_rank},
                                     {"bytes_sent", statistics.payload_bytes_sent},
+                                    {"queue_seconds", queue_seconds},
                                     {"peak_memory", peak_memory()},
                                     {"seconds", phases_json(map)}};
     context.out << summary.dump() << '\n';
