@@ -5,7 +5,8 @@
 
 - split: the whole process (start, reading, clustering, certificate, writing) of a one-layer model
   against k-means-constrained on the same rows in memory, one thread each;
-- ranks: 16 equal layers on one and on two ranks, one thread each;
+- ranks: 16 equal layers on one and on two ranks, one thread each; throughput is that of the queue,
+  the whole process with launching is given beside it;
 - convert: a 1 GB checkpoint on tmpfs against `cp -r --reflink=never` of it, with and without check;
 - start: --help, --version, and a one-layer split of a small model.
 
@@ -37,20 +38,32 @@ from cluster_vs_kmeans_constrained import blobs, run_peer  # noqa: E402
 PROGRAM = os.environ.get("MOEFY_PROGRAM", str(ROOT / "build/release/bin/moefy"))
 
 
-def timed(command, **options):
+# A process inherits the peak of the one that forks it, so a small one stands between: it starts the
+# command, and prints wall seconds and the command's own peak memory.
+LAUNCHER = """
+import json, os, sys, time
+begin = time.perf_counter()
+child = os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ)
+_, status, usage = os.wait4(child, 0)
+print(json.dumps([time.perf_counter() - begin, usage.ru_maxrss * 1024, status]))
+"""
+
+
+def timed(command):
     """Wall seconds and peak memory (bytes) of one process that must succeed."""
-    begin = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, **options)
-    stderr = process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - begin
-    if status != 0:
-        sys.exit(f"{' '.join(map(str, command))} failed:\n{stderr.decode()}")
-    return seconds, usage.ru_maxrss * 1024
+    words = [shutil.which(command[0]), *command[1:]]
+    with tempfile.TemporaryFile("w+") as errors, tempfile.TemporaryFile("w+") as output:
+        subprocess.run([sys.executable, "-I", "-S", "-c", LAUNCHER, *words], stdout=output, stderr=errors, check=True)
+        output.seek(0)
+        seconds, memory, status = json.loads(output.read().splitlines()[-1])
+        if status != 0:
+            errors.seek(0)
+            sys.exit(f"{' '.join(map(str, command))} failed:\n{errors.read()}")
+    return seconds, memory
 
 
-def median_run(command, repeats, **options):
-    runs = [timed(command, **options) for _ in range(repeats)]
+def median_run(command, repeats):
+    runs = [timed(command) for _ in range(repeats)]
     return statistics.median(seconds for seconds, _ in runs), max(memory for _, memory in runs)
 
 
@@ -59,9 +72,14 @@ def write_model(folder, gates, dtype=np.float32):
     neurons, hidden = gates[0].shape
     random = np.random.default_rng(0)
     noise = (random.standard_normal((neurons, hidden)) * 0.02).astype(dtype)
+    square = (random.standard_normal((hidden, hidden)) * 0.02).astype(dtype)
     tensors = {"model.embed_tokens.weight": noise[:64].copy(), "model.norm.weight": np.ones(hidden, dtype)}
     for layer, gate in enumerate(gates):
         prefix = f"model.layers.{layer}."
+        for name in ("q", "k", "v", "o"):
+            tensors[prefix + f"self_attn.{name}_proj.weight"] = square
+        for name in ("input_layernorm", "post_attention_layernorm"):
+            tensors[prefix + name + ".weight"] = np.ones(hidden, dtype)
         tensors[prefix + "mlp.gate_proj.weight"] = gate.astype(dtype)
         tensors[prefix + "mlp.up_proj.weight"] = noise
         tensors[prefix + "mlp.down_proj.weight"] = np.ascontiguousarray(noise.T)
@@ -97,14 +115,22 @@ def split_against_peer(folder, repeats):
 def two_ranks(folder, repeats):
     model = write_model(folder / "equal", [blobs(6144, 768, 32, 10 + layer) for layer in range(16)])
     command = split_command(model, folder / "map.h5", 32)
-    launcher = [str(ROOT / "launch/mpirun"), "-np"]
-    one, two = [], []
+    runs = {1: [], 2: []}
     for _ in range(repeats):
-        one.append(timed([*launcher, "1", *command])[0])
-        two.append(timed([*launcher, "2", *command])[0])
-    ratio = statistics.median(a / b for a, b in zip(one, two))
-    yield {"figure": "ranks", "layers": 16, "one_rank_seconds": statistics.median(one),
-           "two_ranks_seconds": statistics.median(two), "throughput_ratio": ratio}
+        for ranks, times in runs.items():
+            begin = time.perf_counter()
+            done = subprocess.run([str(ROOT / "launch/mpirun"), "-np", str(ranks), *command, "--json"],
+                                  capture_output=True, text=True, check=True)
+            whole = time.perf_counter() - begin
+            times.append((json.loads(done.stdout.splitlines()[-1])["queue_seconds"], whole))
+
+    def median(ranks, which):
+        return statistics.median(run[which] for run in runs[ranks])
+
+    yield {"figure": "ranks", "layers": 16, "queue_seconds": [median(1, 0), median(2, 0)],
+           "process_seconds": [median(1, 1), median(2, 1)],
+           "throughput_ratio": statistics.median(a[0] / b[0] for a, b in zip(runs[1], runs[2])),
+           "process_ratio": statistics.median(a[1] / b[1] for a, b in zip(runs[1], runs[2]))}
 
 
 def convert_against_copy(repeats):

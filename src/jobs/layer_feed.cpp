@@ -43,11 +43,8 @@ RowSource LayerPayload::source(std::span<const std::byte> payload) const {
 
 RowSource file_source(const Checkpoint& checkpoint, const LayerInfo& layer,
                       AlignedBuffer<std::byte>& buffer) {
-  return [&](FfnRole role, MatrixView<float> out) {
-    buffer.resize(role_bytes(layer, role));
-    read_role(checkpoint, layer, role, buffer.span());
-    widen_role(layer, role, buffer.span(), out);
-  };
+  return
+      [&](FfnRole role, MatrixView<float> out) { read_rows(checkpoint, layer, role, buffer, out); };
 }
 
 }  // namespace moefy

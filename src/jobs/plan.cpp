@@ -49,8 +49,9 @@ double layer_seconds(const LayerShape& shape, std::size_t threads) {
 
 std::uint64_t layer_memory(const SplitConfig& config, const LayerInfo& layer) {
   const LayerShape shape = shape_of(config, layer);
-  std::uint64_t raw = 0;
-  for (const FfnRole role : roles_read(config, layer)) raw = std::max(raw, role_bytes(layer, role));
+  std::uint64_t raw = 0;  // only what is transposed is held as it lies in the file
+  for (const FfnRole role : roles_read(config, layer))
+    if (!layer.find(role)->neuron_first) raw = std::max(raw, role_bytes(layer, role));
   const std::uint64_t stride = (shape.sites + kSiteAlignment - 1) / kSiteAlignment * kSiteAlignment;
   const std::uint64_t fp32_rows = 4 * shape.rows * shape.columns;
   const std::uint64_t part = resolved_weights(config, layer) == "concat" ? fp32_rows / 3 : 0;

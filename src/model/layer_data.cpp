@@ -160,4 +160,25 @@ Digest source_fingerprint(const Checkpoint& checkpoint, std::span<const Digest> 
   return hasher.digest();
 }
 
+void read_rows(const Checkpoint& checkpoint, const LayerInfo& layer, FfnRole role,
+               AlignedBuffer<std::byte>& scratch, MatrixView<float> out) {
+  constexpr std::size_t kBlockValues = std::size_t{1} << 18;  // raw block and rows stay in L2
+  const FfnTensor& slice = tensor_of(layer, role);
+  const std::size_t size = size_of(slice.dtype);
+  bool finite = slice.neuron_first && is_matrix(role);
+  const TensorInfo& tensor = checkpoint.at(slice.tensor);
+  const std::uint64_t begin = static_cast<std::uint64_t>(slice.slice_begin) * out.cols * size;
+  const std::span<float> values = out.values();
+  for (std::size_t at = 0; finite && at < values.size(); at += kBlockValues) {
+    const std::span<float> part = values.subspan(at, std::min(kBlockValues, values.size() - at));
+    scratch.resize(part.size() * size);
+    checkpoint.read(tensor, begin + at * size, scratch.span());
+    finite = widen_straight(slice.dtype, scratch.span(), part);
+  }
+  if (finite) return;
+  scratch.resize(role_bytes(layer, role));
+  read_role(checkpoint, layer, role, scratch.span());
+  widen_role(layer, role, scratch.span(), out);
+}
+
 }  // namespace moefy

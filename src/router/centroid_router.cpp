@@ -9,11 +9,17 @@ namespace moefy {
 
 namespace {
 
+/// Eight partial sums, so that an addition does not wait for the one before it.
 template <class T>
 double norm_of(std::span<const T> row) {
-  double sum = 0;
-  for (const T value : row) sum += static_cast<double>(value) * static_cast<double>(value);
-  return std::sqrt(sum);
+  double sum[8] = {};
+  std::size_t j = 0;
+  for (; j + 8 <= row.size(); j += 8)
+    for (std::size_t l = 0; l < 8; ++l)
+      sum[l] += static_cast<double>(row[j + l]) * static_cast<double>(row[j + l]);
+  for (; j < row.size(); ++j) sum[0] += static_cast<double>(row[j]) * static_cast<double>(row[j]);
+  return std::sqrt(((sum[0] + sum[1]) + (sum[2] + sum[3])) +
+                   ((sum[4] + sum[5]) + (sum[6] + sum[7])));
 }
 
 /// Cancellation of `count` unit rows leaves rounding noise of about this length, not a direction.

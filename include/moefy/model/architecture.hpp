@@ -93,6 +93,11 @@ void read_role(const Checkpoint& checkpoint, const LayerInfo& layer, FfnRole rol
 void widen_role(const LayerInfo& layer, FfnRole role, std::span<const std::byte> raw,
                 MatrixView<float> out);
 
+/// read_role and widen_role in one: rows that lie in the file as they are wanted pass through a
+/// small block of `scratch`, others through all of it. Throws what both throw.
+void read_rows(const Checkpoint& checkpoint, const LayerInfo& layer, FfnRole role,
+               AlignedBuffer<std::byte>& scratch, MatrixView<float> out);
+
 /// XXH3-128 over name, dtype, shape and bytes of all its FFN tensors; reads them in blocks.
 Digest layer_fingerprint(const Checkpoint& checkpoint, const LayerInfo& layer);
 /// XXH3-128 over config.json's bytes and the layer fingerprints in order.
