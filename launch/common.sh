@@ -4,6 +4,9 @@
 launch_folder=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 top=$(dirname "$launch_folder")
 
+# Paths below the checkout count as relative, so that a fresh clone finds what another one compiled.
+export CCACHE_BASEDIR=$top CCACHE_NOHASHDIR=1
+
 demo_requirements=$launch_folder/requirements.txt
 model_requirements=$launch_folder/requirements-model.txt
 test_requirements=$launch_folder/requirements-test.txt
