@@ -125,7 +125,7 @@ void widen_role(const LayerInfo& layer, FfnRole role, std::span<const std::byte>
 }
 
 Digest layer_fingerprint(const Checkpoint& checkpoint, const LayerInfo& layer) {
-  constexpr std::uint64_t kBlock = 4u << 20;
+  constexpr std::uint64_t kBlock = 256u << 10;
   std::vector<std::byte> buffer;
   Hasher hasher;
   std::vector<std::string_view> done;  // both halves of a fused tensor name it
@@ -162,7 +162,7 @@ Digest source_fingerprint(const Checkpoint& checkpoint, std::span<const Digest> 
 
 void read_rows(const Checkpoint& checkpoint, const LayerInfo& layer, FfnRole role,
                AlignedBuffer<std::byte>& scratch, MatrixView<float> out) {
-  constexpr std::size_t kBlockValues = std::size_t{1} << 18;  // raw block and rows stay in L2
+  constexpr std::size_t kBlockValues = std::size_t{1} << 15;  // raw block and rows stay in L2
   const FfnTensor& slice = tensor_of(layer, role);
   const std::size_t size = size_of(slice.dtype);
   bool finite = slice.neuron_first && is_matrix(role);
