@@ -8,6 +8,8 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "moefy/core/host.hpp"
+
 namespace moefy {
 namespace {
 
@@ -50,8 +52,7 @@ std::optional<ProcessState> process_state(std::int64_t pid) {
 
 ProcessIdentity ProcessIdentity::own() {
   ProcessIdentity self;
-  std::array<char, 256> name{};
-  if (gethostname(name.data(), name.size() - 1) == 0) self.host = name.data();
+  self.host = host_name();
   self.boot =
       first_line("/proc/sys/kernel/random/boot_id") + " " + link_target("/proc/self/ns/pid");
   self.pid = getpid();
