@@ -126,8 +126,7 @@ void warn_about_threads(const Prepared& prepared, Log& log) {
   }
 }
 
-/// Runs the command on this rank. `finish_mpi` is called before a failure is reported, so that rank
-/// 0 speaks last.
+/// Runs the command on this rank.
 ExitCode run_command(Prepared& prepared, Communicator& comm, const SignalGuard& signals,
                      const std::string& command_line) {
   OptionValues& values = *prepared.parsed.values;
@@ -168,7 +167,7 @@ ExitCode run_command(Prepared& prepared, Communicator& comm, const SignalGuard& 
 }
 
 int run_launched(Prepared& prepared, const LaunchInfo& launch, const std::string& command_line) {
-  const SignalGuard signals(prepared.settings.wall_time);
+  SignalGuard signals(prepared.settings.wall_time);
   if (launch.kind == LaunchInfo::Kind::alone) {
     const std::unique_ptr<Communicator> comm = make_self_communicator();
     return report_exit(run_command(prepared, *comm, signals, command_line), true);
@@ -183,6 +182,7 @@ int run_launched(Prepared& prepared, const LaunchInfo& launch, const std::string
   } catch (const Error& error) {
     exit_code = report_failure(error, speaker);
   }
+  signals.ignore_further_signals();
   mpi.finalize();
   return exit_code;
 }

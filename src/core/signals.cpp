@@ -65,6 +65,7 @@ extern "C" void pass_on_to_watcher(int signal) {
 struct SignalGuard::Impl {
   std::stop_source source;
   std::atomic<Cause> cause{Cause::none};
+  std::atomic<bool> ignoring{false};
   std::optional<Clock::time_point> deadline;
   sigset_t old_mask{};
   std::array<struct sigaction, kWatched.size()> old_actions{};
@@ -88,6 +89,7 @@ struct SignalGuard::Impl {
   void take_signal() {
     signalfd_siginfo info{};
     if (read(signal_descriptor, &info, sizeof info) != static_cast<ssize_t>(sizeof info)) return;
+    if (ignoring) return;
     const Cause arrived = cause_of(info.ssi_signo);
     if (cause == Cause::none) {
       request_stop(arrived);
@@ -119,8 +121,8 @@ struct SignalGuard::Impl {
       std::array<pollfd, 2> watched{{{signal_descriptor, POLLIN, 0}, {quit_descriptor, POLLIN, 0}}};
       const int ready = poll(watched.data(), watched.size(), poll_timeout());
       if (ready < 0 && errno != EINTR) return;
-      if (watched[1].revents != 0) return;
       if (watched[0].revents != 0) take_signal();
+      if (watched[1].revents != 0) return;
       if (cause == Cause::none && deadline && Clock::now() >= *deadline) {
         request_stop(Cause::wall_time);
       }
@@ -170,6 +172,8 @@ SignalGuard::~SignalGuard() {
   close(impl_->quit_descriptor);
   pthread_sigmask(SIG_SETMASK, &impl_->old_mask, nullptr);
 }
+
+void SignalGuard::ignore_further_signals() { impl_->ignoring = true; }
 
 std::stop_token SignalGuard::token() const { return impl_->source.get_token(); }
 

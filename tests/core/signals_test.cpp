@@ -94,5 +94,21 @@ TEST(SignalGuardDeathTest, leaves_at_once_on_a_second_signal) {
   EXPECT_EXIT(send_two(SIGUSR1, SIGTERM), testing::ExitedWithCode(143), "exit 143");
 }
 
+[[noreturn]] void leave_with_75_despite_a_second_signal() {
+  {
+    SignalGuard guard;
+    kill(getpid(), SIGUSR1);
+    await(guard.token());
+    guard.ignore_further_signals();
+    kill(getpid(), SIGTERM);
+  }
+  _exit(75);
+}
+
+TEST(SignalGuardDeathTest, keeps_the_outcome_once_further_signals_are_ignored) {
+  testing::GTEST_FLAG(death_test_style) = "threadsafe";
+  EXPECT_EXIT(leave_with_75_despite_a_second_signal(), testing::ExitedWithCode(75), "^$");
+}
+
 }  // namespace
 }  // namespace moefy

@@ -122,7 +122,7 @@ void run(const Options& options, Communicator& comm, const std::stop_token& stop
 
 int guarded_main(int argc, char** argv) {
   const Options options = parse(argc, argv);
-  const SignalGuard signals;
+  SignalGuard signals;
   const LaunchInfo launch = detect_launch(process_environment());
   std::optional<MpiEnvironment> mpi;
   std::unique_ptr<Communicator> self;
@@ -142,6 +142,7 @@ int guarded_main(int argc, char** argv) {
                    std::string(reason(code)).c_str());
     }
   }
+  signals.ignore_further_signals();
   if (mpi) mpi->finalize();
   return static_cast<int>(code);
 }

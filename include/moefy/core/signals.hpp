@@ -26,6 +26,10 @@ class SignalGuard {
   /// What asked for the stop: "SIGINT", "SIGTERM", "SIGUSR1", "wall time"; empty if nothing did.
   std::string cause() const;
 
+  /// The outcome stands: from here on signals change nothing. A launcher that sees one rank leave
+  /// with a code sends SIGTERM to those that are still on their way out.
+  void ignore_further_signals();
+
  private:
   struct Impl;
   std::unique_ptr<Impl> impl_;
