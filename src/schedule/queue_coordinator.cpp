@@ -36,6 +36,7 @@ std::optional<RankError> QueueCoordinator::run() {
     moved |= finish_load();
     moved |= finish_own_work();
     while (stage() | dispatch()) moved = true;
+    moved |= commit_next();
     refuse_requests();
     if (!ended_ && nothing_under_way()) say_end();
     watch_.tick();
@@ -77,7 +78,7 @@ void QueueCoordinator::handle(int source, QueueMessage message) {
       return;
     case QueueKind::result:
       --peer.in_hand;
-      commit(message.id, source, message.seconds, std::move(message.bytes));
+      finished_.push_back({message.id, source, message.seconds, std::move(message.bytes)});
       return;
     case QueueKind::failed:
       --peer.in_hand;
@@ -135,7 +136,7 @@ bool QueueCoordinator::finish_own_work() {
   if (outcome->error) {
     record_error(*outcome->error);
   } else {
-    commit(outcome->id, 0, outcome->seconds, std::move(outcome->result));
+    finished_.push_back({outcome->id, 0, outcome->seconds, std::move(outcome->result)});
   }
   return true;
 }
@@ -236,16 +237,21 @@ void QueueCoordinator::refuse_requests() {
   });
 }
 
-void QueueCoordinator::commit(std::int64_t id, int rank, double seconds,
-                              std::vector<std::byte> result) {
+/// One result a round, after handing out: ranks wait for work, not for the disk.
+bool QueueCoordinator::commit_next() {
+  if (finished_.empty()) return false;
+  Finished finished = std::move(finished_.front());
+  finished_.pop_front();
+  const auto rank = static_cast<std::size_t>(finished.rank);
+  ++statistics_.items_by_rank[rank];
+  statistics_.busy_seconds_by_rank[rank] += finished.seconds;
   try {
-    callbacks_.commit(id, rank, std::move(result));
+    callbacks_.commit(finished.id, finished.rank, std::move(finished.result));
     ++committed_;
   } catch (...) {
     record_error(error_of(comm_, std::current_exception()));
   }
-  ++statistics_.items_by_rank[static_cast<std::size_t>(rank)];
-  statistics_.busy_seconds_by_rank[static_cast<std::size_t>(rank)] += seconds;
+  return true;
 }
 
 /// The first real error counts; interruptions follow from it, or are all there is. After the end
@@ -269,7 +275,7 @@ void QueueCoordinator::begin_stop() {
 
 bool QueueCoordinator::nothing_under_way() const {
   if (!stopping_ && items_left() > 0) return false;
-  if (worker_.busy() || reader_.busy()) return false;
+  if (worker_.busy() || reader_.busy() || !finished_.empty()) return false;
   return std::all_of(peers_.begin() + 1, peers_.end(),
                      [](const Peer& peer) { return peer.drained && !peer.sending; });
 }

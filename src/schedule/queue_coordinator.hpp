@@ -48,6 +48,12 @@ class QueueCoordinator {
     const QueueItem* item = nullptr;
     Slot* slot = nullptr;  ///< null: the item has no payload
   };
+  struct Finished {
+    std::int64_t id = 0;
+    int rank = 0;
+    double seconds = 0;
+    std::vector<std::byte> result;
+  };
 
   bool handle_messages();
   void handle(int source, QueueMessage message);
@@ -62,7 +68,7 @@ class QueueCoordinator {
   void work_here(const Staged& staged);
   void send_payload(int rank, std::span<const std::byte> payload, Slot* slot);
   void refuse_requests();
-  void commit(std::int64_t id, int rank, double seconds, std::vector<std::byte> result);
+  bool commit_next();
   void record_error(RankError error);
   void begin_stop();
   void say_end();
@@ -84,6 +90,7 @@ class QueueCoordinator {
   Slot* working_slot_ = nullptr;
   std::vector<Peer> peers_;  ///< by rank; 0 is not used
   std::deque<int> waiting_;  ///< ranks that asked and were not answered
+  std::deque<Finished> finished_;  ///< not yet committed
   std::size_t committed_ = 0;
   bool stopping_ = false;
   bool ended_ = false;

@@ -43,9 +43,6 @@ QueueWorker::Slot* QueueWorker::find(SlotState state) {
 
 void QueueWorker::ask() {
   if (request_ || no_more_ || stopping_) return;
-  // Without payloads there is nothing to fetch early, and whoever is free first should get the
-  // item.
-  if (!with_payloads_ && (worker_.busy() || find(SlotState::ready))) return;
   Slot* slot = find(SlotState::empty);
   if (!slot) return;
   request_ = Request{slot, std::nullopt, false};

@@ -45,10 +45,10 @@ struct QueueStatistics {
 std::vector<std::size_t> heaviest_first(std::span<const QueueItem> items);
 
 /// Hands out `items` (equal on all ranks, ids distinct), heaviest first, to whichever rank is free;
-/// rank 0 works, too. Where items have payloads, a rank posts the receive for its next item into a
-/// prefetch buffer before it asks, so that the transfer overlaps with work on this one; near the
-/// end items are kept for ranks that have nothing to do. Two payload buffers a rank, as large as
-/// the largest item.
+/// rank 0 works, too. A rank asks for its next item while it works on this one; where items have
+/// payloads, it posts the receive into a prefetch buffer before it asks, so that the transfer
+/// overlaps with the work. Near the end items are kept for ranks that have nothing to do. Two
+/// payload buffers a rank, as large as the largest item.
 ///
 /// Collective; returns on all ranks when all results are committed. An error anywhere stops all
 /// ranks at their next safe point and is thrown on all of them (same class). A stop request on any
