@@ -41,10 +41,8 @@ RowSource LayerPayload::source(std::span<const std::byte> payload) const {
   };
 }
 
-RowSource file_source(const Checkpoint& checkpoint, const LayerInfo& layer,
-                      AlignedBuffer<std::byte>& buffer) {
-  return
-      [&](FfnRole role, MatrixView<float> out) { read_rows(checkpoint, layer, role, buffer, out); };
+RowSource file_source(LayerReader& reader, AlignedBuffer<std::byte>& buffer) {
+  return [&](FfnRole role, MatrixView<float> out) { reader.read_rows(role, buffer, out); };
 }
 
 }  // namespace moefy

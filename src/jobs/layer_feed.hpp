@@ -32,8 +32,8 @@ class LayerPayload {
   std::uint64_t num_bytes_ = 0;
 };
 
-/// fp32 rows straight from the files, through one reused buffer of raw bytes.
-RowSource file_source(const Checkpoint& checkpoint, const LayerInfo& layer,
-                      AlignedBuffer<std::byte>& buffer);
+/// fp32 rows straight from the files, through one reused buffer of raw bytes. Reader and buffer
+/// must live as long as the source.
+RowSource file_source(LayerReader& reader, AlignedBuffer<std::byte>& buffer);
 
 }  // namespace moefy

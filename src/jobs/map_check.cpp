@@ -80,7 +80,8 @@ class MapChecker {
   }
 
   void recompute(const LayerResult& layer, const LayerInfo& info, LayerCheck& check) {
-    const RowSource source = file_source(source_.checkpoint, info, raw_);
+    LayerReader reader(source_.checkpoint, info);
+    const RowSource source = file_source(reader, raw_);
     const LabelledRows labelled = rows_of_result(info, layer, source, workspace_);
     const std::size_t num_experts = layer.partition.num_experts();
     if (layer.stop_reason == StopReason::not_clustered || layer.prices.empty()) {

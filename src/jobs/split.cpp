@@ -288,8 +288,9 @@ class SplitJob {
     const LayerInfo& layer = *find_layer(id);
     const auto begin = std::chrono::steady_clock::now();
     try {
-      const RowSource source = local_feed_ ? file_source(source_->checkpoint, layer, raw_)
-                                           : payloads_.at(id).source(payload);
+      LayerReader reader(source_->checkpoint, layer);
+      const RowSource source =
+          local_feed_ ? file_source(reader, raw_) : payloads_.at(id).source(payload);
       double read_seconds = 0;
       const RowSource timed_source = [&](FfnRole role, MatrixView<float> out) {
         const auto start = std::chrono::steady_clock::now();
@@ -300,7 +301,7 @@ class SplitJob {
       const SplitTask task{layer, config_.split, timed_source,
                            found == start_.end() ? nullptr : &found->second, stop};
       LayerResult result = splitter_->split(task, *workspace_);
-      if (local_feed_) result.fingerprint = layer_fingerprint(source_->checkpoint, layer);
+      if (local_feed_) result.fingerprint = reader.fingerprint();
       if (context_.verify) {
         const auto neurons = static_cast<std::size_t>(layer.num_neurons);
         result.partition.verify(routed_capacities(config_.split, neurons).bounds());

@@ -124,32 +124,6 @@ void widen_role(const LayerInfo& layer, FfnRole role, std::span<const std::byte>
   report_non_finite(layer, tensor, raw, file_cols);
 }
 
-Digest layer_fingerprint(const Checkpoint& checkpoint, const LayerInfo& layer) {
-  constexpr std::uint64_t kBlock = 256u << 10;
-  std::vector<std::byte> buffer;
-  Hasher hasher;
-  std::vector<std::string_view> done;  // both halves of a fused tensor name it
-  for (const FfnRole role : {FfnRole::gate, FfnRole::up, FfnRole::down, FfnRole::gate_bias,
-                             FfnRole::up_bias, FfnRole::down_bias}) {
-    const FfnTensor* place = layer.find(role);
-    if (!place || std::find(done.begin(), done.end(), place->tensor) != done.end()) continue;
-    done.push_back(place->tensor);
-    const TensorInfo& tensor = checkpoint.at(place->tensor);
-    hasher.add_text(tensor.name);
-    hasher.add_text(name_of(tensor.dtype));
-    hasher.add_number(tensor.shape.size());
-    for (const std::int64_t extent : tensor.shape)
-      hasher.add_number(static_cast<std::uint64_t>(extent));
-    buffer.resize(std::max<std::size_t>(buffer.size(), std::min(kBlock, tensor.num_bytes)));
-    for (std::uint64_t offset = 0; offset < tensor.num_bytes; offset += kBlock) {
-      const auto block = std::span(buffer).first(std::min(kBlock, tensor.num_bytes - offset));
-      checkpoint.read(tensor, offset, block);
-      hasher.add(block);
-    }
-  }
-  return hasher.digest();
-}
-
 Digest source_fingerprint(const Checkpoint& checkpoint, std::span<const Digest> layers) {
   Hasher hasher;
   hasher.add_text(checkpoint.config_text());
@@ -160,25 +134,82 @@ Digest source_fingerprint(const Checkpoint& checkpoint, std::span<const Digest> 
   return hasher.digest();
 }
 
-void read_rows(const Checkpoint& checkpoint, const LayerInfo& layer, FfnRole role,
-               AlignedBuffer<std::byte>& scratch, MatrixView<float> out) {
-  constexpr std::size_t kBlockValues = std::size_t{1} << 15;  // raw block and rows stay in L2
-  const FfnTensor& slice = tensor_of(layer, role);
-  const std::size_t size = size_of(slice.dtype);
-  bool finite = slice.neuron_first && is_matrix(role);
-  const TensorInfo& tensor = checkpoint.at(slice.tensor);
-  const std::uint64_t begin = static_cast<std::uint64_t>(slice.slice_begin) * out.cols * size;
-  const std::span<float> values = out.values();
-  for (std::size_t at = 0; finite && at < values.size(); at += kBlockValues) {
-    const std::span<float> part = values.subspan(at, std::min(kBlockValues, values.size() - at));
-    scratch.resize(part.size() * size);
-    checkpoint.read(tensor, begin + at * size, scratch.span());
-    finite = widen_straight(slice.dtype, scratch.span(), part);
+LayerReader::LayerReader(const Checkpoint& checkpoint, const LayerInfo& layer)
+    : checkpoint_(checkpoint), layer_(layer) {
+  for (const FfnRole role : {FfnRole::gate, FfnRole::up, FfnRole::down, FfnRole::gate_bias,
+                             FfnRole::up_bias, FfnRole::down_bias}) {
+    const FfnTensor* place = layer.find(role);
+    if (!place) continue;
+    const TensorInfo* tensor = &checkpoint.at(place->tensor);
+    // Both halves of a fused tensor name it.
+    if (std::find(tensors_.begin(), tensors_.end(), tensor) == tensors_.end())
+      tensors_.push_back(tensor);
   }
-  if (finite) return;
-  scratch.resize(role_bytes(layer, role));
-  read_role(checkpoint, layer, role, scratch.span());
-  widen_role(layer, role, scratch.span(), out);
+}
+
+void LayerReader::hash_description(const TensorInfo& tensor) {
+  hasher_.add_text(tensor.name);
+  hasher_.add_text(name_of(tensor.dtype));
+  hasher_.add_number(tensor.shape.size());
+  for (const std::int64_t extent : tensor.shape)
+    hasher_.add_number(static_cast<std::uint64_t>(extent));
+}
+
+/// Whether the role is a whole tensor, and the one that the fingerprint takes next.
+bool LayerReader::is_next(const FfnTensor& slice) const {
+  return next_ < tensors_.size() && tensors_[next_]->name == slice.tensor &&
+         role_bytes(layer_, slice.role) == tensors_[next_]->num_bytes;
+}
+
+void LayerReader::read_rows(FfnRole role, AlignedBuffer<std::byte>& scratch,
+                            MatrixView<float> out) {
+  constexpr std::size_t kBlockValues = std::size_t{1} << 15;  // raw block and rows stay in L2
+  const FfnTensor& slice = tensor_of(layer_, role);
+  const std::size_t size = size_of(slice.dtype);
+  const TensorInfo& tensor = checkpoint_.at(slice.tensor);
+  const bool hashed = is_next(slice);
+  if (hashed) {
+    hash_description(tensor);
+    ++next_;
+  }
+  const std::span<float> values = out.values();
+  const bool straight = slice.neuron_first && is_matrix(role);
+  if (straight) {
+    bool finite = true;
+    const std::uint64_t begin = static_cast<std::uint64_t>(slice.slice_begin) * out.cols * size;
+    for (std::size_t at = 0; finite && at < values.size(); at += kBlockValues) {
+      const std::span<float> part = values.subspan(at, std::min(kBlockValues, values.size() - at));
+      scratch.resize(part.size() * size);
+      checkpoint_.read(tensor, begin + at * size, scratch.span());
+      if (hashed) hasher_.add(scratch.span());
+      finite = widen_straight(slice.dtype, scratch.span(), part);
+    }
+    if (finite) return;
+  }
+  scratch.resize(role_bytes(layer_, role));
+  read_role(checkpoint_, layer_, role, scratch.span());
+  if (hashed && !straight) hasher_.add(scratch.span());
+  widen_role(layer_, role, scratch.span(), out);  // throws if a value is not finite
+}
+
+Digest LayerReader::fingerprint() {
+  constexpr std::uint64_t kBlock = 256u << 10;
+  std::vector<std::byte> buffer;
+  for (; next_ < tensors_.size(); ++next_) {
+    const TensorInfo& tensor = *tensors_[next_];
+    hash_description(tensor);
+    buffer.resize(std::max<std::size_t>(buffer.size(), std::min(kBlock, tensor.num_bytes)));
+    for (std::uint64_t offset = 0; offset < tensor.num_bytes; offset += kBlock) {
+      const auto block = std::span(buffer).first(std::min(kBlock, tensor.num_bytes - offset));
+      checkpoint_.read(tensor, offset, block);
+      hasher_.add(block);
+    }
+  }
+  return hasher_.digest();
+}
+
+Digest layer_fingerprint(const Checkpoint& checkpoint, const LayerInfo& layer) {
+  return LayerReader(checkpoint, layer).fingerprint();
 }
 
 }  // namespace moefy

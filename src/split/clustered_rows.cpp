@@ -47,6 +47,13 @@ std::vector<double> row_norms(MatrixView<const float> rows, ThreadPool& threads)
   return norms;
 }
 
+std::int64_t count_zero_rows(MatrixView<const float> rows) {
+  std::int64_t count = 0;
+  for (std::size_t i = 0; i < rows.rows; ++i)
+    if (std::ranges::all_of(rows.row(i), [](float value) { return value == 0; })) ++count;
+  return count;
+}
+
 /// The neurons of the shared experts: those with the largest product of row norms over the layer's
 /// matrices, which for inputs without a preferred direction is the energy they add. Lowest id on
 /// ties; ascending.
@@ -89,7 +96,7 @@ void load_clustered(const SplitTask& task, SplitWorkspace& workspace) {
   }
 }
 
-/// Moves the rows of `neuron` (ascending) together at the top and scales them.
+/// Moves the rows of `neuron` (ascending) together at the top; `unit` scales them by their norm.
 MatrixView<float> compact_rows(Matrix<float>& rows, std::span<const std::int32_t> neuron,
                                std::span<const double> norm, bool unit, ThreadPool& threads) {
   if (neuron.size() < rows.rows()) {
@@ -153,8 +160,10 @@ ClusteredRows prepare_rows(const SplitTask& task, SplitWorkspace& workspace) {
 
   ClusteredRows clustered;
   ThreadPool& threads = workspace.backend.threads();
-  clustered.norm = row_norms(workspace.rows.view(), threads);
-  clustered.zero_rows = std::count(clustered.norm.begin(), clustered.norm.end(), 0.0);
+  const bool unit = task.config.normalize == "l2";
+  if (unit || task.config.order == "norm")
+    clustered.norm = row_norms(workspace.rows.view(), threads);
+  clustered.zero_rows = count_zero_rows(workspace.rows.view());
   clustered.neuron.reserve(n - shared.size());
   auto next_shared = shared.begin();
   for (std::size_t i = 0; i < n; ++i) {
@@ -164,8 +173,7 @@ ClusteredRows prepare_rows(const SplitTask& task, SplitWorkspace& workspace) {
     }
     clustered.neuron.push_back(static_cast<std::int32_t>(i));
   }
-  clustered.rows = compact_rows(workspace.rows, clustered.neuron, clustered.norm,
-                                task.config.normalize == "l2", threads);
+  clustered.rows = compact_rows(workspace.rows, clustered.neuron, clustered.norm, unit, threads);
   return clustered;
 }
 
@@ -229,7 +237,9 @@ LabelledRows rows_of_result(const LayerInfo& layer, const LayerResult& result,
   config.normalize = result.normalize;
   load_clustered({layer, config, source, nullptr, {}}, workspace);
   ThreadPool& threads = workspace.backend.threads();
-  const std::vector<double> norm = row_norms(workspace.rows.view(), threads);
+  const bool unit = config.normalize == "l2";
+  std::vector<double> norm;
+  if (unit) norm = row_norms(workspace.rows.view(), threads);
   LabelledRows labelled;
   std::vector<std::int32_t> neuron;
   const auto labels = result.partition.labels();
@@ -238,7 +248,7 @@ LabelledRows rows_of_result(const LayerInfo& layer, const LayerResult& result,
     neuron.push_back(static_cast<std::int32_t>(i));
     labelled.label.push_back(labels[i]);
   }
-  labelled.rows = compact_rows(workspace.rows, neuron, norm, config.normalize == "l2", threads);
+  labelled.rows = compact_rows(workspace.rows, neuron, norm, unit, threads);
   return labelled;
 }
 

@@ -12,7 +12,7 @@ namespace moefy {
 struct ClusteredRows {
   MatrixView<float> rows;            ///< [num_routed, dim], in the workspace; unit rows with l2
   std::vector<std::int32_t> neuron;  ///< [num_routed] neuron of each row, ascending
-  std::vector<double> norm;          ///< [num_neurons] of the clustered matrix before l2
+  std::vector<double> norm;          ///< [num_neurons] before l2; empty unless a norm is asked for
   std::int64_t zero_rows = 0;
 };
 

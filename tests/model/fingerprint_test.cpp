@@ -100,6 +100,30 @@ TEST(FingerprintTest, reads_tensors_above_one_block) {
   EXPECT_NE(fingerprint(model), expected);
 }
 
+TEST(FingerprintTest, is_the_same_whatever_was_read_before) {
+  for (const char* family : {"llama", "phi3", "gpt2"}) {
+    const test::TempDir dir;
+    test::write_checkpoint(test::tiny_model(family), dir.path());
+    const Checkpoint checkpoint = Checkpoint::open(dir.path());
+    const LayerInfo layer = Architecture::detect(checkpoint).layers(checkpoint).at(0);
+    const Digest expected = layer_fingerprint(checkpoint, layer);
+    std::vector<FfnRole> roles;
+    for (const FfnRole role : {FfnRole::gate, FfnRole::up, FfnRole::down})
+      if (layer.find(role)) roles.push_back(role);
+    do {
+      LayerReader reader(checkpoint, layer);
+      AlignedBuffer<std::byte> scratch;
+      Matrix<float> rows(static_cast<std::size_t>(layer.num_neurons),
+                         static_cast<std::size_t>(layer.hidden_size));
+      for (const FfnRole role : roles) {
+        reader.read_rows(role, scratch, rows.view());
+        reader.read_rows(role, scratch, rows.view());
+      }
+      EXPECT_EQ(reader.fingerprint(), expected) << family << " from " << to_string(roles.front());
+    } while (std::next_permutation(roles.begin(), roles.end()));
+  }
+}
+
 TEST(FingerprintTest, of_the_source_covers_config_and_layers_in_order) {
   const test::TempDir dir;
   test::TinyModel model = test::tiny_model("llama");

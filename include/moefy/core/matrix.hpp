@@ -30,6 +30,10 @@ struct MatrixView {
   std::span<T> values() const { return {data, size()}; }
 };
 
+/// At least `bytes` bytes aligned to 64, not initialised, to be freed with std::free. Large blocks
+/// ask for huge pages, which cost less to touch first. Throws std::bad_alloc.
+void* allocate_aligned(std::size_t bytes);
+
 /// Memory aligned to 64 bytes and not initialised. `resize` keeps the block when it is large enough
 /// (contents are then kept, too), so that buffers are reused from layer to layer.
 template <class T>
@@ -50,12 +54,9 @@ class AlignedBuffer {
 
   void resize(std::size_t size) {
     if (size > capacity_) {
-      constexpr std::size_t kAlignment = 64;
       data_.reset();
       capacity_ = size_ = 0;
-      const std::size_t bytes = (size * sizeof(T) + kAlignment - 1) / kAlignment * kAlignment;
-      data_.reset(static_cast<T*>(std::aligned_alloc(kAlignment, bytes)));
-      if (!data_) throw std::bad_alloc();
+      data_.reset(static_cast<T*>(allocate_aligned(size * sizeof(T))));
       capacity_ = size;
     }
     size_ = size;

@@ -93,12 +93,33 @@ void read_role(const Checkpoint& checkpoint, const LayerInfo& layer, FfnRole rol
 void widen_role(const LayerInfo& layer, FfnRole role, std::span<const std::byte> raw,
                 MatrixView<float> out);
 
-/// read_role and widen_role in one: rows that lie in the file as they are wanted pass through a
-/// small block of `scratch`, others through all of it. Throws what both throw.
-void read_rows(const Checkpoint& checkpoint, const LayerInfo& layer, FfnRole role,
-               AlignedBuffer<std::byte>& scratch, MatrixView<float> out);
+/// Reads matrices of one layer from the files and makes the layer's fingerprint on the way, so that
+/// bytes which are read anyway are not read again for it.
+class LayerReader {
+ public:
+  /// Both must live as long as the reader.
+  LayerReader(const Checkpoint& checkpoint, const LayerInfo& layer);
 
-/// XXH3-128 over name, dtype, shape and bytes of all its FFN tensors; reads them in blocks.
+  /// read_role and widen_role in one: rows that lie in the file as they are wanted pass through a
+  /// small block of `scratch`, others through all of it. Throws what both throw.
+  void read_rows(FfnRole role, AlignedBuffer<std::byte>& scratch, MatrixView<float> out);
+
+  /// XXH3-128 over name, dtype, shape and bytes of all FFN tensors of the layer. Reads what has not
+  /// passed yet; to be called once, last.
+  Digest fingerprint();
+
+ private:
+  void hash_description(const TensorInfo& tensor);
+  bool is_next(const FfnTensor& slice) const;
+
+  const Checkpoint& checkpoint_;
+  const LayerInfo& layer_;
+  std::vector<const TensorInfo*> tensors_;  ///< in the order of the fingerprint
+  std::size_t next_ = 0;                    ///< in tensors_: the first that is not hashed yet
+  Hasher hasher_;
+};
+
+/// The fingerprint alone.
 Digest layer_fingerprint(const Checkpoint& checkpoint, const LayerInfo& layer);
 /// XXH3-128 over config.json's bytes and the layer fingerprints in order.
 Digest source_fingerprint(const Checkpoint& checkpoint, std::span<const Digest> layers);
