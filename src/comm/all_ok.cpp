@@ -5,6 +5,7 @@
 #include "abort_message.hpp"
 #include "moefy/comm/communicator.hpp"
 #include "moefy/core/host.hpp"
+#include "moefy/core/text.hpp"
 
 namespace moefy {
 namespace {
@@ -21,9 +22,7 @@ RankError decode(std::span<const std::byte> bytes) {
   int code = 0;
   require(bytes.size() >= sizeof code, "an error message of all_ok is complete");
   std::memcpy(&code, bytes.data(), sizeof code);
-  const auto text = bytes.subspan(sizeof code);
-  return {static_cast<ExitCode>(code),
-          std::string(reinterpret_cast<const char*>(text.data()), text.size()), -1};
+  return {static_cast<ExitCode>(code), to_text(bytes.subspan(sizeof code)), -1};
 }
 
 /// What everybody throws: of all ranks' errors the one that explains most.

@@ -12,6 +12,7 @@
 #include "machine.hpp"
 #include "moefy/checkpoint/writer.hpp"
 #include "moefy/core/random.hpp"
+#include "moefy/core/text.hpp"
 #include "moefy/jobs/convert.hpp"
 #include "moefy/jobs/split.hpp"
 
@@ -36,11 +37,10 @@ class SharedFolder {
       if (comm.rank() != 0) return;
       std::string pattern = (fs::temp_directory_path() / "moefy-bench-XXXXXX").string();
       if (!::mkdtemp(pattern.data())) throw IoError(pattern, "make a temporary folder", errno);
-      const auto bytes = std::as_bytes(std::span(pattern));
-      name.assign(bytes.begin(), bytes.end());
+      name = to_bytes(pattern);
     });
     comm.broadcast(name);
-    path_ = std::string(reinterpret_cast<const char*>(name.data()), name.size());
+    path_ = to_text(name);
   }
   ~SharedFolder() {
     std::error_code ignored;

@@ -3,12 +3,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cstring>
 #include <nlohmann/json.hpp>
 #include <ostream>
 
 #include "moefy/core/error.hpp"
+#include "moefy/core/stopwatch.hpp"
 
 namespace moefy {
 
@@ -19,9 +19,9 @@ Spread spread_of(std::vector<double> values) {
 }
 
 double timed(const std::function<void()>& work) {
-  const auto begin = std::chrono::steady_clock::now();
+  const Stopwatch stopwatch;
   work();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  return stopwatch.seconds();
 }
 
 Spread spread_over_ranks(Communicator& comm, const std::vector<double>& mine) {

@@ -9,6 +9,7 @@
 #include "machine.hpp"
 #include "moefy/core/host.hpp"
 #include "moefy/core/progress.hpp"
+#include "moefy/core/text.hpp"
 
 namespace moefy {
 
@@ -40,7 +41,7 @@ void show_rank_table(JobContext& context, const std::string& backend) {
   };
   line("rank", "host", "pid", "threads", "backend", "free", "memory");
   for (const std::vector<std::byte>& bytes : rows) {
-    const std::string_view row(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+    const std::string row = to_text(bytes);
     if (context.json) context.out << row << '\n';
     const nlohmann::json rank = nlohmann::json::parse(row);
     line(rank["rank"].get<int>(), rank["host"].get<std::string>(), rank["pid"].get<int>(),

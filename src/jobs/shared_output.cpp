@@ -4,6 +4,7 @@
 
 #include "moefy/checkpoint/writer.hpp"
 #include "moefy/core/progress.hpp"
+#include "moefy/core/text.hpp"
 #include "moefy/schedule/layer_queue.hpp"
 
 namespace moefy {
@@ -16,10 +17,9 @@ SharedOutput::SharedOutput(JobContext& context, const std::filesystem::path& tar
     directory_.emplace(target, context.force);
     staging_ = std::filesystem::absolute(directory_->staging());
   });
-  const auto text = std::as_bytes(std::span(staging_.native()));
-  std::vector<std::byte> path(text.begin(), text.end());
+  std::vector<std::byte> path = to_bytes(staging_.native());
   context.comm.broadcast(path);
-  staging_ = std::string(reinterpret_cast<const char*>(path.data()), path.size());
+  staging_ = to_text(path);
   together(context.comm, [&] {
     if (!std::filesystem::is_directory(staging_))
       throw IoError(
@@ -44,14 +44,10 @@ void share_work(JobContext& context, const std::string& task, const std::string&
                     context.is_root() ? context.progress : Progress::Style::quiet);
   QueueCallbacks callbacks;
   callbacks.work = [&](std::int64_t id, std::span<const std::byte>, std::stop_token stop) {
-    const std::string text = work(static_cast<std::size_t>(id), stop);
-    const auto bytes = std::as_bytes(std::span(text));
-    return std::vector<std::byte>(bytes.begin(), bytes.end());
+    return to_bytes(work(static_cast<std::size_t>(id), stop));
   };
   callbacks.commit = [&](std::int64_t id, int, std::vector<std::byte> result) {
-    if (done)
-      done(static_cast<std::size_t>(id),
-           {reinterpret_cast<const char*>(result.data()), result.size()});
+    if (done) done(static_cast<std::size_t>(id), to_text(result));
     progress.advance(1);
   };
   run_queue(context.comm, items, callbacks, context.stop);

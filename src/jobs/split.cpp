@@ -2,13 +2,16 @@
 
 #include <fmt/format.h>
 
-#include <chrono>
 #include <map>
 #include <mutex>
 #include <nlohmann/json.hpp>
 #include <optional>
 
 #include "layer_feed.hpp"
+#include "machine.hpp"
+#include "moefy/backend/instruction_set.hpp"
+#include "moefy/core/stopwatch.hpp"
+#include "moefy/core/text.hpp"
 #include "moefy/jobs/factories.hpp"
 #include "moefy/jobs/model_source.hpp"
 #include "moefy/jobs/plan.hpp"
@@ -28,15 +31,6 @@ using nlohmann::json;
 namespace fs = std::filesystem;
 
 fs::path with_suffix(fs::path path, const char* suffix) { return path += suffix; }
-
-std::vector<std::byte> to_bytes(const std::string& text) {
-  const auto bytes = std::as_bytes(std::span(text));
-  return {bytes.begin(), bytes.end()};
-}
-
-std::string to_text(std::span<const std::byte> bytes) {
-  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
-}
 
 /// Only what a warm start needs, so that little travels.
 LayerResult start_of(const LayerResult& old) {
@@ -102,7 +96,8 @@ class SplitJob {
       already_done_ = true;
       return;
     }
-    journal_.emplace(with_suffix(config_.output, ".journal"), fingerprint_json(), context_.force);
+    journal_.emplace(with_suffix(config_.output, ".journal"), fingerprint_json(), context_.force,
+                     kind_of_machine());
     take_finished_layers(warn);
   }
 
@@ -176,6 +171,18 @@ class SplitJob {
       context_.log.info(fmt::format("resuming: {} of {} layers were finished before",
                                     results_.size(), layers_.size()));
     }
+    if (!results_.empty() && !journal_->machine().empty() &&
+        journal_->machine() != kind_of_machine()) {
+      warn(
+          fmt::format("the finished layers come from another kind of CPU ({}; this is {}); every "
+                      "layer is exact "
+                      "on its own, but a run on one kind of CPU may differ in roundings",
+                      journal_->machine(), kind_of_machine()));
+    }
+  }
+
+  static std::string kind_of_machine() {
+    return cpu_model() + ", " + to_string(best_instruction_set());
   }
 
   // ---- all ranks: the same knowledge -----------------------------------------------------------
@@ -269,9 +276,9 @@ class SplitJob {
     callbacks.commit = [&](std::int64_t id, int rank, std::vector<std::byte> bytes) {
       commit(id, rank, std::move(bytes));
     };
-    const auto begin = std::chrono::steady_clock::now();
+    const Stopwatch stopwatch;
     statistics_ = run_queue(comm_, items, callbacks, context_.stop);
-    queue_seconds_ = seconds_since(begin);
+    queue_seconds_ = stopwatch.seconds();
     progress_->finish();
   }
 
@@ -286,22 +293,23 @@ class SplitJob {
   std::vector<std::byte> work(std::int64_t id, std::span<const std::byte> payload,
                               std::stop_token stop) {
     const LayerInfo& layer = *find_layer(id);
-    const auto begin = std::chrono::steady_clock::now();
+    const Stopwatch stopwatch;
     try {
-      LayerReader reader(source_->checkpoint, layer);
+      std::optional<LayerReader> reader;
+      if (local_feed_) reader.emplace(source_->checkpoint, layer);
       const RowSource source =
-          local_feed_ ? file_source(reader, raw_) : payloads_.at(id).source(payload);
+          reader ? file_source(*reader, raw_) : payloads_.at(id).source(payload);
       double read_seconds = 0;
       const RowSource timed_source = [&](FfnRole role, MatrixView<float> out) {
-        const auto start = std::chrono::steady_clock::now();
+        const Stopwatch reading;
         source(role, out);
-        read_seconds += seconds_since(start);
+        read_seconds += reading.seconds();
       };
       const auto found = start_.find(id);
       const SplitTask task{layer, config_.split, timed_source,
                            found == start_.end() ? nullptr : &found->second, stop};
       LayerResult result = splitter_->split(task, *workspace_);
-      if (local_feed_) result.fingerprint = reader.fingerprint();
+      if (reader) result.fingerprint = reader->fingerprint();
       if (context_.verify) {
         const auto neurons = static_cast<std::size_t>(layer.num_neurons);
         result.partition.verify(routed_capacities(config_.split, neurons).bounds());
@@ -311,7 +319,7 @@ class SplitJob {
       double known = 0;
       for (const auto& [phase, seconds] : result.seconds) known += seconds;
       // Router, fingerprint, random split for comparison.
-      result.seconds.emplace_back("other", seconds_since(begin) - known);
+      result.seconds.emplace_back("other", stopwatch.seconds() - known);
       return encode_layer(result);
     } catch (...) {
       rethrow_with_context(fmt::format("layer {} ({})", layer.index, layer.name));
@@ -369,10 +377,6 @@ class SplitJob {
     for (const LayerInfo& layer : layers_)
       if (layer.index == index) return &layer;
     return nullptr;
-  }
-
-  static double seconds_since(std::chrono::steady_clock::time_point begin) {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   }
 
   static constexpr std::size_t kMostProblems = 10;

@@ -17,6 +17,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::string_view kFingerprintFile = "fingerprint.json";
+constexpr std::string_view kMachineFile = "machine.txt";
 constexpr std::string_view kRecordSuffix = ".record";
 
 /// The head of a record file: little-endian, as everything moefy writes. The checksum is over id,
@@ -147,11 +148,13 @@ std::optional<std::vector<std::byte>> decode_journal_record(std::span<const std:
   return std::vector<std::byte>(payload.begin(), payload.end());
 }
 
-Journal::Journal(fs::path directory, const std::string& fingerprint_json, bool fresh)
+Journal::Journal(fs::path directory, const std::string& fingerprint_json, bool fresh,
+                 const std::string& machine)
     : directory_(std::move(directory)) {
   if (directory_.filename().empty()) directory_ = directory_.parent_path();  // "OUT.journal/"
   remove_tree(discarded_path(directory_));
   const fs::path fingerprint_file = directory_ / kFingerprintFile;
+  const fs::path machine_file = directory_ / kMachineFile;
   if (fresh && fs::exists(fingerprint_file)) discard(directory_);
 
   std::error_code error;
@@ -159,10 +162,13 @@ Journal::Journal(fs::path directory, const std::string& fingerprint_json, bool f
   if (error) throw_io(directory_, "create the folder", error);
   if (fs::exists(fingerprint_file)) {
     check_fingerprint(directory_, fingerprint_json);
+    if (fs::exists(machine_file)) machine_ = read_text_file(machine_file);
     return;
   }
   require_only_temporaries(directory_);
   write_file_atomically(fingerprint_file, fingerprint_json);
+  machine_ = machine;
+  if (!machine.empty()) write_file_atomically(machine_file, machine);
   sync_directory(directory_.parent_path());
 }
 

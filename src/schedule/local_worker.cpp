@@ -1,8 +1,9 @@
 #include "local_worker.hpp"
 
-#include <chrono>
 #include <new>
 #include <utility>
+
+#include "moefy/core/stopwatch.hpp"
 
 namespace moefy {
 
@@ -24,10 +25,9 @@ void LocalWorker::start(std::int64_t id, std::span<const std::byte> payload) {
   current_ = {};
   current_.id = id;
   thread_.start([this, id, payload] {
-    const auto begin = std::chrono::steady_clock::now();
+    const Stopwatch stopwatch;
     current_.result = callbacks_.work(id, payload, stop_.get_token());
-    current_.seconds =
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    current_.seconds = stopwatch.seconds();
   });
 }
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "moefy/comm/waiting.hpp"
+#include "moefy/core/text.hpp"
 
 namespace moefy {
 
@@ -82,7 +83,7 @@ void QueueCoordinator::handle(int source, QueueMessage message) {
       return;
     case QueueKind::failed:
       --peer.in_hand;
-      record_error({message.code, text_of(message.bytes), source});
+      record_error({message.code, to_text(message.bytes), source});
       return;
     case QueueKind::stop_wish:
       record_error({ExitCode::interrupted, {}, source});
@@ -294,7 +295,7 @@ void QueueCoordinator::say_end() {
   QueueMessage end{QueueKind::end};
   if (error_) {
     end.code = error_->code;
-    end.bytes = bytes_of(error_->message);
+    end.bytes = to_bytes(error_->message);
   }
   for (int rank = 1; rank < comm_.size(); ++rank) post(comm_, rank, end);
 }

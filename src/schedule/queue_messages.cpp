@@ -35,13 +35,4 @@ QueueMessage decode_queue_message(const Communicator::Message& message) {
           std::vector<std::byte>(message.bytes.begin() + sizeof head, message.bytes.end())};
 }
 
-std::vector<std::byte> bytes_of(const std::string& text) {
-  const auto bytes = std::as_bytes(std::span(text));
-  return {bytes.begin(), bytes.end()};
-}
-
-std::string text_of(std::span<const std::byte> bytes) {
-  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
-}
-
 }  // namespace moefy

@@ -39,7 +39,4 @@ void post(Communicator& comm, int target, const QueueMessage& message);
 /// InternalError if it is none.
 QueueMessage decode_queue_message(const Communicator::Message& message);
 
-std::vector<std::byte> bytes_of(const std::string& text);
-std::string text_of(std::span<const std::byte> bytes);
-
 }  // namespace moefy

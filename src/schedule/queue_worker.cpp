@@ -1,6 +1,7 @@
 #include "queue_worker.hpp"
 
 #include "moefy/comm/waiting.hpp"
+#include "moefy/core/text.hpp"
 
 namespace moefy {
 
@@ -78,7 +79,7 @@ void QueueWorker::handle(const QueueMessage& message) {
       stop_working();
       return;
     case QueueKind::end:
-      if (message.code != ExitCode::done) error_ = {message.code, text_of(message.bytes), 0};
+      if (message.code != ExitCode::done) error_ = {message.code, to_text(message.bytes), 0};
       watch_.forget(0);
       post(comm_, 0, {QueueKind::bye});
       ended_ = true;
@@ -107,7 +108,7 @@ bool QueueWorker::report_outcome() {
   if (outcome->error) {
     post(comm_, 0,
          {QueueKind::failed, outcome->id, outcome->error->code, outcome->seconds,
-          bytes_of(outcome->error->message)});
+          to_bytes(outcome->error->message)});
     stop_working();
   } else {
     post(comm_, 0,

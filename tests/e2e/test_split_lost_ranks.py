@@ -62,6 +62,31 @@ def test_kill_at_ten_moments(done, model, expected, tmp_path):
     resume(model, tmp_path, expected, ranks=1 + done % 3)
 
 
+def test_resuming_on_another_kind_of_cpu_warns_and_works(model, expected, tmp_path):
+    job = start(model, tmp_path)
+    assert job.wait_until(lambda: len(records(tmp_path)) >= 1)
+    job.process.send_signal(signal.SIGUSR1)
+    assert job.finish()[0] == 75, job.stderr
+    note = tmp_path / "map.h5.journal" / "machine.txt"
+    assert note.read_text()
+    note.write_text("Abacus 1, wood")
+
+    job = start(model, tmp_path, ranks=1)
+
+    assert job.finish()[0] == 0, job.stderr
+    assert "another kind of CPU (Abacus 1, wood; this is " in job.stderr
+    assert (tmp_path / "map.h5").read_bytes() == expected
+
+
+def test_the_end_of_the_wall_time_stops_in_order(model, tmp_path):
+    job = start(model, tmp_path, more=["--wall-time", "0.001s"])
+
+    assert job.finish()[0] == 75, job.stderr
+    assert len(job.messages()) == 1 and "wall time" in job.messages()[0], job.stderr
+    assert job.last_words().startswith("moefy: exit 75 ")
+    assert not (tmp_path / "map.h5").exists()
+
+
 @pytest.mark.parametrize("rank", range(RANKS))
 def test_stopped_rank_is_noticed(rank, model, expected, tmp_path):
     job = start(model, tmp_path, more=["--timeout", "5s"])

@@ -7,6 +7,7 @@
 
 #include "moefy/core/error.hpp"
 #include "moefy/core/file.hpp"
+#include "moefy/core/text.hpp"
 #include "support/temp_dir.hpp"
 
 namespace moefy {
@@ -18,11 +19,6 @@ using testing::HasSubstr;
 using testing::IsEmpty;
 
 constexpr const char* kFingerprint = R"({"options": {"seed": 0, "experts": 16}, "file": "a"})";
-
-std::vector<std::byte> bytes_of(const std::string& text) {
-  const auto bytes = std::as_bytes(std::span(text));
-  return {bytes.begin(), bytes.end()};
-}
 
 /// Warnings that must not come.
 void no_warning(const std::string& text) { ADD_FAILURE() << "unexpected warning: " << text; }
@@ -53,28 +49,34 @@ class JournalTest : public testing::Test {
   fs::path folder = temp / "map.h5.journal";
 };
 
+TEST_F(JournalTest, remembers_the_machine_that_began_it) {
+  EXPECT_EQ(Journal(folder, kFingerprint, false, "an old one").machine(), "an old one");
+  EXPECT_EQ(Journal(folder, kFingerprint, false, "a new one").machine(), "an old one");
+  EXPECT_EQ(Journal(folder, kFingerprint, true, "a new one").machine(), "a new one");
+}
+
 TEST_F(JournalTest, keeps_records_over_a_reopening) {
   {
     Journal journal = open();
-    journal.append(7, bytes_of("seven"));
+    journal.append(7, to_bytes("seven"));
     journal.append(0, {});
-    journal.append(123456, bytes_of("many"));
+    journal.append(123456, to_bytes("many"));
   }
 
   Journal journal = open();
 
   EXPECT_THAT(journal.finished(no_warning), ElementsAre(0, 7, 123456));
-  EXPECT_EQ(journal.read(7), bytes_of("seven"));
+  EXPECT_EQ(journal.read(7), to_bytes("seven"));
   EXPECT_THAT(journal.read(0), IsEmpty());
 }
 
 TEST_F(JournalTest, takes_the_newer_of_two_records) {
   Journal journal = open();
-  journal.append(1, bytes_of("old"));
+  journal.append(1, to_bytes("old"));
 
-  journal.append(1, bytes_of("new"));
+  journal.append(1, to_bytes("new"));
 
-  EXPECT_EQ(journal.read(1), bytes_of("new"));
+  EXPECT_EQ(journal.read(1), to_bytes("new"));
 }
 
 TEST_F(JournalTest, does_not_care_for_the_order_of_keys) {
@@ -126,7 +128,7 @@ TEST_F(JournalTest, goes_on_where_a_crash_came_before_the_fingerprint) {
 }
 
 TEST_F(JournalTest, drops_a_record_with_any_bit_flipped) {
-  open().append(5, bytes_of("a layer's result"));
+  open().append(5, to_bytes("a layer's result"));
   const std::string good = read_text_file(record_file());
   for (std::size_t at = 0; at < good.size(); ++at) {
     SCOPED_TRACE(at);
@@ -144,7 +146,7 @@ TEST_F(JournalTest, drops_a_record_with_any_bit_flipped) {
 }
 
 TEST_F(JournalTest, drops_a_record_cut_anywhere) {
-  open().append(5, bytes_of("a layer's result"));
+  open().append(5, to_bytes("a layer's result"));
   const std::string good = read_text_file(record_file());
   for (std::size_t length = 0; length < good.size(); ++length) {
     SCOPED_TRACE(length);
@@ -155,7 +157,7 @@ TEST_F(JournalTest, drops_a_record_cut_anywhere) {
 }
 
 TEST_F(JournalTest, drops_a_record_under_another_items_name) {
-  open().append(5, bytes_of("five"));
+  open().append(5, to_bytes("five"));
   fs::rename(record_file(), folder / "00006.record");
   std::string warning;
 
@@ -173,7 +175,7 @@ TEST_F(JournalTest, refuses_a_damaged_fingerprint) {
 
 TEST_F(JournalTest, leaves_nothing_when_removed) {
   Journal journal = open();
-  journal.append(1, bytes_of("one"));
+  journal.append(1, to_bytes("one"));
 
   journal.remove();
 
@@ -181,7 +183,7 @@ TEST_F(JournalTest, leaves_nothing_when_removed) {
 }
 
 TEST_F(JournalTest, clears_away_what_a_crash_while_removing_left) {
-  open().append(1, bytes_of("one"));
+  open().append(1, to_bytes("one"));
   fs::rename(folder, temp / "map.h5.journal.discarded");
 
   Journal journal = open();
@@ -195,7 +197,7 @@ TEST_F(JournalTest, says_which_folder_cannot_be_made) {
 }
 
 TEST(JournalRecordTest, survives_encoding) {
-  const auto record = bytes_of("content");
+  const auto record = to_bytes("content");
 
   EXPECT_EQ(decode_journal_record(encode_journal_record(9, record), 9), record);
 }

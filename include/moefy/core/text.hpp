@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -8,6 +9,10 @@
 #include <vector>
 
 namespace moefy {
+
+/// Text as the bytes of a message, and back.
+std::vector<std::byte> to_bytes(std::string_view text);
+std::string to_text(std::span<const std::byte> bytes);
 
 /// Whole text as a decimal integer; nothing for anything else (empty, overflow, trailing text).
 std::optional<std::int64_t> parse_integer(std::string_view text);

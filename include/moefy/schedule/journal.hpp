@@ -39,8 +39,10 @@ class Journal {
  public:
   /// Opens or creates. An existing journal must have an equal fingerprint (a JSON object; the order
   /// of keys does not matter), else UsageError that lists what differs, by key. A folder that is no
-  /// journal is a UsageError, too. `fresh` (--force) discards a journal that is there.
-  Journal(std::filesystem::path directory, const std::string& fingerprint_json, bool fresh);
+  /// journal is a UsageError, too. `fresh` (--force) discards a journal that is there. `machine`
+  /// says what kind of machine this is; a new journal keeps it.
+  Journal(std::filesystem::path directory, const std::string& fingerprint_json, bool fresh,
+          const std::string& machine = {});
 
   /// Ids of the records that are complete, ascending; a damaged one is removed with `warn`, so that
   /// its item is done again.
@@ -53,9 +55,12 @@ class Journal {
   /// crash in the middle leaves nothing that looks like a journal.
   void remove();
   const std::filesystem::path& directory() const { return directory_; }
+  /// The machine of the run that began the journal; empty if it did not say.
+  const std::string& machine() const { return machine_; }
 
  private:
   std::filesystem::path directory_;
+  std::string machine_;
 };
 
 /// The bytes of one record file.
