@@ -151,6 +151,24 @@ void ReferenceBackend::approximate_costs(const Points& points, RowSelection sele
   }
 }
 
+void ReferenceBackend::copy_quantized(const Points& from, std::span<const std::int32_t> rows,
+                                      Points& to) {
+  const ReferencePoints& source = own(from);
+  auto& target = static_cast<ReferencePoints&>(to);
+  const std::size_t dim = from.rows.cols;
+  target.rows = {nullptr, rows.size(), dim};
+  target.squared_norm.clear();
+  target.step.clear();
+  target.quantized.clear();
+  for (const std::int32_t row : rows) {
+    const auto i = static_cast<std::size_t>(row);
+    const auto values = std::span(source.quantized).subspan(i * dim, dim);
+    target.squared_norm.push_back(source.squared_norm[i]);
+    target.step.push_back(source.step[i]);
+    target.quantized.insert(target.quantized.end(), values.begin(), values.end());
+  }
+}
+
 void ReferenceBackend::changed_costs(const Points& points, MatrixView<const float> base_centroids,
                                      MatrixView<const float> centroids, int scale_log2,
                                      std::span<const std::int32_t> columns, bool copy_others,
