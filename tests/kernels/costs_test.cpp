@@ -164,6 +164,25 @@ TEST_P(InstructionSetTest, computes_the_same_int8_changes) {
   }
 }
 
+TEST_P(InstructionSetTest, sums_the_largest_int8_products_exactly) {
+  Matrix<float> rows(2, 64);
+  std::fill(rows.row(0).begin(), rows.row(0).end(), 1.0F);
+  std::fill(rows.row(1).begin(), rows.row(1).end(), -1.0F);
+  std::vector<CostView> costs;
+  std::vector<std::unique_ptr<Backend>> backends;
+  backends.push_back(make_reference_backend(1));
+  backends.push_back(make_cpu_backend(1, GetParam()));
+  for (const auto& backend : backends) {
+    const auto points = backend->make_points();
+    backend->load(*points, rows.view(), true);
+    costs.push_back(backend->cost_buffer(0, 2, 2));
+
+    backend->approximate_costs(*points, {}, rows.view(), kScale, costs.back());
+  }
+
+  expect_equal(costs[0], costs[1]);
+}
+
 TEST_P(InstructionSetTest, computes_the_same_int8_changes_for_copied_rows) {
   for (const Shape& shape : test::edge_shapes()) {
     SCOPED_TRACE(testing::Message() << shape.rows << " x " << shape.dim << " / " << shape.sites);

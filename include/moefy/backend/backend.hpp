@@ -116,7 +116,7 @@ class Backend {
   virtual void costs(const Points& points, MatrixView<const float> centroids, int scale_log2,
                      std::span<const std::int32_t> columns, const CostView& q) = 0;
   /// int8 approximation of the same for the selected rows (row i of q is selected row i), all
-  /// sites.
+  /// sites: rows in steps of 1/127, centroids in steps of 1/63 of their largest element.
   virtual void approximate_costs(const Points& points, RowSelection selection,
                                  MatrixView<const float> centroids, int scale_log2,
                                  const CostView& q) = 0;
