@@ -17,6 +17,15 @@ constexpr std::size_t kTaskRows = 192;
 constexpr std::size_t kInertiaRows = 256;
 
 struct CpuPoints final : Points {
+  void resize(std::size_t num_rows, std::size_t num_units, bool with_units) {
+    const std::size_t padded = (num_rows + cpu::kGroupRows - 1) / cpu::kGroupRows * cpu::kGroupRows;
+    units_per_row = num_units;
+    quantized = with_units;
+    squared_norm.resize(padded);
+    step.resize(padded);
+    sum.resize(padded);
+    if (quantized) units.resize(padded * units_per_row);
+  }
   cpu::QuantizedRows arrays() {
     return {squared_norm.data(), step.data(), sum.data(), quantized ? units.data() : nullptr,
             units_per_row};
@@ -97,14 +106,9 @@ std::unique_ptr<Points> CpuBackend::make_points() { return std::make_unique<CpuP
 
 void CpuBackend::load(Points& points, MatrixView<const float> rows, bool quantize) {
   auto& own_points = static_cast<CpuPoints&>(points);
-  const std::size_t padded = (rows.rows + cpu::kGroupRows - 1) / cpu::kGroupRows * cpu::kGroupRows;
   own_points.rows = rows;
-  own_points.quantized = quantize;
-  own_points.units_per_row = (rows.cols + kernels_.values_per_unit - 1) / kernels_.values_per_unit;
-  own_points.squared_norm.resize(padded);
-  own_points.step.resize(padded);
-  own_points.sum.resize(padded);
-  if (quantize) own_points.units.resize(padded * own_points.units_per_row);
+  own_points.resize(
+      rows.rows, (rows.cols + kernels_.values_per_unit - 1) / kernels_.values_per_unit, quantize);
 
   std::vector<cpu::LoadStatistics> statistics((rows.rows + kTaskRows - 1) / kTaskRows);
   for_each_task(threads_, rows.rows, [&](std::size_t first, std::size_t last) {
@@ -122,6 +126,32 @@ void CpuBackend::load(Points& points, MatrixView<const float> rows, bool quantiz
     own_points.max_abs = std::max(own_points.max_abs, part.max_abs);
     own_points.zero_rows += part.zero_rows;
   }
+}
+
+void CpuBackend::copy_quantized(const Points& from, std::span<const std::int32_t> rows,
+                                Points& to) {
+  const cpu::QuantizedRows source = quantized_rows(from);
+  auto& target = static_cast<CpuPoints&>(to);
+  target.rows = {nullptr, rows.size(), from.rows.cols};
+  target.resize(rows.size(), source.units_per_row, true);
+  for_each_task(threads_, rows.size(), [&](std::size_t first, std::size_t last) {
+    for (std::size_t begin = first; begin < last; begin += cpu::kGroupRows) {
+      const std::int32_t* unit_of[cpu::kGroupRows];
+      for (std::size_t r = 0; r < cpu::kGroupRows; ++r) {
+        // Padding rows are copies of the last one.
+        const auto i = static_cast<std::size_t>(rows[std::min(begin + r, last - 1)]);
+        target.squared_norm[begin + r] = source.squared_norm[i];
+        target.step[begin + r] = source.step[i];
+        target.sum[begin + r] = source.sum[i];
+        unit_of[r] = source.units + i / cpu::kGroupRows * cpu::kGroupRows * source.units_per_row +
+                     i % cpu::kGroupRows;
+      }
+      std::int32_t* out = target.units.data() + begin * source.units_per_row;
+      for (std::size_t u = 0; u < source.units_per_row; ++u) {
+        for (const std::int32_t* unit : unit_of) *out++ = unit[u * cpu::kGroupRows];
+      }
+    }
+  });
 }
 
 void CpuBackend::costs(const Points& points, MatrixView<const float> centroids, int scale_log2,

@@ -10,6 +10,10 @@ namespace moefy::cpu {
 /// Quantised rows come in groups of this many, interleaved by unit: [group][unit][row of the
 /// group].
 inline constexpr std::size_t kGroupRows = 16;
+/// Largest int8 values. Those of columns have a bit less, so that the sum of two products fits
+/// int16 also where columns are stored with an offset of 64 (vpmaddubsw).
+inline constexpr float kLargestRowUnit = 127.0F;
+inline constexpr float kLargestColumnUnit = 63.0F;
 /// Panels hold up to this many packed columns.
 inline constexpr std::size_t kMaxPanelWidth = 32;
 

@@ -95,7 +95,7 @@ void load_row(const float* row, std::size_t dim, std::size_t i, std::size_t ahea
   out.squared_norm[i] = static_cast<float>(norm);
   if (out.units == nullptr) return;
 
-  const float step = row_max > 0 ? row_max / 127.0F : 1.0F;
+  const float step = row_max > 0 ? row_max / kLargestRowUnit : 1.0F;
   const float inverse = 1.0F / step;
   std::int32_t* units =
       out.units + i / kGroupRows * kGroupRows * out.units_per_row + i % kGroupRows;
@@ -141,7 +141,7 @@ float pack_units(const float* values, const float* base, std::size_t dim, std::s
   typename V::Float largest = V::zero();
   for (std::size_t l = 0; l < dim; l += 16) largest = V::max(largest, V::abs(value(l)));
   const float max = V::reduce_max(largest);
-  const float step = max > 0 ? max / 127.0F : 1.0F;
+  const float step = max > 0 ? max / kLargestColumnUnit : 1.0F;
   const float inverse = 1.0F / step;
   const std::size_t units = (dim + V::kValuesPerUnit - 1) / V::kValuesPerUnit;
   for (std::size_t l = 0; l < dim; l += 16) {

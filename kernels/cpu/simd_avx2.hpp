@@ -10,8 +10,8 @@ namespace {
 
 #define MOEFY_INLINE __attribute__((always_inline)) static inline
 
-/// Sixteen lanes in pairs of AVX2 registers. int8 values are widened to 16 bits: the products of
-/// vpmaddwd are exact, where vpmaddubsw would saturate.
+/// Sixteen lanes in pairs of AVX2 registers. int8 products by vpmaddubsw, which cannot saturate
+/// with columns of 7 bits.
 struct Avx2 {
   struct Float {
     __m256 low, high;
@@ -30,8 +30,9 @@ struct Avx2 {
   static constexpr int kWideDotRows = 4;
   static constexpr int kNarrowDotRows = 4;
   static constexpr int kPanelVectors = 1;
-  static constexpr std::size_t kValuesPerUnit = 2;
-  static constexpr std::int32_t kOffset = 0;
+  static constexpr std::size_t kValuesPerUnit = 4;
+  // vpmaddubsw takes an unsigned operand: columns are stored with this added.
+  static constexpr std::int32_t kOffset = 64;
 
   MOEFY_INLINE __m256i lane_mask(std::size_t count) {
     const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
@@ -141,14 +142,22 @@ struct Avx2 {
     _mm256_maskstore_epi32(p + 8, _mm256_cmpeq_epi32(_mm256_and_si256(high, bit), bit), x.high);
   }
 
-  MOEFY_INLINE Int dot(Int sum, Int column, Int row) {
-    return {_mm256_add_epi32(sum.low, _mm256_madd_epi16(column.low, row.low)),
-            _mm256_add_epi32(sum.high, _mm256_madd_epi16(column.high, row.high))};
+  MOEFY_INLINE __m256i dot8(__m256i sum, __m256i column, __m256i row) {
+    const __m256i pairs = _mm256_maddubs_epi16(column, row);
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
   }
+  /// Adds the four int8 products of each lane's unit.
+  MOEFY_INLINE Int dot(Int sum, Int column, Int row) {
+    return {dot8(sum.low, column.low, row.low), dot8(sum.high, column.high, row.high)};
+  }
+  /// Sixteen small integers as units.
   MOEFY_INLINE void to_units(Int values, std::int32_t* units) {
-    // vpackssdw works within 128-bit halves; the permutation restores the order.
-    store8(units, _mm256_permute4x64_epi64(_mm256_packs_epi32(values.low, values.high),
-                                           _MM_SHUFFLE(3, 1, 2, 0)));
+    // Packing works within 128-bit halves; the permutation restores the order.
+    const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(values.low, values.high),
+                                                   _MM_SHUFFLE(3, 1, 2, 0));
+    _mm_storeu_si128(
+        reinterpret_cast<__m128i*>(units),
+        _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
   }
 
   MOEFY_INLINE Double dzero() {

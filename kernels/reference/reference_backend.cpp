@@ -35,11 +35,15 @@ double squared_norm(std::span<const float> row) {
   return part[0];
 }
 
-// Symmetric int8 values with one step for the whole vector. Returns the step.
-float quantize_vector(std::span<const float> values, std::span<std::int8_t> out) {
+// Largest integers of quantised rows and columns: see Backend::approximate_costs.
+constexpr float kLargestRowUnit = 127.0F;
+constexpr float kLargestColumnUnit = 63.0F;
+
+// Symmetric integers up to `most` with one step for the whole vector. Returns the step.
+float quantize_vector(std::span<const float> values, float most, std::span<std::int8_t> out) {
   float largest = 0;
   for (float value : values) largest = std::max(largest, std::fabs(value));
-  const float step = largest > 0 ? largest / 127.0F : 1.0F;
+  const float step = largest > 0 ? largest / most : 1.0F;
   const float inverse = 1.0F / step;
   for (std::size_t l = 0; l < values.size(); ++l) {
     out[l] = static_cast<std::int8_t>(std::lrint(values[l] * inverse));
@@ -107,8 +111,9 @@ void ReferenceBackend::load(Points& points, MatrixView<const float> rows, bool q
     own_points.sum_squared_norm += norm;
     if (norm == 0) ++own_points.zero_rows;
     if (quantize) {
-      own_points.step[i] = quantize_vector(
-          rows.row(i), std::span(own_points.quantized).subspan(i * rows.cols, rows.cols));
+      own_points.step[i] =
+          quantize_vector(rows.row(i), kLargestRowUnit,
+                          std::span(own_points.quantized).subspan(i * rows.cols, rows.cols));
     }
   }
 }
@@ -139,7 +144,7 @@ void ReferenceBackend::approximate_costs(const Points& points, RowSelection sele
   const float scale = std::ldexp(1.0F, scale_log2);
   std::vector<std::int8_t> centroid(dim);
   for (std::size_t j = 0; j < q.num_sites; ++j) {
-    const float step = quantize_vector(centroids.row(j), centroid);
+    const float step = quantize_vector(centroids.row(j), kLargestColumnUnit, centroid);
     const auto norm = static_cast<float>(squared_norm(centroids.row(j)));
     for (std::size_t a = 0; a < q.num_rows; ++a) {
       const std::size_t i = selection.global(a);
@@ -148,6 +153,24 @@ void ReferenceBackend::approximate_costs(const Points& points, RowSelection sele
           (-2.0F * x.step[i] * step) * static_cast<float>(int8_dot(row, centroid));
       q.row(a)[j] = fixed_point((x.squared_norm[i] + norm) + product, scale);
     }
+  }
+}
+
+void ReferenceBackend::copy_quantized(const Points& from, std::span<const std::int32_t> rows,
+                                      Points& to) {
+  const ReferencePoints& source = own(from);
+  auto& target = static_cast<ReferencePoints&>(to);
+  const std::size_t dim = from.rows.cols;
+  target.rows = {nullptr, rows.size(), dim};
+  target.squared_norm.clear();
+  target.step.clear();
+  target.quantized.clear();
+  for (const std::int32_t row : rows) {
+    const auto i = static_cast<std::size_t>(row);
+    const auto values = std::span(source.quantized).subspan(i * dim, dim);
+    target.squared_norm.push_back(source.squared_norm[i]);
+    target.step.push_back(source.step[i]);
+    target.quantized.insert(target.quantized.end(), values.begin(), values.end());
   }
 }
 
@@ -164,7 +187,7 @@ void ReferenceBackend::changed_costs(const Points& points, MatrixView<const floa
   for (std::int32_t column : columns) {
     const auto j = static_cast<std::size_t>(column);
     for (std::size_t l = 0; l < dim; ++l) shift[l] = centroids.row(j)[l] - base_centroids.row(j)[l];
-    const float step = quantize_vector(shift, quantized);
+    const float step = quantize_vector(shift, kLargestColumnUnit, quantized);
     const auto norm_change =
         static_cast<float>(squared_norm(centroids.row(j)) - squared_norm(base_centroids.row(j)));
     for (std::size_t i = 0; i < q.num_rows; ++i) {

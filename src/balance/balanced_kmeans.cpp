@@ -152,11 +152,15 @@ double inertia_of(const KMeansContext& context, const Clustering& clustering) {
 
 struct BalancedKMeans::Impl {
   explicit Impl(Backend& backend_in)
-      : backend(backend_in), solver(backend_in), points(backend_in.make_points()) {}
+      : backend(backend_in),
+        solver(backend_in),
+        points(backend_in.make_points()),
+        open_points(backend_in.make_points()) {}
 
   Backend& backend;
   AssignmentSolver solver;
   std::unique_ptr<Points> points;
+  std::unique_ptr<Points> open_points;
   Matrix<float> centered;
   AlignedBuffer<float> training_rows;
 
@@ -224,6 +228,7 @@ BalancedKMeansResult BalancedKMeans::run(MatrixView<const float> rows, const Cap
   const KMeansContext context{backend,
                               impl_->solver,
                               points,
+                              *impl_->open_points,
                               capacities,
                               num_sites,
                               cost_scale_log2(largest_norm),

@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <limits>
+#include <optional>
 
 #include "moefy/core/error.hpp"
+#include "open_rows.hpp"
 
 namespace moefy {
 namespace {
@@ -70,18 +72,18 @@ class ExactEm {
     outcome_.columns += static_cast<std::int64_t>(columns.size());
   }
 
-  SolverStatistics solve(const CostView& q, bool canonical) {
+  SolverStatistics solve(const CostView& q, const Capacities& capacities, bool canonical,
+                         std::span<std::int32_t> label) {
     context_.check_stop();
     return context_.times.measure("solve", [&] {
-      return context_.solver.solve(q, context_.capacities, canonical, clustering_.prices,
-                                   new_label_);
+      return context_.solver.solve(q, capacities, canonical, clustering_.prices, label);
     });
   }
 
   /// One fp32 E-step and the means that follow; true: stop.
   bool exact_step() {
     refresh_base();
-    const SolverStatistics statistics = solve(base_, true);
+    const SolverStatistics statistics = solve(base_, context_.capacities, true, new_label_);
     const std::int64_t cost = total_cost(base_, new_label_);
     const bool still_optimal = labels_count_ && total_cost(base_, clustering_.label) == cost;
     const bool lower = outcome_.trace.empty() || cost < outcome_.trace.back();
@@ -112,22 +114,56 @@ class ExactEm {
     std::int64_t cost_before = std::numeric_limits<std::int64_t>::max();
     copy_matrix(base_centroids_, computed_centroids_);
     for (bool first = true;; first = false) {
-      context_.check_stop();
-      const auto columns = changed_sites(computed_centroids_, clustering_.centroids);
-      context_.times.measure("changes of cost", [&] {
-        context_.backend.changed_costs(context_.points, base_centroids_.view(),
-                                       clustering_.centroids.view(), context_.cost_scale_log2,
-                                       columns, first, base_, q);
-      });
-      copy_matrix(clustering_.centroids, computed_centroids_);
-      solve(q, false);
+      change_costs(context_.points, base_, computed_centroids_, first, q);
+      solve(q, context_.capacities, false, new_label_);
       const std::int64_t cost = total_cost(q, new_label_);
       if (cost >= cost_before || total_cost(q, clustering_.label) == cost) return;
       cost_before = cost;
       took_shortcuts_ = true;
-      assign_labels(context_, kAllRows, new_label_, clustering_);
-      update_centroids(context_, true, clustering_);
+      take_new_labels();
+      settle_open_rows(q);
     }
+  }
+
+  /// A few shortcut steps of the rows that may still move. Costs q are those of
+  /// computed_centroids_.
+  void settle_open_rows(const CostView& q) {
+    const std::optional<OpenRows> open = context_.times.measure("open rows", [&] {
+      return OpenRows::find(context_, q, computed_centroids_, base_, clustering_);
+    });
+    if (!open) return;
+    constexpr int kMostSteps = 6;  // then all rows are looked at again
+    const CostView open_q = context_.backend.cost_buffer(3, open->count(), context_.num_sites);
+    std::vector<std::int32_t> label(open->count());
+    std::vector<std::int32_t> new_label(open->count());
+    Matrix<float> computed;
+    copy_matrix(base_centroids_, computed);
+    for (int step = 0; step < kMostSteps; ++step) {
+      change_costs(open->points(), open->base(), computed, step == 0, open_q);
+      open->gather(clustering_.label, label);
+      solve(open_q, open->capacities(), false, new_label);
+      if (total_cost(open_q, label) == total_cost(open_q, new_label)) return;
+      open->scatter(new_label, new_label_);
+      take_new_labels();
+    }
+  }
+
+  /// q = base + the int8 change of cost since base_centroids_; `computed`: the centroids of q so
+  /// far, afterwards the present ones.
+  void change_costs(const Points& points, const CostView& base, Matrix<float>& computed, bool first,
+                    const CostView& q) {
+    context_.check_stop();
+    const auto columns = changed_sites(computed, clustering_.centroids);
+    context_.times.measure("changes of cost", [&] {
+      context_.backend.changed_costs(points, base_centroids_.view(), clustering_.centroids.view(),
+                                     context_.cost_scale_log2, columns, first, base, q);
+    });
+    copy_matrix(clustering_.centroids, computed);
+  }
+
+  void take_new_labels() {
+    assign_labels(context_, kAllRows, new_label_, clustering_);
+    update_centroids(context_, true, clustering_);
   }
 
   /// Back to the labels of the last fp32 E-step; from now on fp32 only.

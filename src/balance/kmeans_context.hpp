@@ -50,7 +50,8 @@ class PhaseTimes {
 struct KMeansContext {
   Backend& backend;
   AssignmentSolver& solver;
-  Points& points;  ///< the rows as used, after a common mean was subtracted
+  Points& points;       ///< the rows as used, after a common mean was subtracted
+  Points& open_points;  ///< memory for copies of int8 rows, kept between runs
   const Capacities& capacities;
   std::size_t num_sites;
   int cost_scale_log2;  ///< s: costs are multiples of 2^-s

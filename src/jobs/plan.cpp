@@ -58,9 +58,10 @@ std::uint64_t layer_memory(const SplitConfig& config, const LayerInfo& layer) {
   const std::uint64_t start_rows = fp32_rows / 4;  // FAISS gets the rows of its subsample
   const std::uint64_t int8_rows = shape.rows * shape.columns;
   const std::uint64_t costs = 2 * 4 * shape.rows * stride;
+  const std::uint64_t open_rows = (int8_rows + costs) / 3;  // at most, copied to settle alone
   const std::uint64_t centroids = (8 + 6 * 4) * shape.sites * shape.columns;
   const std::uint64_t arcs = (3 * 4 + 16 * 8) * shape.sites * stride;
-  return raw + fp32_rows + part + start_rows + int8_rows + costs + centroids + arcs;
+  return raw + fp32_rows + part + start_rows + int8_rows + costs + open_rows + centroids + arcs;
 }
 
 std::uint64_t layer_output(const SplitConfig& config, const LayerInfo& layer) {

@@ -43,13 +43,36 @@ class LoadedBackend {
     const CostView base = approximate(0, {});
     const CostView q = backend->cost_buffer(1, rows.rows(), centroids.rows());
     for (std::size_t i = 0; i < q.num_rows; ++i) std::fill_n(q.row(i), q.num_sites, 77);
+    backend->changed_costs(*points, centroids.view(), moved.view(), kScale, every_third_column(),
+                           copy_others, base, q);
+    return q;
+  }
+  std::vector<std::int32_t> every_third_column() const {
     std::vector<std::int32_t> columns;
     for (std::size_t j = 0; j < centroids.rows(); j += 3) {
       columns.push_back(static_cast<std::int32_t>(j));
     }
-    backend->changed_costs(*points, centroids.view(), moved.view(), kScale, columns, copy_others,
-                           base, q);
-    return q;
+    return columns;
+  }
+  /// Copies of rows have the changes of cost that the rows have.
+  void expect_changes_of_copies(const std::vector<std::int32_t>& copied) {
+    const CostView all = changed(true);
+    const CostView base = backend->cost_buffer(2, copied.size(), centroids.rows());
+    const CostView q = backend->cost_buffer(3, copied.size(), centroids.rows());
+    const CostView base_of_all = approximate(0, {});
+    for (std::size_t a = 0; a < copied.size(); ++a) {
+      std::copy_n(base_of_all.row(static_cast<std::size_t>(copied[a])), base.stride, base.row(a));
+    }
+    const auto copies = backend->make_points();
+    backend->copy_quantized(*points, copied, *copies);
+    backend->changed_costs(*copies, centroids.view(), moved.view(), kScale, every_third_column(),
+                           true, base, q);
+    for (std::size_t a = 0; a < copied.size(); ++a) {
+      for (std::size_t j = 0; j < q.num_sites; ++j) {
+        ASSERT_EQ(q.row(a)[j], all.row(static_cast<std::size_t>(copied[a]))[j])
+            << "copied row " << a << " column " << j;
+      }
+    }
   }
 
   std::unique_ptr<Backend> backend;
@@ -138,6 +161,40 @@ TEST_P(InstructionSetTest, computes_the_same_int8_changes) {
     for (bool copy_others : {false, true}) {
       expect_equal(expected.changed(copy_others), found.changed(copy_others));
     }
+  }
+}
+
+TEST_P(InstructionSetTest, sums_the_largest_int8_products_exactly) {
+  Matrix<float> rows(2, 64);
+  std::fill(rows.row(0).begin(), rows.row(0).end(), 1.0F);
+  std::fill(rows.row(1).begin(), rows.row(1).end(), -1.0F);
+  std::vector<CostView> costs;
+  std::vector<std::unique_ptr<Backend>> backends;
+  backends.push_back(make_reference_backend(1));
+  backends.push_back(make_cpu_backend(1, GetParam()));
+  for (const auto& backend : backends) {
+    const auto points = backend->make_points();
+    backend->load(*points, rows.view(), true);
+    costs.push_back(backend->cost_buffer(0, 2, 2));
+
+    backend->approximate_costs(*points, {}, rows.view(), kScale, costs.back());
+  }
+
+  expect_equal(costs[0], costs[1]);
+}
+
+TEST_P(InstructionSetTest, computes_the_same_int8_changes_for_copied_rows) {
+  for (const Shape& shape : test::edge_shapes()) {
+    SCOPED_TRACE(testing::Message() << shape.rows << " x " << shape.dim << " / " << shape.sites);
+    LoadedBackend expected = reference(shape);
+    LoadedBackend found = cpu(shape, 2);
+    std::vector<std::int32_t> rows;
+    for (std::size_t i = 0; i < shape.rows; i += 1 + i % 3) {
+      rows.push_back(static_cast<std::int32_t>(i));
+    }
+
+    expected.expect_changes_of_copies(rows);
+    found.expect_changes_of_copies(rows);
   }
 }
 

@@ -105,6 +105,10 @@ class Backend {
   /// Reads every row once: norms, largest value, int8 rows (if `quantize`). NaN or infinity:
   /// InputError naming row and column.
   virtual void load(Points& points, MatrixView<const float> rows, bool quantize) = 0;
+  /// Makes `to` the int8 rows of these (ascending) `rows` of `from`, in this order: what
+  /// changed_costs needs. `to` has no fp32 rows.
+  virtual void copy_quantized(const Points& from, std::span<const std::int32_t> rows,
+                              Points& to) = 0;
 
   /// Exact (fp32) costs: q(i,j) = clamp(rint(max(0, ‖x_i‖² + ‖c_j‖² - 2 x_i·c_j) · 2^s), 0,
   /// kMaxCost) for the sites in `columns` (ascending; others keep their column). centroids
@@ -112,7 +116,7 @@ class Backend {
   virtual void costs(const Points& points, MatrixView<const float> centroids, int scale_log2,
                      std::span<const std::int32_t> columns, const CostView& q) = 0;
   /// int8 approximation of the same for the selected rows (row i of q is selected row i), all
-  /// sites.
+  /// sites: rows in steps of 1/127, centroids in steps of 1/63 of their largest element.
   virtual void approximate_costs(const Points& points, RowSelection selection,
                                  MatrixView<const float> centroids, int scale_log2,
                                  const CostView& q) = 0;

@@ -18,7 +18,7 @@ enum class StartMethod { faiss, kmeanspp, random };
 
 /// Which earlier stages lead to the exact EM.
 struct StartSchedule {
-  int faiss_iterations = 5;      ///< free Lloyd iterations of FAISS
+  int faiss_iterations = 3;      ///< free Lloyd iterations of FAISS
   bool subsample = true;         ///< start on every 4th block of 64 rows; false: all rows
   bool loose_iterations = true;  ///< int8 iterations balanced by price passes only, before the EM
 };

@@ -38,7 +38,7 @@ std::vector<OptionSpec> result_options() {
       {"max-iterations", "N", "E-steps at the most", "300", Shown::help_all},
       {"seed", "N", "of all random choices", "0", Shown::help},
       {"backend", "NAME", "who computes", "auto", Shown::help_all, backend_names()},
-      {"start-iterations", "N", "free iterations of the FAISS start", "5", Shown::file_only},
+      {"start-iterations", "N", "free iterations of the FAISS start", "3", Shown::file_only},
       {"start-subsample", "BOOL", "start on a quarter of the rows", "true", Shown::file_only},
       {"start-loose", "BOOL", "nearly balanced int8 iterations before the exact ones", "true",
        Shown::file_only},
