@@ -27,10 +27,11 @@ for name in THREADS:  # before numpy is imported
 import numpy as np  # noqa: E402
 
 
-def blobs(rows, columns, experts, seed):
+def blobs(rows, columns, experts, seed, spread=0.35):
+    """Gaussian blobs of very unequal size; `spread`: how far apart, as a multiple of the noise."""
     random = np.random.default_rng(seed)
     weights = 1.0 / (1 + np.arange(experts))
-    centres = 0.35 * random.standard_normal((experts, columns)).astype(np.float32)
+    centres = spread * random.standard_normal((experts, columns)).astype(np.float32)
     label = random.choice(experts, rows, p=weights / weights.sum())
     return centres[label] + random.standard_normal((rows, columns)).astype(np.float32)
 
@@ -50,9 +51,9 @@ def demo_matrices():
 
 
 def data_sets(matrices):
-    yield "blobs 6144x768/32", blobs(6144, 768, 32, 1), 32
-    yield "blobs 11008x512/16", blobs(11008, 512, 16, 2), 16
-    yield "blobs 14336x512/64", blobs(14336, 512, 64, 3), 64
+    for name, spread in (("near blobs", 0.35), ("far blobs", 0.7)):
+        for rows, columns, experts, seed in ((6144, 768, 32, 1), (11008, 512, 16, 2), (14336, 512, 64, 3)):
+            yield f"{name} {rows}x{columns}/{experts}", blobs(rows, columns, experts, seed, spread), experts
     yield "uniform 6144x768/32", np.random.default_rng(0).random((6144, 768)).astype(np.float32), 32
     yield from demo_matrices()
     for matrix in matrices:

@@ -14,6 +14,7 @@ Every time is the median of --repeats runs; peak memory is VmHWM of the largest 
 """
 
 import argparse
+import itertools
 import json
 import os
 import pathlib
@@ -101,10 +102,11 @@ def split_command(model, output, experts, *more):
 
 
 def split_against_peer(folder, repeats):
-    for rows, columns, experts, seed in ((6144, 768, 32, 1), (11008, 512, 16, 2), (14336, 512, 64, 3)):
-        name = f"{rows}x{columns}/{experts}"
-        data = blobs(rows, columns, experts, seed)
-        model = write_model(folder / f"peer-{rows}", [data])
+    shapes = ((6144, 768, 32, 1), (11008, 512, 16, 2), (14336, 512, 64, 3))
+    for spread, (rows, columns, experts, seed) in itertools.product((0.35, 0.7), shapes):
+        name = f"blobs {rows}x{columns}/{experts}, spread {spread}"
+        data = blobs(rows, columns, experts, seed, spread)
+        model = write_model(folder / f"peer-{rows}-{spread}", [data])
         peer = [run_peer(data, experts, s)["seconds"] for s in range(3)]
         seconds, memory = median_run(
             split_command(model, folder / "map.h5", experts, "--normalize", "none"), repeats)

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "feed_choice.hpp"
 #include "layer_feed.hpp"
 #include "machine.hpp"
 #include "moefy/backend/instruction_set.hpp"
@@ -56,7 +57,7 @@ class SplitJob {
     });
     tell_all();
     if (already_done_) return ExitCode::done;
-    choose_feed();
+    local_feed_ = choose_local_feed(config_, context_, identity_, source_);
     backend_ = make_backend(config_.backend, context_.threads);
     show_rank_table(context_, backend_->name());
     try {
@@ -217,41 +218,6 @@ class SplitJob {
       if (!context_.is_root())
         start_.emplace(layer.index, decode_layer(bytes, "broadcast of --init-from"));
     }
-  }
-
-  /// Every rank reads its own layers if all can open the same files; else rank 0 sends them.
-  void choose_feed() {
-    bool same_files = context_.is_root();
-    std::string trouble;
-    if (!context_.is_root() && config_.feed != "coordinator") {
-      try {
-        source_ = open_model(config_.model, context_.architecture_file);
-        same_files = file_identity_json(source_->checkpoint) == identity_;
-        if (!same_files) trouble = "its files differ from rank 0's";
-      } catch (const Error& error) {
-        trouble = error.what();
-      }
-    }
-    json answer = {{"same", same_files}, {"trouble", trouble}};
-    const auto answers = comm_.gather(to_bytes(answer.dump()));
-    bool local = config_.feed != "coordinator";
-    std::string first_trouble;
-    for (std::size_t rank = 0; rank < answers.size() && local; ++rank) {
-      const json heard = json::parse(to_text(answers[rank]));
-      if (heard["same"]) continue;
-      local = false;
-      first_trouble = fmt::format("rank {}: {}", rank, heard["trouble"].get<std::string>());
-    }
-    std::vector<std::byte> verdict =
-        to_bytes(json{{"local", local}, {"why", first_trouble}}.dump());
-    comm_.broadcast(verdict);
-    const json decided = json::parse(to_text(verdict));
-    local_feed_ = decided["local"];
-    const std::string why = decided["why"];
-    if (!local_feed_ && config_.feed == "local")
-      throw InputError("--feed local: not every rank can read the model; " + why);
-    if (!local_feed_ && !why.empty() && context_.is_root())
-      context_.log.info("rank 0 sends the layers (" + why + ")");
   }
 
   // ---- all ranks: the work ---------------------------------------------------------------------

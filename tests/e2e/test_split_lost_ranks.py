@@ -10,19 +10,19 @@ from conftest import program_path, write_llama
 from mpi_job import FAIL_LIBRARY, GONE_WITHIN_SECONDS, Job
 
 RANKS = 3
-LAYERS = 12
+LAYERS = 24
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """Large enough that its layers do not all finish between two looks."""
+    """Enough work that it does not end between two looks."""
     folder = tmp_path_factory.mktemp("model") / "llama"
     return write_llama(folder, layers=LAYERS, hidden=256, ffn=2048, dtype=np.float16)
 
 
 def start(model, folder, ranks=RANKS, more=(), environment=None, preload=None):
     command = [program_path(), "split", model, "-o", folder / "map.h5", "--experts", "16",
-               "--reproducible", "--threads", "1", *more]
+               "--reproducible", "--threads", "1", "--nredo", "8", *more]
     return Job(command, ranks, environment, preload)
 
 
