@@ -86,6 +86,7 @@ json to_json(const SplitPlan& plan, const PlanJobConfig& config) {
           {"ranks", config.ranks},
           {"layers", layers},
           {"peak_memory", plan.peak_memory},
+          {"peak_memory_if_sent", plan.peak_memory_if_sent},
           {"bytes_to_read", plan.bytes_to_read},
           {"bytes_to_send", plan.bytes_to_send},
           {"output_bytes", plan.output_bytes},
@@ -102,21 +103,23 @@ void print_text(std::ostream& out, const SplitPlan& plan) {
                        bytes(layer.bytes_to_read), bytes(layer.bytes_to_send),
                        format_seconds(layer.seconds), layer.name);
   out << fmt::format(
-      "memory per rank  {} at the most\n"
+      "memory per rank  {} at the most, {} if rank 0 has to send the layers\n"
       "to read          {}\n"
       "to send          {} (only if a rank cannot read the model)\n"
       "map and journal  {}\n"
       "time             about {}\n",
-      bytes(plan.peak_memory), bytes(plan.bytes_to_read), bytes(plan.bytes_to_send),
-      bytes(plan.output_bytes), format_seconds(plan.seconds));
+      bytes(plan.peak_memory), bytes(plan.peak_memory_if_sent), bytes(plan.bytes_to_read),
+      bytes(plan.bytes_to_send), bytes(plan.output_bytes), format_seconds(plan.seconds));
 }
 
 void require_fit(const SplitPlan& plan, const PlanJobConfig& config) {
   std::vector<std::string> problems;
   const MemoryInfo memory = read_memory_info();
-  if (memory.total > 0 && plan.peak_memory > memory.total) {
+  const std::uint64_t needed =
+      config.split.feed == "coordinator" ? plan.peak_memory_if_sent : plan.peak_memory;
+  if (memory.total > 0 && needed > memory.total) {
     problems.push_back(fmt::format("a rank needs {} of memory, this machine has {}",
-                                   format_bytes(static_cast<double>(plan.peak_memory)),
+                                   format_bytes(static_cast<double>(needed)),
                                    format_bytes(static_cast<double>(memory.total))));
   }
   if (!config.split.output.empty()) {
@@ -135,6 +138,7 @@ SplitPlan make_split_plan(std::span<const LayerInfo> layers, const SplitConfig& 
                           std::int64_t ranks, std::size_t threads) {
   require(ranks >= 1 && threads >= 1, "a plan needs a rank and a thread");
   SplitPlan plan;
+  std::uint64_t largest_payload = 0;
   for (const LayerInfo& layer : layers) {
     SplitPlan::Layer planned;
     planned.index = layer.index;
@@ -144,12 +148,14 @@ SplitPlan make_split_plan(std::span<const LayerInfo> layers, const SplitConfig& 
       planned.bytes_to_send += role_bytes(layer, role);
     planned.seconds = layer_seconds(shape_of(config, layer), threads);
     plan.peak_memory = std::max(plan.peak_memory, kBaseBytes + layer_memory(config, layer));
+    largest_payload = std::max(largest_payload, planned.bytes_to_send);
     const std::uint64_t record = layer_output(config, layer);
     plan.output_bytes += 2 * record;
     plan.bytes_to_read += planned.bytes_to_read;
     plan.bytes_to_send += planned.bytes_to_send;
     plan.layers.push_back(std::move(planned));
   }
+  plan.peak_memory_if_sent = plan.peak_memory + 2 * largest_payload;  // this layer's and the next
   // Largest first, always to the rank that is free first: what the queue does when times are as
   // predicted.
   plan.seconds_by_rank.assign(static_cast<std::size_t>(ranks), 0.0);

@@ -88,8 +88,8 @@ class QueueCoordinator {
   std::optional<Staged> loading_;
   std::optional<Staged> staged_;
   Slot* working_slot_ = nullptr;
-  std::vector<Peer> peers_;  ///< by rank; 0 is not used
-  std::deque<int> waiting_;  ///< ranks that asked and were not answered
+  std::vector<Peer> peers_;        ///< by rank; 0 is not used
+  std::deque<int> waiting_;        ///< ranks that asked and were not answered
   std::deque<Finished> finished_;  ///< not yet committed
   std::size_t committed_ = 0;
   bool stopping_ = false;

@@ -25,6 +25,14 @@ def test_plan_predicts_the_peak_within_a_quarter(moefy, large_layers, options):
     assert plan["peak_memory"] == pytest.approx(measured, rel=0.25)
 
 
+def test_plan_knows_what_sending_costs(moefy, large_layers):
+    plan = moefy.json_lines("plan", large_layers, "--experts", 32, "--threads", 1)[0]
+
+    measured = peak(moefy, large_layers, "--experts", 32, "--feed", "coordinator")
+
+    assert plan["peak_memory_if_sent"] == pytest.approx(measured, rel=0.25)
+
+
 def test_peak_is_within_the_promise(moefy, large_layers):
     clustered = 8192 * 1024 * 4
 
