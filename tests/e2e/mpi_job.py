@@ -46,9 +46,21 @@ class Job:
             [str(part) for part in [*launcher, *command]], env=variables, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.stderr = ""
+        self.size = ranks
+        self.pids = {}
 
     def ranks(self):
+        """Process ids of the living ranks. Slow: it looks at every process."""
         return processes_of_job(self.marker)
+
+    def learn_ranks(self):
+        """Waits for all ranks, so that a later signal comes at once."""
+
+        def all_there():
+            self.pids = self.ranks()
+            return len(self.pids) == self.size
+
+        assert self.wait_until(all_there), "the job ended before all its ranks were seen"
 
     def wait_until(self, condition, limit=60):
         """Polls until condition() holds; False if the job ended before."""
@@ -62,7 +74,9 @@ class Job:
         raise AssertionError("the job did not get there")
 
     def signal_rank(self, rank, number):
-        os.kill(self.ranks()[rank], number)
+        if not self.pids:
+            self.learn_ranks()
+        os.kill(self.pids[rank], number)
 
     def finish(self, limit=60):
         """Waits for the end, kills what hangs; returns (launcher's code, seconds waited)."""

@@ -46,6 +46,7 @@ def resume(folder, expected, ranks, at_least_done):
 @pytest.mark.parametrize("done", [1, 4, 9, 20])
 def test_killed_rank_loses_nothing_that_was_finished(rank, done, expected, tmp_path):
     job = start(tmp_path)
+    job.learn_ranks()
     assert job.wait_until(lambda: len(records(tmp_path)) >= done)
     job.signal_rank(rank, signal.SIGKILL)
     code, seconds = job.finish()
@@ -60,6 +61,7 @@ def test_killed_rank_loses_nothing_that_was_finished(rank, done, expected, tmp_p
 @pytest.mark.parametrize("rank", range(RANKS))
 def test_stopped_rank_is_noticed_after_the_time_out(rank, expected, tmp_path):
     job = start(tmp_path, work_ms=300, timeout_ms=5000)
+    job.learn_ranks()
     assert job.wait_until(lambda: len(records(tmp_path)) >= 2)
     job.signal_rank(rank, signal.SIGSTOP)
     code, seconds = job.finish()
@@ -85,6 +87,7 @@ def test_long_work_is_not_taken_for_silence(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_signal_to_one_rank_stops_all(number, rank, expected, tmp_path):
     job = start(tmp_path, work_ms=200)
+    job.learn_ranks()
     assert job.wait_until(lambda: len(records(tmp_path)) >= 2)
     job.signal_rank(rank, number)
     code, seconds = job.finish()

@@ -51,7 +51,8 @@ def resume(model, folder, expected, ranks):
 @pytest.mark.parametrize("done", range(10))
 def test_kill_at_ten_moments(done, model, expected, tmp_path):
     job = start(model, tmp_path)
-    assert job.wait_until(lambda: len(records(tmp_path)) >= done and len(job.ranks()) == RANKS)
+    job.learn_ranks()
+    assert job.wait_until(lambda: len(records(tmp_path)) >= done)
     job.signal_rank(done % RANKS, signal.SIGKILL)
     code, seconds = job.finish()
 
@@ -90,6 +91,7 @@ def test_the_end_of_the_wall_time_stops_in_order(model, tmp_path):
 @pytest.mark.parametrize("rank", range(RANKS))
 def test_stopped_rank_is_noticed(rank, model, expected, tmp_path):
     job = start(model, tmp_path, more=["--timeout", "5s"])
+    job.learn_ranks()
     assert job.wait_until(lambda: len(records(tmp_path)) >= 1)
     job.signal_rank(rank, signal.SIGSTOP)
     code, _ = job.finish()
@@ -104,6 +106,7 @@ def test_stopped_rank_is_noticed(rank, model, expected, tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_signal_to_one_rank_stops_all(number, rank, model, expected, tmp_path):
     job = start(model, tmp_path)
+    job.learn_ranks()
     assert job.wait_until(lambda: len(records(tmp_path)) >= 1)
     job.signal_rank(rank, number)
     code, _ = job.finish()
