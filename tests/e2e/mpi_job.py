@@ -32,6 +32,11 @@ def processes_of_job(marker):
     return found
 
 
+def listen_to_interrupts():
+    """Background jobs of a script ignore SIGINT, and a shell cannot trap what it inherits ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Job:
     """One run of `command` on `ranks` ranks."""
 
@@ -44,7 +49,8 @@ class Job:
         launcher = [ROOT / "launch" / "mpirun", *forwarded, "-np", str(ranks)]
         self.process = subprocess.Popen(
             [str(part) for part in [*launcher, *command]], env=variables, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            preexec_fn=listen_to_interrupts)
         self.stderr = ""
         self.size = ranks
         self.pids = {}
