@@ -15,6 +15,13 @@ add_library(moefy_xxhash INTERFACE)
 target_include_directories(moefy_xxhash SYSTEM INTERFACE ${XXHASH_INCLUDE_DIR})
 target_link_libraries(moefy_xxhash INTERFACE ${XXHASH_LIBRARY})
 
+if(MOEFY_CUDA STREQUAL "ON")
+  enable_language(CUDA)
+  find_package(CUDAToolkit REQUIRED)
+elseif(NOT MOEFY_CUDA MATCHES "^(OFF|SIMULATED)$")
+  message(FATAL_ERROR "MOEFY_CUDA is '${MOEFY_CUDA}'; valid: OFF, ON, SIMULATED")
+endif()
+
 if(MOEFY_TESTS)
   find_package(GTest REQUIRED)
 endif()

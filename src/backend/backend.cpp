@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "moefy/core/error.hpp"
+
 namespace moefy {
 
 std::size_t RowSelection::count(std::size_t num_rows) const {
@@ -10,6 +12,19 @@ std::size_t RowSelection::count(std::size_t num_rows) const {
   const std::size_t selected = (blocks + step - 1) / step;
   const std::size_t last_begin = (selected - 1) * step * kSampleBlock;
   return (selected - 1) * kSampleBlock + std::min(kSampleBlock, num_rows - last_begin);
+}
+
+void Backend::write_costs(MatrixView<const std::int32_t> costs, const CostView& q) {
+  require(costs.rows == q.num_rows && costs.cols == q.num_sites, "a cost for each row and site");
+  for (std::size_t i = 0; i < q.num_rows; ++i) std::ranges::copy(costs.row(i), q.row(i));
+}
+
+void Backend::copy_rows(const CostView& from, std::span<const std::int32_t> rows,
+                        const CostView& to) {
+  require(rows.size() == to.num_rows && from.stride == to.stride, "one row of costs for each");
+  for (std::size_t a = 0; a < rows.size(); ++a) {
+    std::copy_n(from.row(static_cast<std::size_t>(rows[a])), from.stride, to.row(a));
+  }
 }
 
 }  // namespace moefy

@@ -121,10 +121,12 @@ void update_centroids(const KMeansContext& context, bool predict_prices, Cluster
   });
 }
 
-std::int64_t total_cost(const CostView& q, std::span<const std::int32_t> label) {
+std::int64_t total_cost(const KMeansContext& context, const CostView& q,
+                        std::span<const std::int32_t> label) {
+  const CostView costs = context.backend.on_host(q);
   std::int64_t total = 0;
   for (std::size_t i = 0; i < label.size(); ++i) {
-    total += q.row(i)[static_cast<std::size_t>(label[i])];
+    total += costs.row(i)[static_cast<std::size_t>(label[i])];
   }
   return total;
 }

@@ -88,7 +88,8 @@ std::size_t assign_labels(const KMeansContext& context, RowSelection selection,
 void update_centroids(const KMeansContext& context, bool predict_prices, Clustering& clustering);
 
 /// Σ_i q[i, label_i]
-std::int64_t total_cost(const CostView& q, std::span<const std::int32_t> label);
+std::int64_t total_cost(const KMeansContext& context, const CostView& q,
+                        std::span<const std::int32_t> label);
 
 /// Sites [0, num_sites).
 std::vector<std::int32_t> all_sites(std::size_t num_sites);

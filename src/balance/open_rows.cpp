@@ -62,10 +62,10 @@ OpenRows::OpenRows(const KMeansContext& context, std::vector<std::int32_t> rows,
       base_(context.backend.cost_buffer(2, row_.size(), context.num_sites)),
       capacities_(context.capacities) {
   context.backend.copy_quantized(context.points, row_, context.open_points);
+  context.backend.copy_rows(base, row_, base_);
   std::vector<std::size_t> open(context.num_sites, 0);
   for (std::size_t a = 0; a < row_.size(); ++a) {
     const auto i = static_cast<std::size_t>(row_[a]);
-    std::copy_n(base.row(i), base.stride, base_.row(a));
     ++open[static_cast<std::size_t>(clustering.label[i])];
   }
   std::vector<SizeBounds> bounds(capacities_.bounds().begin(), capacities_.bounds().end());

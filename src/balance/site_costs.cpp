@@ -7,8 +7,9 @@
 namespace moefy {
 
 BackendCosts::BackendCosts(Backend& backend, const CostView& q)
-    : SiteCosts(q.data, q.num_rows, q.num_sites, q.stride), backend_(&backend), q_(q) {
-  require(q.space == MemorySpace::host, "the exact solver reads costs in host memory");
+    : SiteCosts(backend.on_host(q).data, q.num_rows, q.num_sites, q.stride),
+      backend_(&backend),
+      q_(q) {
   require(q.num_sites >= 1 && q.stride >= q.num_sites && q.stride % kSiteAlignment == 0,
           "cost rows are padded to a multiple of the site alignment");
 }

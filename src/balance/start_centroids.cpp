@@ -48,16 +48,17 @@ class PlusPlus {
     const CostView q = context_.backend.cost_buffer(2, context_.num_rows(), candidates.size());
     context_.backend.costs(context_.points, rows.view(), context_.cost_scale_log2,
                            all_sites(candidates.size()), q);
+    const CostView costs = context_.backend.on_host(q);
     std::vector<std::int64_t> total(candidates.size(), 0);
     for (std::size_t i = 0; i < nearest_.size(); ++i) {
       for (std::size_t c = 0; c < candidates.size(); ++c) {
-        total[c] += std::min(nearest_[i], q.row(i)[c]);
+        total[c] += std::min(nearest_[i], costs.row(i)[c]);
       }
     }
     const auto best =
         static_cast<std::size_t>(std::min_element(total.begin(), total.end()) - total.begin());
     for (std::size_t i = 0; i < nearest_.size(); ++i) {
-      nearest_[i] = std::min(nearest_[i], q.row(i)[best]);
+      nearest_[i] = std::min(nearest_[i], costs.row(i)[best]);
     }
     // Rounding must not leave weight on a row that is itself a centroid.
     total_ = total[best] - nearest_[candidates[best]];

@@ -131,12 +131,12 @@ CostView make_bench_costs(Backend& backend, const BenchAssignSize& size, std::ui
   const double largest = *std::ranges::max_element(distance.values());
   const double scale =
       largest > 0 ? static_cast<double>(kMaxCost) / std::exp2(std::ceil(std::log2(largest))) : 1.0;
+  Matrix<std::int32_t> costs(size.num_rows, size.num_sites);
+  std::ranges::transform(distance.values(), costs.values().begin(), [scale](double value) {
+    return static_cast<std::int32_t>(std::llrint(value * scale));
+  });
   const CostView q = backend.cost_buffer(0, size.num_rows, size.num_sites);
-  for (std::size_t i = 0; i < size.num_rows; ++i) {
-    std::ranges::transform(distance.row(i), q.row(i), [scale](double value) {
-      return static_cast<std::int32_t>(std::llrint(value * scale));
-    });
-  }
+  backend.write_costs(costs.view(), q);
   return q;
 }
 

@@ -24,16 +24,19 @@ std::vector<std::unique_ptr<Backend>> all_backends(std::size_t num_threads) {
        {InstructionSet::portable, InstructionSet::avx2, InstructionSet::avx512_vnni}) {
     if (is_supported(set)) backends.push_back(make_cpu_backend(num_threads, to_string(set)));
   }
+  if (cuda_device_count() > 0) backends.push_back(make_cuda_backend(0, num_threads));
   return backends;
 }
 
 CostView upload(Backend& backend, const Table& costs) {
   const std::size_t num_sites = costs.empty() ? 1 : costs[0].size();
-  const CostView q = backend.cost_buffer(0, costs.size(), num_sites);
+  Matrix<std::int32_t> narrow(costs.size(), num_sites);
   for (std::size_t i = 0; i < costs.size(); ++i) {
-    std::ranges::transform(costs[i], q.row(i),
+    std::ranges::transform(costs[i], narrow.row(i).begin(),
                            [](std::int64_t cost) { return static_cast<std::int32_t>(cost); });
   }
+  const CostView q = backend.cost_buffer(0, costs.size(), num_sites);
+  backend.write_costs(narrow.view(), q);
   return q;
 }
 

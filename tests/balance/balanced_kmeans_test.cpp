@@ -76,7 +76,14 @@ BalancedKMeansResult cluster(Backend& backend, const Matrix<float>& rows, std::s
 }
 
 std::unique_ptr<Backend> backend_named(const std::string& name, std::size_t threads = 1) {
+  if (name == "cuda") return make_cuda_backend(0, threads);
   return name == "reference" ? make_reference_backend(threads) : make_cpu_backend(threads);
+}
+
+std::vector<std::string> backends_here() {
+  std::vector<std::string> names{"reference", "cpu"};
+  if (cuda_device_count() > 0) names.push_back("cuda");
+  return names;
 }
 
 class BalancedKMeansTest : public testing::TestWithParam<std::string> {
@@ -314,7 +321,7 @@ TEST_P(BalancedKMeansTest, does_not_depend_on_earlier_layers) {
   expect_equal(clustering.run(rows.view(), capacities, {}, 3), fresh);
 }
 
-INSTANTIATE_TEST_SUITE_P(Backends, BalancedKMeansTest, testing::Values("reference", "cpu"),
+INSTANTIATE_TEST_SUITE_P(Backends, BalancedKMeansTest, testing::ValuesIn(backends_here()),
                          [](const auto& parameter) { return parameter.param; });
 
 TEST(BalancedKMeansRunTest, is_never_worse_with_more_starts) {

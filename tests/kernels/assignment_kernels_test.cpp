@@ -1,43 +1,31 @@
-#include <gtest/gtest.h>
-
 #include <algorithm>
 #include <memory>
 #include <vector>
 
-#include "moefy/backend/backend.hpp"
-#include "moefy/core/random.hpp"
+#include <gtest/gtest.h>
+
+#include "kernels/backends.hpp"
 
 namespace moefy::test {
 namespace {
 
-struct Shape {
+struct CostShape {
   std::size_t num_rows, num_sites;
   std::uint64_t num_values;  // costs in [0, num_values)
 };
 
-constexpr Shape kShapes[] = {
+constexpr CostShape kShapes[] = {
     {1, 1, 9},       {31, 1, 5},         {257, 15, 4}, {1000, 16, 1 << 28}, {1025, 17, 9},
     {600, 32, 1000}, {513, 33, 1 << 28}, {700, 64, 3}, {300, 130, 7},       {2000, 48, 1 << 20}};
 
-std::vector<std::unique_ptr<Backend>> cpu_backends() {
-  std::vector<std::unique_ptr<Backend>> backends;
-  for (const InstructionSet set :
-       {InstructionSet::portable, InstructionSet::avx2, InstructionSet::avx512_vnni}) {
-    if (!is_supported(set)) continue;
-    backends.push_back(make_cpu_backend(1, to_string(set)));
-    backends.push_back(make_cpu_backend(3, to_string(set)));
-  }
-  return backends;
-}
-
-CostView random_costs(Backend& backend, const Shape& shape) {
+CostView random_costs(Backend& backend, const CostShape& shape) {
   RandomStream random(17, shape.num_rows, RandomPurpose::verification);
-  const CostView q = backend.cost_buffer(0, shape.num_rows, shape.num_sites);
-  for (std::size_t i = 0; i < shape.num_rows; ++i) {
-    for (std::size_t j = 0; j < shape.num_sites; ++j) {
-      q.row(i)[j] = static_cast<std::int32_t>(random.next_below(shape.num_values));
-    }
+  Matrix<std::int32_t> costs(shape.num_rows, shape.num_sites);
+  for (std::int32_t& cost : costs.values()) {
+    cost = static_cast<std::int32_t>(random.next_below(shape.num_values));
   }
+  const CostView q = backend.cost_buffer(0, shape.num_rows, shape.num_sites);
+  backend.write_costs(costs.view(), q);
   return q;
 }
 
@@ -58,6 +46,17 @@ std::vector<std::int32_t> random_labels(const CostView& q) {
   for (std::int32_t& site : label) site = static_cast<std::int32_t>(random.next_below(used));
   return label;
 }
+
+/// On one thread, and on three.
+class AssignmentKernelsTest : public BackendTest {
+ protected:
+  std::vector<std::unique_ptr<Backend>> backends() const {
+    std::vector<std::unique_ptr<Backend>> both;
+    both.push_back(make_backend(GetParam(), 1));
+    both.push_back(make_backend(GetParam(), 3));
+    return both;
+  }
+};
 
 TEST(ReferenceAssignmentTest, best_sites_takes_the_lowest_of_equal_sites) {
   const auto backend = make_reference_backend(1);
@@ -110,10 +109,10 @@ TEST(ReferenceAssignmentTest, certificate_sums_find_the_first_worst_row) {
   EXPECT_EQ(sums.unconstrained, 5 + 1 + 6);
 }
 
-TEST(CpuAssignmentTest, best_sites_equal_the_reference) {
+TEST_P(AssignmentKernelsTest, best_sites_equal_the_reference) {
   const auto reference = make_reference_backend(1);
-  for (const auto& backend : cpu_backends()) {
-    for (const Shape& shape : kShapes) {
+  for (const auto& backend : backends()) {
+    for (const CostShape& shape : kShapes) {
       SCOPED_TRACE(backend->name());
       SCOPED_TRACE(shape.num_rows);
       const CostView expected_q = random_costs(*reference, shape);
@@ -132,10 +131,10 @@ TEST(CpuAssignmentTest, best_sites_equal_the_reference) {
   }
 }
 
-TEST(CpuAssignmentTest, smallest_moves_equal_the_reference) {
+TEST_P(AssignmentKernelsTest, smallest_moves_equal_the_reference) {
   const auto reference = make_reference_backend(1);
-  for (const auto& backend : cpu_backends()) {
-    for (const Shape& shape : kShapes) {
+  for (const auto& backend : backends()) {
+    for (const CostShape& shape : kShapes) {
       SCOPED_TRACE(backend->name());
       SCOPED_TRACE(shape.num_rows);
       const CostView q = random_costs(*backend, shape);
@@ -157,10 +156,10 @@ TEST(CpuAssignmentTest, smallest_moves_equal_the_reference) {
   }
 }
 
-TEST(CpuAssignmentTest, certificate_sums_equal_the_reference) {
+TEST_P(AssignmentKernelsTest, certificate_sums_equal_the_reference) {
   const auto reference = make_reference_backend(1);
-  for (const auto& backend : cpu_backends()) {
-    for (const Shape& shape : kShapes) {
+  for (const auto& backend : backends()) {
+    for (const CostShape& shape : kShapes) {
       SCOPED_TRACE(backend->name());
       SCOPED_TRACE(shape.num_rows);
       const CostView q = random_costs(*backend, shape);
@@ -179,6 +178,9 @@ TEST(CpuAssignmentTest, certificate_sums_equal_the_reference) {
     }
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(Backends, AssignmentKernelsTest, testing::ValuesIn(tested_backends()),
+                         test_suffix);
 
 }  // namespace
 }  // namespace moefy::test

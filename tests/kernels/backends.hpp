@@ -1,8 +1,11 @@
 #pragma once
 
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 #include "moefy/backend/backend.hpp"
 #include "moefy/core/random.hpp"
@@ -17,6 +20,41 @@ inline std::vector<std::string> testable_instruction_sets() {
     if (is_supported(set)) names.push_back(to_string(set));
   }
   return names;
+}
+
+/// What is compared with the reference: the instruction sets of this CPU, and "cuda" if it is
+/// built.
+inline std::vector<std::string> tested_backends() {
+  std::vector<std::string> names = testable_instruction_sets();
+  if (cuda_is_built()) names.push_back("cuda");
+  return names;
+}
+
+inline std::vector<std::string> all_backends() {
+  std::vector<std::string> names = tested_backends();
+  names.insert(names.begin(), "reference");
+  return names;
+}
+
+inline std::unique_ptr<Backend> make_backend(const std::string& name, std::size_t threads = 1) {
+  if (name == "reference") return make_reference_backend(threads);
+  if (name == "cuda") return make_cuda_backend(0, threads);
+  return make_cpu_backend(threads, name);
+}
+
+/// Runs with the name of a backend.
+class BackendTest : public testing::TestWithParam<std::string> {
+ protected:
+  void SetUp() override {
+    if (GetParam() == "cuda" && cuda_device_count() == 0) GTEST_SKIP() << "no NVIDIA GPU here";
+  }
+};
+
+/// The name of a backend in that of a test.
+inline std::string test_suffix(const testing::TestParamInfo<std::string>& parameter) {
+  std::string name = parameter.param;
+  std::replace(name.begin(), name.end(), '-', '_');
+  return name;
 }
 
 /// Standard normal values, keyed by `seed`.

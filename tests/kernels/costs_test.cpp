@@ -28,6 +28,7 @@ class LoadedBackend {
     backend->load(*points, rows.view(), true);
   }
 
+  /// Costs in the backend's memory; on_host() of them is for expectations.
   CostView exact(std::size_t slot) {
     const CostView q = backend->cost_buffer(slot, rows.rows(), centroids.rows());
     backend->costs(*points, centroids.view(), kScale, test::all_columns(centroids.rows()), q);
@@ -41,12 +42,19 @@ class LoadedBackend {
   /// Every third column changed, on top of the (exactly reproducible) int8 costs.
   CostView changed(bool copy_others) {
     const CostView base = approximate(0, {});
-    const CostView q = backend->cost_buffer(1, rows.rows(), centroids.rows());
-    for (std::size_t i = 0; i < q.num_rows; ++i) std::fill_n(q.row(i), q.num_sites, 77);
+    const CostView q = filled(1, rows.rows(), 77);
     backend->changed_costs(*points, centroids.view(), moved.view(), kScale, every_third_column(),
                            copy_others, base, q);
     return q;
   }
+  CostView filled(std::size_t slot, std::size_t num_rows, std::int32_t value) {
+    Matrix<std::int32_t> costs(num_rows, centroids.rows());
+    std::ranges::fill(costs.values(), value);
+    const CostView q = backend->cost_buffer(slot, num_rows, centroids.rows());
+    backend->write_costs(costs.view(), q);
+    return q;
+  }
+  CostView on_host(const CostView& q) { return backend->on_host(q); }
   std::vector<std::int32_t> every_third_column() const {
     std::vector<std::int32_t> columns;
     for (std::size_t j = 0; j < centroids.rows(); j += 3) {
@@ -56,20 +64,18 @@ class LoadedBackend {
   }
   /// Copies of rows have the changes of cost that the rows have.
   void expect_changes_of_copies(const std::vector<std::int32_t>& copied) {
-    const CostView all = changed(true);
+    const CostView all = on_host(changed(true));
     const CostView base = backend->cost_buffer(2, copied.size(), centroids.rows());
     const CostView q = backend->cost_buffer(3, copied.size(), centroids.rows());
-    const CostView base_of_all = approximate(0, {});
-    for (std::size_t a = 0; a < copied.size(); ++a) {
-      std::copy_n(base_of_all.row(static_cast<std::size_t>(copied[a])), base.stride, base.row(a));
-    }
+    backend->copy_rows(approximate(0, {}), copied, base);
     const auto copies = backend->make_points();
     backend->copy_quantized(*points, copied, *copies);
     backend->changed_costs(*copies, centroids.view(), moved.view(), kScale, every_third_column(),
                            true, base, q);
+    const CostView found = on_host(q);
     for (std::size_t a = 0; a < copied.size(); ++a) {
       for (std::size_t j = 0; j < q.num_sites; ++j) {
-        ASSERT_EQ(q.row(a)[j], all.row(static_cast<std::size_t>(copied[a]))[j])
+        ASSERT_EQ(found.row(a)[j], all.row(static_cast<std::size_t>(copied[a]))[j])
             << "copied row " << a << " column " << j;
       }
     }
@@ -92,28 +98,24 @@ void expect_equal(const CostView& expected, const CostView& found) {
   }
 }
 
-class InstructionSetTest : public testing::TestWithParam<std::string> {
+class CostsTest : public test::BackendTest {
  protected:
   static LoadedBackend reference(const Shape& shape) { return {make_reference_backend(1), shape}; }
-  static LoadedBackend cpu(const Shape& shape, std::size_t threads = 1) {
-    return {make_cpu_backend(threads, GetParam()), shape};
+  static LoadedBackend tested(const Shape& shape, std::size_t threads = 1) {
+    return {test::make_backend(GetParam(), threads), shape};
   }
 };
 
-TEST_P(InstructionSetTest, is_named_by_the_backend) {
-  EXPECT_EQ(make_cpu_backend(1, GetParam())->name(), "cpu (" + GetParam() + ")");
-}
-
-TEST_P(InstructionSetTest, computes_costs_within_rounding_of_the_reference) {
+TEST_P(CostsTest, computes_costs_within_rounding_of_the_reference) {
   for (const Shape& shape : test::edge_shapes()) {
     SCOPED_TRACE(testing::Message() << shape.rows << " x " << shape.dim << " / " << shape.sites);
     LoadedBackend expected = reference(shape);
-    LoadedBackend found = cpu(shape);
+    LoadedBackend found = tested(shape);
     // tau = 4 R² 2^-20, in quanta: what two correct fp32 evaluations may differ by.
     const double tau = 4 * expected.points->max_squared_norm * std::ldexp(1.0, kScale - 20) + 1;
 
     const CostView a = expected.exact(0);
-    const CostView b = found.exact(0);
+    const CostView b = found.on_host(found.exact(0));
 
     for (std::size_t i = 0; i < a.num_rows; ++i) {
       for (std::size_t j = 0; j < a.stride; ++j) {
@@ -123,14 +125,14 @@ TEST_P(InstructionSetTest, computes_costs_within_rounding_of_the_reference) {
   }
 }
 
-TEST_P(InstructionSetTest, leaves_other_columns_alone) {
-  LoadedBackend loaded = cpu({33, 33, 5});
-  const CostView all = loaded.exact(0);
-  const CostView some = loaded.backend->cost_buffer(1, 33, 33);
-  for (std::size_t i = 0; i < 33; ++i) std::fill_n(some.row(i), 33, -5);
+TEST_P(CostsTest, leaves_other_columns_alone) {
+  LoadedBackend loaded = tested({33, 33, 5});
+  const CostView all = loaded.on_host(loaded.exact(0));
+  const CostView q = loaded.filled(1, 33, -5);
 
   loaded.backend->costs(*loaded.points, loaded.centroids.view(), kScale, std::vector{0, 15, 16, 32},
-                        some);
+                        q);
+  const CostView some = loaded.on_host(q);
 
   for (std::size_t i = 0; i < 33; ++i) {
     for (std::size_t j = 0; j < 33; ++j) {
@@ -140,38 +142,38 @@ TEST_P(InstructionSetTest, leaves_other_columns_alone) {
   }
 }
 
-TEST_P(InstructionSetTest, computes_the_same_int8_costs) {
+TEST_P(CostsTest, computes_the_same_int8_costs) {
   for (const Shape& shape : test::edge_shapes()) {
     SCOPED_TRACE(testing::Message() << shape.rows << " x " << shape.dim << " / " << shape.sites);
     LoadedBackend expected = reference(shape);
-    LoadedBackend found = cpu(shape);
+    LoadedBackend found = tested(shape);
 
     for (std::size_t step : {1, 2, 4}) {
-      expect_equal(expected.approximate(0, {step}), found.approximate(0, {step}));
+      expect_equal(expected.approximate(0, {step}), found.on_host(found.approximate(0, {step})));
     }
   }
 }
 
-TEST_P(InstructionSetTest, computes_the_same_int8_changes) {
+TEST_P(CostsTest, computes_the_same_int8_changes) {
   for (const Shape& shape : test::edge_shapes()) {
     SCOPED_TRACE(testing::Message() << shape.rows << " x " << shape.dim << " / " << shape.sites);
     LoadedBackend expected = reference(shape);
-    LoadedBackend found = cpu(shape);
+    LoadedBackend found = tested(shape);
 
     for (bool copy_others : {false, true}) {
-      expect_equal(expected.changed(copy_others), found.changed(copy_others));
+      expect_equal(expected.changed(copy_others), found.on_host(found.changed(copy_others)));
     }
   }
 }
 
-TEST_P(InstructionSetTest, sums_the_largest_int8_products_exactly) {
+TEST_P(CostsTest, sums_the_largest_int8_products_exactly) {
   Matrix<float> rows(2, 64);
   std::fill(rows.row(0).begin(), rows.row(0).end(), 1.0F);
   std::fill(rows.row(1).begin(), rows.row(1).end(), -1.0F);
   std::vector<CostView> costs;
   std::vector<std::unique_ptr<Backend>> backends;
   backends.push_back(make_reference_backend(1));
-  backends.push_back(make_cpu_backend(1, GetParam()));
+  backends.push_back(test::make_backend(GetParam()));
   for (const auto& backend : backends) {
     const auto points = backend->make_points();
     backend->load(*points, rows.view(), true);
@@ -180,14 +182,14 @@ TEST_P(InstructionSetTest, sums_the_largest_int8_products_exactly) {
     backend->approximate_costs(*points, {}, rows.view(), kScale, costs.back());
   }
 
-  expect_equal(costs[0], costs[1]);
+  expect_equal(costs[0], backends[1]->on_host(costs[1]));
 }
 
-TEST_P(InstructionSetTest, computes_the_same_int8_changes_for_copied_rows) {
+TEST_P(CostsTest, computes_the_same_int8_changes_for_copied_rows) {
   for (const Shape& shape : test::edge_shapes()) {
     SCOPED_TRACE(testing::Message() << shape.rows << " x " << shape.dim << " / " << shape.sites);
     LoadedBackend expected = reference(shape);
-    LoadedBackend found = cpu(shape, 2);
+    LoadedBackend found = tested(shape, 2);
     std::vector<std::int32_t> rows;
     for (std::size_t i = 0; i < shape.rows; i += 1 + i % 3) {
       rows.push_back(static_cast<std::int32_t>(i));
@@ -198,11 +200,11 @@ TEST_P(InstructionSetTest, computes_the_same_int8_changes_for_copied_rows) {
   }
 }
 
-TEST_P(InstructionSetTest, approximates_the_exact_costs) {
-  LoadedBackend loaded = cpu({257, 17, 64});
-  const CostView exact = loaded.exact(0);
+TEST_P(CostsTest, approximates_the_exact_costs) {
+  LoadedBackend loaded = tested({257, 17, 64});
+  const CostView exact = loaded.on_host(loaded.exact(0));
 
-  const CostView approximate = loaded.approximate(1, {});
+  const CostView approximate = loaded.on_host(loaded.approximate(1, {}));
 
   // Steps of about 3/127 in 64 elements: an error of some 0.5 in costs of about 128.
   const double tolerance = std::ldexp(3.0, kScale);
@@ -213,18 +215,18 @@ TEST_P(InstructionSetTest, approximates_the_exact_costs) {
   }
 }
 
-TEST_P(InstructionSetTest, gives_the_same_bits_on_three_threads) {
+TEST_P(CostsTest, gives_the_same_bits_on_three_threads) {
   const Shape shape{1000, 33, 65};
-  LoadedBackend one = cpu(shape);
-  LoadedBackend three = cpu(shape, 3);
+  LoadedBackend one = tested(shape);
+  LoadedBackend three = tested(shape, 3);
 
-  expect_equal(one.exact(0), three.exact(0));
-  expect_equal(one.approximate(0, {4}), three.approximate(0, {4}));
-  expect_equal(one.changed(true), three.changed(true));
+  expect_equal(one.on_host(one.exact(0)), three.on_host(three.exact(0)));
+  expect_equal(one.on_host(one.approximate(0, {4})), three.on_host(three.approximate(0, {4})));
+  expect_equal(one.on_host(one.changed(true)), three.on_host(three.changed(true)));
 }
 
-TEST_P(InstructionSetTest, clamps_costs_at_zero_and_at_the_largest) {
-  const auto backend = make_cpu_backend(1, GetParam());
+TEST_P(CostsTest, clamps_costs_at_zero_and_at_the_largest) {
+  const auto backend = test::make_backend(GetParam());
   Matrix<float> rows(1, 3);
   std::fill(rows.values().begin(), rows.values().end(), 1.0F);
   Matrix<float> centroids(2, 3);
@@ -236,11 +238,12 @@ TEST_P(InstructionSetTest, clamps_costs_at_zero_and_at_the_largest) {
 
   backend->costs(*points, centroids.view(), 20, test::all_columns(2), q);
 
-  EXPECT_EQ(q.row(0)[0], 0);
-  EXPECT_EQ(q.row(0)[1], kMaxCost);
+  const CostView costs = backend->on_host(q);
+  EXPECT_EQ(costs.row(0)[0], 0);
+  EXPECT_EQ(costs.row(0)[1], kMaxCost);
 }
 
-TEST_P(InstructionSetTest, multiplies_like_the_reference) {
+TEST_P(CostsTest, multiplies_like_the_reference) {
   for (const Shape& shape : test::edge_shapes()) {
     SCOPED_TRACE(testing::Message() << shape.rows << " x " << shape.dim << " / " << shape.sites);
     const Matrix<float> a = test::normal_matrix(shape.rows, shape.dim, 4);
@@ -249,7 +252,7 @@ TEST_P(InstructionSetTest, multiplies_like_the_reference) {
     Matrix<float> found(shape.rows, shape.sites);
 
     make_reference_backend(1)->multiply_transposed(a.view(), b.view(), expected.view());
-    make_cpu_backend(2, GetParam())->multiply_transposed(a.view(), b.view(), found.view());
+    test::make_backend(GetParam(), 2)->multiply_transposed(a.view(), b.view(), found.view());
 
     for (std::size_t i = 0; i < found.values().size(); ++i) {
       ASSERT_NEAR(expected.values()[i], found.values()[i], 1e-4) << "element " << i;
@@ -257,13 +260,8 @@ TEST_P(InstructionSetTest, multiplies_like_the_reference) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Cpu, InstructionSetTest,
-                         testing::ValuesIn(test::testable_instruction_sets()),
-                         [](const auto& parameter) {
-                           std::string name = parameter.param;
-                           std::replace(name.begin(), name.end(), '-', '_');
-                           return name;
-                         });
+INSTANTIATE_TEST_SUITE_P(Backends, CostsTest, testing::ValuesIn(test::tested_backends()),
+                         test::test_suffix);
 
 TEST(ReferenceBackendTest, computes_squared_distances_in_fixed_point) {
   const auto backend = make_reference_backend(1);
@@ -294,6 +292,12 @@ TEST(RowSelectionTest, takes_whole_blocks_by_global_index) {
   EXPECT_EQ(every_third.count(200), 72U);  // block 0 and the 8 rows of block 3
   EXPECT_EQ(every_third.global(63), 63U);
   EXPECT_EQ(every_third.global(64), 192U);
+}
+
+TEST(CpuBackendTest, is_named_after_its_instruction_set) {
+  for (const std::string& name : test::testable_instruction_sets()) {
+    EXPECT_EQ(make_cpu_backend(1, name)->name(), "cpu (" + name + ")");
+  }
 }
 
 TEST(CpuBackendTest, refuses_unknown_instruction_sets) {

@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <cmath>
 #include <limits>
 
 #include <gtest/gtest.h>
@@ -9,17 +8,6 @@
 
 namespace moefy {
 namespace {
-
-/// "reference", or the instruction set of a cpu backend.
-std::unique_ptr<Backend> make_backend(const std::string& name, std::size_t threads = 1) {
-  return name == "reference" ? make_reference_backend(threads) : make_cpu_backend(threads, name);
-}
-
-std::vector<std::string> all_backends() {
-  std::vector<std::string> names = test::testable_instruction_sets();
-  names.insert(names.begin(), "reference");
-  return names;
-}
 
 SiteSums empty_sums(std::size_t sites, std::size_t dim, int scale_log2) {
   SiteSums sums;
@@ -36,10 +24,10 @@ void expect_equal(const SiteSums& expected, const SiteSums& found) {
                          found.sum.values().begin()));
 }
 
-class RowsTest : public testing::TestWithParam<std::string> {};
+class RowsTest : public test::BackendTest {};
 
 TEST_P(RowsTest, finds_norms_and_zero_rows) {
-  const auto backend = make_backend(GetParam());
+  const auto backend = test::make_backend(GetParam());
   Matrix<float> rows(3, 2);
   const float values[] = {3, -4, 0, 0, 1, 1};
   std::copy_n(values, 6, rows.values().begin());
@@ -54,7 +42,7 @@ TEST_P(RowsTest, finds_norms_and_zero_rows) {
 }
 
 TEST_P(RowsTest, names_row_and_column_of_a_bad_value) {
-  const auto backend = make_backend(GetParam());
+  const auto backend = test::make_backend(GetParam());
   for (float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(),
                     -std::numeric_limits<float>::infinity()}) {
     for (std::size_t column : {0, 15, 16, 36}) {
@@ -73,7 +61,7 @@ TEST_P(RowsTest, names_row_and_column_of_a_bad_value) {
 }
 
 TEST_P(RowsTest, accepts_large_finite_values) {
-  const auto backend = make_backend(GetParam());
+  const auto backend = test::make_backend(GetParam());
   Matrix<float> rows(1, 40);
   std::fill(rows.values().begin(), rows.values().end(), std::numeric_limits<float>::max());
   const auto points = backend->make_points();
@@ -82,7 +70,7 @@ TEST_P(RowsTest, accepts_large_finite_values) {
 }
 
 TEST_P(RowsTest, sums_to_nearest_even) {
-  const auto backend = make_backend(GetParam());
+  const auto backend = test::make_backend(GetParam());
   Matrix<float> rows(1, 9);
   const float values[] = {0.5F, 1.5F, 2.5F, -0.5F, -1.5F, 0.25F, 7, -7, 2.5F};
   std::copy_n(values, 9, rows.values().begin());
@@ -100,7 +88,7 @@ TEST_P(RowsTest, moves_rows_between_sums_exactly) {
   for (const test::Shape& shape : test::edge_shapes()) {
     SCOPED_TRACE(testing::Message() << shape.rows << " x " << shape.dim << " / " << shape.sites);
     const Matrix<float> rows = test::normal_matrix(shape.rows, shape.dim, 7);
-    const auto backend = make_backend(GetParam(), 3);
+    const auto backend = test::make_backend(GetParam(), 3);
     const auto points = backend->make_points();
     backend->load(*points, rows.view(), false);
     const RowSelection selection{2};
@@ -130,7 +118,7 @@ TEST_P(RowsTest, moves_rows_between_sums_exactly) {
 
 TEST_P(RowsTest, skips_rows_without_an_old_label) {
   const Matrix<float> rows = test::normal_matrix(40, 5, 8);
-  const auto backend = make_backend(GetParam());
+  const auto backend = test::make_backend(GetParam());
   const auto points = backend->make_points();
   backend->load(*points, rows.view(), false);
   const std::vector<std::int32_t> label(40, 1);
@@ -145,7 +133,7 @@ TEST_P(RowsTest, skips_rows_without_an_old_label) {
 }
 
 TEST_P(RowsTest, adds_squared_distances) {
-  const auto backend = make_backend(GetParam());
+  const auto backend = test::make_backend(GetParam());
   Matrix<float> rows(3, 2);
   const float values[] = {0, 0, 3, 4, 1, 1};
   std::copy_n(values, 6, rows.values().begin());
@@ -171,16 +159,12 @@ TEST_P(RowsTest, agrees_with_the_reference_on_inertia) {
 
   const double expected = inertia(*make_reference_backend(1));
 
-  EXPECT_NEAR(inertia(*make_backend(GetParam())), expected, 1e-9 * expected);
-  EXPECT_EQ(inertia(*make_backend(GetParam(), 3)), inertia(*make_backend(GetParam())));
+  EXPECT_NEAR(inertia(*test::make_backend(GetParam())), expected, 1e-9 * expected);
+  EXPECT_EQ(inertia(*test::make_backend(GetParam(), 3)), inertia(*test::make_backend(GetParam())));
 }
 
-INSTANTIATE_TEST_SUITE_P(Backends, RowsTest, testing::ValuesIn(all_backends()),
-                         [](const auto& parameter) {
-                           std::string name = parameter.param;
-                           std::replace(name.begin(), name.end(), '-', '_');
-                           return name;
-                         });
+INSTANTIATE_TEST_SUITE_P(Backends, RowsTest, testing::ValuesIn(test::all_backends()),
+                         test::test_suffix);
 
 }  // namespace
 }  // namespace moefy

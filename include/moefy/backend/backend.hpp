@@ -43,7 +43,7 @@ struct RowSelection {
   std::size_t step = 1;
   std::size_t count(std::size_t num_rows) const;
   /// Global index of selected row `i`.
-  std::size_t global(std::size_t i) const {
+  constexpr std::size_t global(std::size_t i) const {
     return i / kSampleBlock * step * kSampleBlock + i % kSampleBlock;
   }
 };
@@ -101,6 +101,15 @@ class Backend {
   /// slot (0..3) and at least num_rows x num_sites large; contents undefined but padding columns 0.
   virtual CostView cost_buffer(std::size_t slot, std::size_t num_rows, std::size_t num_sites) = 0;
 
+  /// The same costs for the host to read: q itself where it lies in host memory, else a copy that
+  /// is valid until q changes.
+  virtual CostView on_host(const CostView& q) { return q; }
+  /// q becomes these costs [num_rows, num_sites].
+  virtual void write_costs(MatrixView<const std::int32_t> costs, const CostView& q);
+  /// Row a of `to` becomes row rows[a] of `from`.
+  virtual void copy_rows(const CostView& from, std::span<const std::int32_t> rows,
+                         const CostView& to);
+
   virtual std::unique_ptr<Points> make_points() = 0;
   /// Reads every row once: norms, largest value, int8 rows (if `quantize`). NaN or infinity:
   /// InputError naming row and column.
@@ -157,5 +166,13 @@ std::unique_ptr<Backend> make_reference_backend(std::size_t num_threads);
 /// it.
 std::unique_ptr<Backend> make_cpu_backend(std::size_t num_threads,
                                           const std::string& instruction_set = "auto");
+
+/// Whether `cuda` can be asked for at all in this build.
+bool cuda_is_built();
+/// NVIDIA GPUs that this process may use; 0 without a driver, or built without CUDA.
+int cuda_device_count();
+/// The primitives on GPU `device` (an index among the visible ones); `num_threads` for what stays
+/// on the host. UsageError if moefy was built without CUDA, DeviceError if there is no such device.
+std::unique_ptr<Backend> make_cuda_backend(int device, std::size_t num_threads);
 
 }  // namespace moefy

@@ -1,0 +1,118 @@
+#pragma once
+
+#include <array>
+#include <string>
+#include <vector>
+
+#include "cuda/assignment_kernels.hpp"
+#include "cuda/cost_kernels.hpp"
+#include "cuda/row_kernels.hpp"
+#include "cuda/runtime.hpp"
+#include "cuda/sum_kernels.hpp"
+#include "moefy/backend/backend.hpp"
+
+namespace moefy {
+
+/// The primitives on one NVIDIA GPU: rows, int8 rows and costs stay in device memory; labels,
+/// centroids and sums come and go. One stream; memory is kept from layer to layer.
+class CudaBackend final : public Backend {
+ public:
+  /// `device`: index among the visible ones. DeviceError if it is not there or cannot be used.
+  CudaBackend(int device, std::size_t num_threads);
+
+  std::string name() const override { return name_; }
+  ThreadPool& threads() override { return threads_; }
+  InstructionSet instruction_set() const override { return best_instruction_set(); }
+
+  CostView cost_buffer(std::size_t slot, std::size_t num_rows, std::size_t num_sites) override;
+  CostView on_host(const CostView& q) override;
+  void write_costs(MatrixView<const std::int32_t> costs, const CostView& q) override;
+  void copy_rows(const CostView& from, std::span<const std::int32_t> rows,
+                 const CostView& to) override;
+
+  std::unique_ptr<Points> make_points() override;
+  void load(Points& points, MatrixView<const float> rows, bool quantize) override;
+  void copy_quantized(const Points& from, std::span<const std::int32_t> rows, Points& to) override;
+
+  void costs(const Points& points, MatrixView<const float> centroids, int scale_log2,
+             std::span<const std::int32_t> columns, const CostView& q) override;
+  void approximate_costs(const Points& points, RowSelection selection,
+                         MatrixView<const float> centroids, int scale_log2,
+                         const CostView& q) override;
+  void changed_costs(const Points& points, MatrixView<const float> base_centroids,
+                     MatrixView<const float> centroids, int scale_log2,
+                     std::span<const std::int32_t> columns, bool copy_others, const CostView& base,
+                     const CostView& q) override;
+
+  void best_sites(const CostView& q, std::span<const std::int32_t> prices, bool with_margins,
+                  SiteChoice& choice) override;
+  void smallest_moves(const CostView& q, std::span<const std::int32_t> label,
+                      std::span<std::int32_t> key, std::span<std::int32_t> row) override;
+  CertificateSums certificate_sums(const CostView& q, std::span<const std::int32_t> label,
+                                   std::span<const std::int32_t> prices) override;
+
+  void update_sums(const Points& points, RowSelection selection,
+                   std::span<const std::int32_t> old_label, std::span<const std::int32_t> new_label,
+                   SiteSums& sums) override;
+  double inertia(const Points& points, MatrixView<const float> centroids,
+                 std::span<const std::int32_t> label) override;
+  void multiply_transposed(MatrixView<const float> a, MatrixView<const float> b,
+                           MatrixView<float> out) override;
+
+ private:
+  struct CostSlot {
+    cuda::DeviceBuffer<std::int32_t> costs;
+    cuda::PinnedBuffer<std::int32_t> copy;
+    bool copied = false;  ///< `copy` holds what `costs` does
+  };
+  /// Columns of one call on the device: their vectors and figures.
+  struct Columns {
+    cuda::DeviceBuffer<float> vectors;  ///< [count, dim]
+    cuda::DeviceBuffer<double> squared_norm;
+    cuda::DeviceBuffer<float> norm;
+    cuda::DeviceBuffer<float> step;
+    cuda::DeviceBuffer<std::int8_t> quantized;
+    std::vector<float> packed;  ///< host memory while they are gathered
+    void resize(std::size_t count, std::size_t dim);
+  };
+
+  /// The calling thread works with this device from now on.
+  void enter() const;
+  CostSlot& slot_of(const CostView& q);
+  /// The slot, whose host copy is out of date from now on.
+  CostSlot& written(const CostView& q);
+  /// Vectors of the given rows of `centroids` on the device.
+  void upload_columns(MatrixView<const float> centroids, std::span<const std::int32_t> which,
+                      Columns& columns);
+  const std::int32_t* upload_labels(std::span<const std::int32_t> label);
+  const std::int32_t* upload_prices(std::span<const std::int32_t> prices);
+  cuda::CostColumns cost_columns(std::span<const std::int32_t> which, int scale_log2,
+                                 const CostView& q);
+
+  int device_;
+  std::string name_;
+  ThreadPool threads_;
+  cuda::Stream stream_;
+  std::array<CostSlot, 4> slots_;
+  Columns columns_;
+  Columns base_columns_;
+  cuda::DeviceBuffer<float> shift_;
+  cuda::DeviceBuffer<std::int32_t> which_;
+  cuda::DeviceBuffer<std::int32_t> rows_;
+  cuda::DeviceBuffer<std::int32_t> label_;
+  cuda::DeviceBuffer<std::int32_t> best_;
+  cuda::DeviceBuffer<std::int32_t> margin_;
+  cuda::DeviceBuffer<std::int32_t> prices_;
+  cuda::DeviceBuffer<unsigned long long> count_;
+  cuda::DeviceBuffer<unsigned long long> moves_;
+  cuda::DeviceBuffer<unsigned long long> sums_;
+  cuda::DeviceBuffer<cuda::SumSegment> segments_;
+  cuda::DeviceBuffer<cuda::DeviceCertificate> certificate_;
+  cuda::DeviceBuffer<double> row_norm_;
+  cuda::DeviceBuffer<float> row_max_;
+  cuda::DeviceBuffer<std::uint64_t> first_bad_;
+  cuda::DeviceBuffer<float> factor_;
+  cuda::DeviceBuffer<float> product_;
+};
+
+}  // namespace moefy

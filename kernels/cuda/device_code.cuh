@@ -1,0 +1,51 @@
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstddef>
+#include <cstdint>
+
+/// What kernels share. A kernel is written once: nvcc compiles it for devices, and tests/simt runs
+/// the same source on the CPU, one fibre or thread for every CUDA thread.
+namespace moefy::cuda {
+
+inline constexpr unsigned kWarp = 32;
+inline constexpr unsigned kAllLanes = 0xffffffffU;
+
+/// The shared memory of the running block, as much as its launch asked for.
+template <class T>
+__device__ T* block_memory() {
+#ifdef __CUDACC__
+  extern __shared__ __align__(16) unsigned char moefy_block_memory[];
+  return reinterpret_cast<T*>(moefy_block_memory);
+#else
+  return static_cast<T*>(simt::block_memory());
+#endif
+}
+
+/// Index of this thread's warp in the whole grid, and their number: one warp a row.
+__device__ inline std::size_t warp_index() {
+  return (std::size_t{blockIdx.x} * blockDim.x + threadIdx.x) / kWarp;
+}
+__device__ inline std::size_t num_warps() { return std::size_t{gridDim.x} * blockDim.x / kWarp; }
+__device__ inline unsigned lane_index() { return threadIdx.x % kWarp; }
+
+/// Sum over the lanes of a warp, the same on every lane, in one fixed order.
+template <class T>
+__device__ T warp_sum(T value) {
+  for (unsigned half = kWarp / 2; half > 0; half /= 2) {
+    value += __shfl_xor_sync(kAllLanes, value, static_cast<int>(half));
+  }
+  return value;
+}
+
+template <class T>
+__device__ T warp_min(T value) {
+  for (unsigned half = kWarp / 2; half > 0; half /= 2) {
+    const T other = __shfl_xor_sync(kAllLanes, value, static_cast<int>(half));
+    value = other < value ? other : value;
+  }
+  return value;
+}
+
+}  // namespace moefy::cuda

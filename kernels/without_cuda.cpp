@@ -1,0 +1,14 @@
+#include "moefy/backend/backend.hpp"
+#include "moefy/core/error.hpp"
+
+namespace moefy {
+
+bool cuda_is_built() { return false; }
+
+int cuda_device_count() { return 0; }
+
+std::unique_ptr<Backend> make_cuda_backend(int /*device*/, std::size_t /*num_threads*/) {
+  throw UsageError("--backend cuda: built without CUDA; configure with -DMOEFY_CUDA=ON");
+}
+
+}  // namespace moefy

@@ -1,0 +1,106 @@
+// What the CUDA backend says when the device fails it.
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <string>
+
+#include "kernels/backends.hpp"
+#include "moefy/core/error.hpp"
+#include "simt.hpp"
+
+namespace moefy {
+namespace {
+
+class CudaFaultsTest : public testing::Test {
+ protected:
+  void SetUp() override { simt::set_device_count(1); }
+  void TearDown() override {
+    simt::fail("");
+    simt::set_device_memory(std::size_t{1} << 30);
+  }
+};
+
+std::string device_error_of(const std::function<void()>& action) {
+  try {
+    action();
+  } catch (const DeviceError& error) {
+    EXPECT_EQ(error.code(), ExitCode::device);
+    return error.what();
+  }
+  return "no error";
+}
+
+/// One step of everything that a clustering asks of a backend.
+void use(Backend& backend) {
+  const Matrix<float> rows = test::normal_matrix(100, 20, 1);
+  const Matrix<float> centroids = test::normal_matrix(4, 20, 2);
+  const auto points = backend.make_points();
+  backend.load(*points, rows.view(), true);
+  const CostView q = backend.cost_buffer(0, 100, 4);
+  backend.costs(*points, centroids.view(), 18, test::all_columns(4), q);
+  std::vector<std::int32_t> prices(q.stride, kNoSite);
+  std::fill_n(prices.begin(), 4, 0);
+  SiteChoice choice;
+  backend.best_sites(q, prices, true, choice);
+  backend.on_host(q);
+}
+
+TEST_F(CudaFaultsTest, says_how_much_memory_is_missing) {
+  const auto backend = make_cuda_backend(0, 1);
+  simt::set_device_memory(1 << 20);
+  const Matrix<float> rows(4096, 1024);
+  const auto points = backend->make_points();
+
+  const std::string message = device_error_of([&] { backend->load(*points, rows.view(), false); });
+
+  EXPECT_EQ(message,
+            "device 0: 16.0 MiB more are needed, 1.0 of 1.0 MiB are free; use a device with more "
+            "memory, or --backend cpu");
+}
+
+TEST_F(CudaFaultsTest, gives_its_memory_back) {
+  const std::size_t before = simt::device_memory_in_use();
+  {
+    const auto backend = make_cuda_backend(0, 1);
+    use(*backend);
+    EXPECT_GT(simt::device_memory_in_use(), before);
+  }
+  EXPECT_EQ(simt::device_memory_in_use(), before);
+}
+
+// A thread for every CUDA thread makes so many runs too slow.
+#if !defined(__SANITIZE_THREAD__)
+TEST_F(CudaFaultsTest, reports_every_failing_call_wherever_it_happens) {
+  for (const char* call : {"cudaMalloc", "cudaMallocHost", "launch", "cudaStreamSynchronize",
+                           "cudaMemcpyAsync", "cudaMemsetAsync"}) {
+    const std::size_t before = simt::device_memory_in_use();
+    int failures = 0;
+    for (int nth = 1;; ++nth) {
+      SCOPED_TRACE(testing::Message() << call << ", call " << nth);
+      std::string message;
+      {
+        const auto backend = make_cuda_backend(0, 1);
+        simt::fail(call, nth);
+        message = device_error_of([&] { use(*backend); });
+        simt::fail("");
+      }
+      EXPECT_EQ(simt::device_memory_in_use(), before);
+      if (message == "no error") break;
+      EXPECT_EQ(message.rfind("device 0", 0), 0U) << message;
+      ++failures;
+    }
+    EXPECT_GE(failures, 1) << call;
+  }
+}
+#endif
+
+TEST_F(CudaFaultsTest, refuses_a_device_that_is_not_there) {
+  EXPECT_EQ(device_error_of([] { make_cuda_backend(1, 1); }),
+            "device 1 is not there: this process sees 1");
+  simt::set_device_count(0);
+  EXPECT_NE(device_error_of([] { make_cuda_backend(0, 1); }).find("no NVIDIA GPU"),
+            std::string::npos);
+}
+
+}  // namespace
+}  // namespace moefy

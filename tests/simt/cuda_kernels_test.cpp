@@ -1,0 +1,116 @@
+// Every kernel once, small enough for one thread a CUDA thread: ThreadSanitizer looks for races in
+// shared and device memory. tests/kernels compares the backends at all sizes.
+#include <gtest/gtest.h>
+
+#include "kernels/backends.hpp"
+#include "simt.hpp"
+
+namespace moefy {
+namespace {
+
+/// All that a backend computes from the same rows.
+struct Everything {
+  std::vector<std::int32_t> exact, approximate, changed, copied;
+  SiteChoice choice;
+  std::vector<std::int32_t> key, row;
+  CertificateSums certificate;
+  std::vector<std::int64_t> sums;
+  double inertia = 0;
+  std::vector<float> products;
+};
+
+std::vector<std::int32_t> values(Backend& backend, const CostView& q) {
+  const CostView costs = backend.on_host(q);
+  return {costs.data, costs.data + costs.num_rows * costs.stride};
+}
+
+Everything compute(Backend& backend, std::size_t num_rows, std::size_t num_sites) {
+  constexpr std::size_t kDim = 37;
+  constexpr int kScale = 18;
+  const Matrix<float> rows = test::normal_matrix(num_rows, kDim, 1);
+  const Matrix<float> centroids = test::normal_matrix(num_sites, kDim, 2);
+  const Matrix<float> moved = test::normal_matrix(num_sites, kDim, 3);
+  const std::vector<std::int32_t> columns = test::all_columns(num_sites);
+  const auto points = backend.make_points();
+  backend.load(*points, rows.view(), true);
+  Everything all;
+
+  const CostView exact = backend.cost_buffer(0, num_rows, num_sites);
+  backend.costs(*points, centroids.view(), kScale, columns, exact);
+  all.exact = values(backend, exact);
+  const CostView q = backend.cost_buffer(1, num_rows, num_sites);
+  backend.approximate_costs(*points, {}, centroids.view(), kScale, q);
+  all.approximate = values(backend, q);
+  const CostView changed = backend.cost_buffer(2, num_rows, num_sites);
+  backend.changed_costs(*points, centroids.view(), moved.view(), kScale, columns, true, q, changed);
+  all.changed = values(backend, changed);
+  const std::vector<std::int32_t> some{0, 3, 4};
+  const auto copies = backend.make_points();
+  backend.copy_quantized(*points, some, *copies);
+  const CostView base = backend.cost_buffer(0, some.size(), num_sites);
+  backend.copy_rows(q, some, base);
+  const CostView copied = backend.cost_buffer(3, some.size(), num_sites);
+  backend.changed_costs(*copies, centroids.view(), moved.view(), kScale, columns, true, base,
+                        copied);
+  all.copied = values(backend, copied);
+
+  std::vector<std::int32_t> prices(q.stride, kNoSite);
+  std::fill_n(prices.begin(), num_sites, 0);
+  prices[1] = 1000;
+  backend.best_sites(q, prices, true, all.choice);
+  all.key.resize(num_sites * q.stride);
+  all.row.resize(num_sites * q.stride);
+  backend.smallest_moves(q, all.choice.label, all.key, all.row);
+  all.certificate = backend.certificate_sums(q, all.choice.label, prices);
+
+  SiteSums sums;
+  sums.sum.resize(num_sites, kDim);
+  std::ranges::fill(sums.sum.values(), 0);
+  sums.count.assign(num_sites, 0);
+  sums.scale_log2 = 30;
+  backend.update_sums(*points, {}, {}, all.choice.label, sums);
+  all.sums.assign(sums.sum.values().begin(), sums.sum.values().end());
+  all.inertia = backend.inertia(*points, centroids.view(), all.choice.label);
+  Matrix<float> products(num_rows, num_sites);
+  backend.multiply_transposed(rows.view(), centroids.view(), products.view());
+  all.products.assign(products.values().begin(), products.values().end());
+  return all;
+}
+
+class CudaKernelsTest : public testing::TestWithParam<std::size_t> {
+ protected:
+  void SetUp() override { simt::set_device_count(1); }
+};
+
+TEST_P(CudaKernelsTest, agree_with_the_reference) {
+  const std::size_t num_sites = GetParam();
+  const Everything expected = compute(*make_reference_backend(1), 150, num_sites);
+
+  const Everything found = compute(*make_cuda_backend(0, 1), 150, num_sites);
+
+  EXPECT_EQ(found.approximate, expected.approximate);
+  EXPECT_EQ(found.changed, expected.changed);
+  EXPECT_EQ(found.copied, expected.copied);
+  EXPECT_EQ(found.choice.label, expected.choice.label);
+  EXPECT_EQ(found.choice.best, expected.choice.best);
+  EXPECT_EQ(found.choice.margin, expected.choice.margin);
+  EXPECT_EQ(found.choice.count, expected.choice.count);
+  EXPECT_EQ(found.key, expected.key);
+  EXPECT_EQ(found.row, expected.row);
+  EXPECT_EQ(found.certificate.cost, expected.certificate.cost);
+  EXPECT_EQ(found.certificate.row_minima, expected.certificate.row_minima);
+  EXPECT_EQ(found.certificate.worst, expected.certificate.worst);
+  EXPECT_EQ(found.sums, expected.sums);
+  EXPECT_NEAR(found.inertia, expected.inertia, 1e-9 * expected.inertia);
+  for (std::size_t e = 0; e < found.exact.size(); ++e) {
+    ASSERT_NEAR(found.exact[e], expected.exact[e], 1 << 8) << "cost " << e;  // 2^-10
+  }
+  for (std::size_t e = 0; e < found.products.size(); ++e) {
+    ASSERT_NEAR(found.products[e], expected.products[e], 1e-4) << "product " << e;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Sites, CudaKernelsTest, testing::Values(5, 33));
+
+}  // namespace
+}  // namespace moefy

@@ -1,0 +1,262 @@
+#include <cstdlib>
+#include <deque>
+#include <map>
+#include <mutex>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "cuda_runtime.h"
+#include "simt.hpp"
+
+namespace simt {
+
+/// Work that waits until somebody waits for it: who reads a result too early reads the old one.
+class Stream {
+ public:
+  void add(std::function<void()> work) { work_.push_back(std::move(work)); }
+  void run() {
+    while (!work_.empty()) {
+      const std::function<void()> work = std::move(work_.front());
+      work_.pop_front();
+      work();
+    }
+  }
+
+ private:
+  std::deque<std::function<void()>> work_;
+};
+
+namespace {
+
+int devices_in_environment() {
+  const char* text = std::getenv("MOEFY_SIMULATED_DEVICES");
+  return text == nullptr ? 0 : std::atoi(text);
+}
+
+/// All devices share one memory, and one lock: what is tested is the code above.
+struct State {
+  std::recursive_mutex mutex;
+  int device_count = devices_in_environment();
+  std::size_t memory = std::size_t{1} << 30;
+  std::size_t in_use = 0;
+  std::map<const unsigned char*, std::size_t> device_blocks;
+  std::map<const unsigned char*, std::size_t> pinned_blocks;
+  std::set<Stream*> streams;
+  std::string failing_call;
+  int calls_before_failure = 0;
+};
+
+State& state() {
+  static State the_state;
+  return the_state;
+}
+
+thread_local int current_device = 0;
+thread_local cudaError_t last_error = cudaSuccess;
+
+bool inside(const std::map<const unsigned char*, std::size_t>& blocks, const void* address,
+            std::size_t bytes) {
+  const auto* const first = static_cast<const unsigned char*>(address);
+  auto block = blocks.upper_bound(first);
+  if (block == blocks.begin()) return false;
+  --block;
+  return first + bytes <= block->first + block->second;
+}
+
+bool fails(const char* call) {
+  State& own = state();
+  return own.failing_call == call && --own.calls_before_failure < 0;
+}
+
+cudaError_t failed(cudaError_t error) {
+  last_error = error;
+  return error;
+}
+
+cudaError_t allocate(std::map<const unsigned char*, std::size_t>& blocks, void** block,
+                     std::size_t bytes) {
+  auto* const memory = static_cast<unsigned char*>(std::malloc(std::max<std::size_t>(bytes, 1)));
+  if (memory == nullptr) return failed(cudaErrorMemoryAllocation);
+  std::memset(memory, 0xcd, bytes);
+  blocks[memory] = bytes;
+  *block = memory;
+  return cudaSuccess;
+}
+
+void run_all() {
+  for (Stream* stream : state().streams) stream->run();
+}
+
+}  // namespace
+
+void set_device_count(int count) { state().device_count = count; }
+void set_device_memory(std::size_t bytes) { state().memory = bytes; }
+std::size_t device_memory_in_use() { return state().in_use; }
+
+void fail(const std::string& call, int nth) {
+  state().failing_call = call;
+  state().calls_before_failure = nth - 1;
+}
+
+void launch_later(dim3 grid, unsigned block_size, std::size_t shared_bytes, Stream* stream,
+                  std::function<void()> kernel) {
+  const std::lock_guard lock(state().mutex);
+  if (fails("launch") || block_size > 1024 || shared_bytes > 48 * 1024) {
+    failed(cudaErrorLaunchFailure);
+    return;
+  }
+  stream->add([=] { run_grid(grid, block_size, shared_bytes, kernel); });
+}
+
+}  // namespace simt
+
+using simt::state;
+
+const char* cudaGetErrorString(cudaError_t error) {
+  switch (error) {
+    case cudaSuccess:
+      return "no error";
+    case cudaErrorInvalidValue:
+      return "invalid argument";
+    case cudaErrorMemoryAllocation:
+      return "out of memory";
+    case cudaErrorNoDevice:
+      return "no CUDA-capable device is detected";
+    case cudaErrorInvalidDevice:
+      return "invalid device ordinal";
+    case cudaErrorLaunchFailure:
+      return "unspecified launch failure";
+  }
+  return "unknown error";
+}
+
+cudaError_t cudaGetLastError() { return std::exchange(simt::last_error, cudaSuccess); }
+
+cudaError_t cudaGetDeviceCount(int* count) {
+  *count = state().device_count;
+  return *count > 0 ? cudaSuccess : simt::failed(cudaErrorNoDevice);
+}
+
+cudaError_t cudaSetDevice(int device) {
+  if (state().device_count == 0) return simt::failed(cudaErrorNoDevice);
+  if (device < 0 || device >= state().device_count) return simt::failed(cudaErrorInvalidDevice);
+  simt::current_device = device;
+  return cudaSuccess;
+}
+
+cudaError_t cudaGetDevice(int* device) {
+  *device = simt::current_device;
+  return cudaSuccess;
+}
+
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
+  if (device < 0 || device >= state().device_count) return simt::failed(cudaErrorInvalidDevice);
+  std::strcpy(properties->name, "simulated device");
+  properties->totalGlobalMem = state().memory;
+  return cudaSuccess;
+}
+
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int /*device*/) {
+  *value = attribute == cudaDevAttrMultiProcessorCount ? simt::kMultiprocessors
+                                                       : simt::kThreadsPerMultiprocessor;
+  return cudaSuccess;
+}
+
+cudaError_t cudaMalloc(void** block, std::size_t bytes) {
+  const std::lock_guard lock(state().mutex);
+  if (simt::fails("cudaMalloc") || bytes > state().memory - state().in_use) {
+    return simt::failed(cudaErrorMemoryAllocation);
+  }
+  state().in_use += bytes;
+  return simt::allocate(state().device_blocks, block, bytes);
+}
+
+cudaError_t cudaFree(void* block) {
+  if (block == nullptr) return cudaSuccess;
+  const std::lock_guard lock(state().mutex);
+  simt::run_all();
+  const auto entry = state().device_blocks.find(static_cast<unsigned char*>(block));
+  if (entry == state().device_blocks.end()) return simt::failed(cudaErrorInvalidValue);
+  state().in_use -= entry->second;
+  state().device_blocks.erase(entry);
+  std::free(block);
+  return cudaSuccess;
+}
+
+cudaError_t cudaMallocHost(void** block, std::size_t bytes) {
+  const std::lock_guard lock(state().mutex);
+  if (simt::fails("cudaMallocHost")) return simt::failed(cudaErrorMemoryAllocation);
+  return simt::allocate(state().pinned_blocks, block, bytes);
+}
+
+cudaError_t cudaFreeHost(void* block) {
+  if (block == nullptr) return cudaSuccess;
+  const std::lock_guard lock(state().mutex);
+  simt::run_all();
+  if (state().pinned_blocks.erase(static_cast<unsigned char*>(block)) == 0) {
+    return simt::failed(cudaErrorInvalidValue);
+  }
+  std::free(block);
+  return cudaSuccess;
+}
+
+cudaError_t cudaMemGetInfo(std::size_t* free_bytes, std::size_t* total) {
+  *total = state().memory;
+  *free_bytes = state().memory - state().in_use;
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned /*flags*/) {
+  const std::lock_guard lock(state().mutex);
+  if (simt::fails("cudaStreamCreate")) return simt::failed(cudaErrorMemoryAllocation);
+  *stream = new simt::Stream;
+  state().streams.insert(*stream);
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  const std::lock_guard lock(state().mutex);
+  stream->run();
+  state().streams.erase(stream);
+  delete stream;
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  const std::lock_guard lock(state().mutex);
+  if (simt::fails("cudaStreamSynchronize")) return simt::failed(cudaErrorLaunchFailure);
+  stream->run();
+  return cudaSuccess;
+}
+
+cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind,
+                            cudaStream_t stream) {
+  const std::lock_guard lock(state().mutex);
+  const bool from_device = simt::inside(state().device_blocks, from, bytes);
+  const bool to_device = simt::inside(state().device_blocks, to, bytes);
+  if (simt::fails("cudaMemcpyAsync") || from_device != (kind != cudaMemcpyHostToDevice) ||
+      to_device != (kind != cudaMemcpyDeviceToHost)) {
+    return simt::failed(cudaErrorInvalidValue);
+  }
+  if (kind == cudaMemcpyHostToDevice && !simt::inside(state().pinned_blocks, from, bytes)) {
+    // The runtime takes memory that is not pinned before it returns.
+    const auto* const first = static_cast<const unsigned char*>(from);
+    stream->add([to, staged = std::vector<unsigned char>(first, first + bytes)] {
+      std::memcpy(to, staged.data(), staged.size());
+    });
+  } else {
+    stream->add([=] { std::memmove(to, from, bytes); });
+  }
+  return cudaSuccess;
+}
+
+cudaError_t cudaMemsetAsync(void* to, int byte, std::size_t bytes, cudaStream_t stream) {
+  const std::lock_guard lock(state().mutex);
+  if (simt::fails("cudaMemsetAsync") || !simt::inside(state().device_blocks, to, bytes)) {
+    return simt::failed(cudaErrorInvalidValue);
+  }
+  stream->add([=] { std::memset(to, byte, bytes); });
+  return cudaSuccess;
+}

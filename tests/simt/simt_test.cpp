@@ -1,0 +1,179 @@
+// The simulation itself: what a kernel or a stream does wrong must not pass unseen.
+#include <gtest/gtest.h>
+
+#include <cstdint>
+#include <numeric>
+#include <vector>
+
+#include "cuda/device_code.cuh"
+#include "cuda/launch.cuh"
+#include "cuda/runtime.hpp"
+#include "moefy/core/error.hpp"
+#include "simt.hpp"
+
+#if defined(__SANITIZE_THREAD__)
+// A race ends the process, so that a test can expect it.
+extern "C" const char* __tsan_default_options() { return "halt_on_error=1"; }
+#endif
+
+namespace moefy::cuda {
+namespace {
+
+constexpr unsigned kBlock = 64;
+
+/// Sums of blocks of 64 integers; `barriers`: whether threads wait before they read what others
+/// wrote; `beyond`: elements read past the end.
+__global__ void block_sum_kernel(const std::uint32_t* values, std::uint32_t* sums, bool barriers,
+                                 unsigned beyond) {
+  auto* const shared = block_memory<std::uint32_t>();
+  const unsigned t = threadIdx.x;
+  shared[t] = values[blockIdx.x * blockDim.x + t + beyond];
+  for (unsigned half = kBlock / 2; half > 0; half /= 2) {
+    if (barriers) __syncthreads();
+    if (t < half) shared[t] += shared[t + half];
+  }
+  if (t == 0) sums[blockIdx.x] = shared[0];
+}
+
+#if defined(__SANITIZE_ADDRESS__)
+__global__ void past_shared_memory_kernel(std::int32_t* out) {
+  auto* const shared = block_memory<std::int32_t>();
+  shared[threadIdx.x + 1] = 1;
+  __syncthreads();
+  out[threadIdx.x] = shared[threadIdx.x];
+}
+#endif
+
+#if defined(__SANITIZE_THREAD__)
+__global__ void same_element_kernel(std::int32_t* out) {
+  if (threadIdx.x == 0) *out = static_cast<std::int32_t>(blockIdx.x);
+}
+#else
+__global__ void barrier_for_some_kernel() {
+  if (threadIdx.x < 40) __syncthreads();
+  warp_sum(1);
+}
+#endif
+
+std::vector<std::uint32_t> block_sums(unsigned num_blocks, bool barriers, unsigned beyond) {
+  std::vector<std::uint32_t> values(num_blocks * kBlock);
+  std::iota(values.begin(), values.end(), 0);
+  Stream stream;
+  DeviceBuffer<std::uint32_t> device_values;
+  DeviceBuffer<std::uint32_t> device_sums;
+  stream.upload(std::span<const std::uint32_t>(values), device_values.resize(values.size()));
+  launch(block_sum_kernel, dim3(num_blocks), kBlock, kBlock * sizeof(std::uint32_t),
+         stream.handle(), device_values.data(), device_sums.resize(num_blocks), barriers, beyond);
+  const auto sums = stream.download<std::uint32_t>(device_sums.data(), num_blocks);
+  stream.wait();
+  return {sums.begin(), sums.end()};
+}
+
+template <class... Parameters, class... Arguments>
+void run(void (*kernel)(Parameters...), unsigned num_blocks, std::size_t shared_bytes,
+         Arguments... arguments) {
+  Stream stream;
+  launch(kernel, dim3(num_blocks), kBlock, shared_bytes, stream.handle(), arguments...);
+  stream.wait();
+}
+
+class SimtTest : public testing::Test {
+ protected:
+  void SetUp() override { GTEST_FLAG_SET(death_test_style, "threadsafe"); }
+  void TearDown() override {
+    simt::fail("");
+    simt::set_device_memory(std::size_t{1} << 30);
+  }
+};
+using SimtDeathTest = SimtTest;
+
+TEST_F(SimtTest, runs_blocks_with_barriers) {
+  EXPECT_EQ(block_sums(3, true, 0), (std::vector{2016U, 6112U, 10208U}));
+}
+
+TEST_F(SimtTest, gives_kernels_memory_that_is_not_zero) {
+  DeviceBuffer<std::int32_t> fresh;
+  Stream stream;
+  const auto values = stream.download<std::int32_t>(fresh.resize(1), 1);
+  stream.wait();
+
+  EXPECT_EQ(values[0], static_cast<std::int32_t>(0xcdcdcdcd));
+}
+
+#if defined(__SANITIZE_THREAD__)
+TEST_F(SimtDeathTest, shows_a_missing_barrier) {
+  EXPECT_DEATH(block_sums(1, false, 0), "data race");
+}
+
+TEST_F(SimtDeathTest, shows_blocks_that_write_the_same_element) {
+  EXPECT_DEATH(
+      {
+        DeviceBuffer<std::int32_t> out;
+        run(same_element_kernel, 2, 0, out.resize(1));
+      },
+      "data race");
+}
+#else
+TEST_F(SimtTest, shows_a_missing_barrier) {
+  EXPECT_NE(block_sums(1, false, 0), block_sums(1, true, 0));
+}
+
+TEST_F(SimtDeathTest, shows_a_barrier_that_some_threads_never_reach) {
+  EXPECT_DEATH(run(barrier_for_some_kernel, 1, 0), "deadlock");
+}
+#endif
+
+#if defined(__SANITIZE_ADDRESS__)
+TEST_F(SimtDeathTest, shows_a_read_past_device_memory) {
+  EXPECT_DEATH(block_sums(2, true, 1), "heap-buffer-overflow");
+}
+
+TEST_F(SimtDeathTest, shows_a_write_past_shared_memory) {
+  EXPECT_DEATH(
+      {
+        DeviceBuffer<std::int32_t> out;
+        run(past_shared_memory_kernel, 1, kBlock * sizeof(std::int32_t), out.resize(kBlock));
+      },
+      "heap-buffer-overflow");
+}
+#endif
+
+TEST_F(SimtTest, shows_results_only_after_the_wait) {
+  DeviceBuffer<std::int32_t> device;
+  PinnedBuffer<std::int32_t> out;
+  out.resize(1)[0] = 5;
+  const std::vector<std::int32_t> in(1, 7);
+  Stream stream;
+  stream.upload(std::span<const std::int32_t>(in), device.resize(1));
+  stream.download(device.data(), out);
+  const auto out_of_the_stream = stream.download<std::int32_t>(device.data(), 1);
+
+  EXPECT_EQ(out.data()[0], 5);
+  stream.wait();
+  EXPECT_EQ(out_of_the_stream[0], 7);
+  EXPECT_EQ(out.data()[0], 7);
+}
+
+TEST_F(SimtTest, reads_pinned_memory_only_when_the_copy_runs) {
+  DeviceBuffer<std::int32_t> device;
+  PinnedBuffer<std::int32_t> in;
+  Stream stream;
+  in.resize(1)[0] = 7;
+  stream.upload(std::span<const std::int32_t>(in.span()), device.resize(1));
+  in.data()[0] = 8;  // too early
+  const auto out = stream.download<std::int32_t>(device.data(), 1);
+  stream.wait();
+
+  EXPECT_EQ(out[0], 8);
+}
+
+TEST_F(SimtTest, refuses_host_memory_where_device_memory_belongs) {
+  const std::vector<std::int32_t> in(4);
+  std::vector<std::int32_t> out(4);
+  Stream stream;
+
+  EXPECT_THROW(stream.upload(std::span<const std::int32_t>(in), out.data()), DeviceError);
+}
+
+}  // namespace
+}  // namespace moefy::cuda
