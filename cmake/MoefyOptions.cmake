@@ -9,7 +9,7 @@ endif()
 
 add_library(moefy_options INTERFACE)
 target_compile_features(moefy_options INTERFACE cxx_std_20)
-target_compile_options(moefy_options INTERFACE
+set(cxx_options
   -Wall -Wextra -Wconversion -Wshadow -Woverloaded-virtual
   # One rounding everywhere: a contraction that one instruction set makes and another does not would
   # change bits. Kernels that want a fused multiply-add write it.
@@ -17,6 +17,10 @@ target_compile_options(moefy_options INTERFACE
   # g++ 12 sees overlaps in "literal" + std::string that are not there (GCC bug 105651).
   $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>
   $<$<BOOL:${MOEFY_WERROR}>:-Werror>)
+target_compile_options(moefy_options INTERFACE
+  "$<$<COMPILE_LANGUAGE:CXX>:${cxx_options}>"
+  $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall>  # nvcc has warnings of its own
+  $<$<AND:$<COMPILE_LANGUAGE:CUDA>,$<BOOL:${MOEFY_WERROR}>>:--Werror=all-warnings>)
 target_include_directories(moefy_options INTERFACE ${CMAKE_SOURCE_DIR}/include)
 
 if(MOEFY_SANITIZE STREQUAL "address")

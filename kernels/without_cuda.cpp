@@ -7,6 +7,8 @@ bool cuda_is_built() { return false; }
 
 int cuda_device_count() { return 0; }
 
+CudaDevice cuda_device(int /*device*/) { throw DeviceError("built without CUDA"); }
+
 std::unique_ptr<Backend> make_cuda_backend(int /*device*/, std::size_t /*num_threads*/) {
   throw UsageError("--backend cuda: built without CUDA; configure with -DMOEFY_CUDA=ON");
 }

@@ -29,9 +29,7 @@ cuda::DeviceCosts device_costs(const CostView& q) {
 
 std::string open_device(int device) {
   check(cudaSetDevice(device), fmt::format("choosing device {}", device));
-  cudaDeviceProp properties{};
-  check(cudaGetDeviceProperties(&properties, device), "asking for its properties");
-  return fmt::format("cuda ({})", properties.name);
+  return fmt::format("cuda ({})", cuda_device(device).model);
 }
 
 std::vector<std::int32_t> all_of(std::size_t count) {
@@ -451,6 +449,14 @@ int cuda_device_count() {
   if (cudaGetDeviceCount(&count) == cudaSuccess) return count;
   cudaGetLastError();  // no driver or no device is an answer, not an error
   return 0;
+}
+
+CudaDevice cuda_device(int device) {
+  cudaDeviceProp properties{};
+  check(cudaGetDeviceProperties(&properties, device), "asking for its properties");
+  char place[32] = {};
+  check(cudaDeviceGetPCIBusId(place, sizeof(place), device), "asking for its place");
+  return {properties.name, place};
 }
 
 std::unique_ptr<Backend> make_cuda_backend(int device, std::size_t num_threads) {

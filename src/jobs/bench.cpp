@@ -9,6 +9,7 @@
 #include "bench_convert.hpp"
 #include "bench_output.hpp"
 #include "bench_split.hpp"
+#include "device_choice.hpp"
 #include "machine.hpp"
 #include "moefy/core/text.hpp"
 #include "moefy/jobs/bench_assign.hpp"
@@ -108,7 +109,8 @@ std::vector<BenchShape> parse_shapes(const std::string& text, std::vector<std::s
 }
 
 ExitCode run_bench(const BenchJobConfig& config, JobContext& context) {
-  const std::unique_ptr<Backend> backend = make_backend(config.backend, context.threads);
+  const std::unique_ptr<Backend> backend =
+      make_backend(choose_device(config.backend, config.device, context), context.threads);
   BenchOutput output(context);
   output.line(machine_line(config, context, backend->name()));
   if (config.what == "convert") {

@@ -95,7 +95,7 @@ class ConvertJob {
   void check(const fs::path& staging) {
     std::optional<Checkpoint> converted;
     together(context_.comm, [&] { converted.emplace(Checkpoint::open(staging)); });
-    const std::unique_ptr<Backend> backend = make_backend("auto", context_.threads);
+    const std::unique_ptr<Backend> backend = make_backend("cpu", context_.threads);
     const std::vector<std::uint64_t> weights(num_layers(*plan_), 1);
     share_work(context_, "checking", "layers", weights,
                [&](std::size_t layer, std::stop_token stop) {

@@ -14,11 +14,11 @@ std::unique_ptr<Splitter> make_splitter(const std::string& method) {
   throw UsageError("--method '" + method + "' is unknown" + suggestion(method, method_names()));
 }
 
-std::vector<std::string> backend_names() { return {"auto", "reference", "cpu"}; }
+std::vector<std::string> backend_names() { return {"auto", "reference", "cpu", "cuda"}; }
 
 std::unique_ptr<Backend> make_backend(const std::string& name, std::size_t num_threads) {
   if (name == "reference") return make_reference_backend(num_threads);
-  if (name == "auto" || name == "cpu") return make_cpu_backend(num_threads);
+  if (name == "cpu") return make_cpu_backend(num_threads);
   throw UsageError("--backend '" + name + "' is unknown" + suggestion(name, backend_names()));
 }
 

@@ -30,7 +30,7 @@ class MapChecker {
         source_(source),
         context_(context),
         sizes_(sizes_option(map)),
-        backend_(make_backend("auto", context.threads)),
+        backend_(make_backend("cpu", context.threads)),
         workspace_(*backend_) {}
 
   MapCheck run() {

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "device_choice.hpp"
 #include "feed_choice.hpp"
 #include "layer_feed.hpp"
 #include "machine.hpp"
@@ -52,13 +53,15 @@ class SplitJob {
       : config_(config), context_(context), comm_(context.comm) {}
 
   ExitCode run() {
+    device_ = choose_device(config_.backend, config_.device, context_);
+    config_.backend = device_.backend;
     together(comm_, [&] {
       if (context_.is_root()) prepare();
     });
     tell_all();
     if (already_done_) return ExitCode::done;
     local_feed_ = choose_local_feed(config_, context_, identity_, source_);
-    backend_ = make_backend(config_.backend, context_.threads);
+    together(comm_, [&] { backend_ = make_backend(device_, context_.threads); });
     show_rank_table(context_, backend_->name());
     try {
       cluster_layers();
@@ -175,15 +178,16 @@ class SplitJob {
     if (!results_.empty() && !journal_->machine().empty() &&
         journal_->machine() != kind_of_machine()) {
       warn(
-          fmt::format("the finished layers come from another kind of CPU ({}; this is {}); every "
-                      "layer is exact "
-                      "on its own, but a run on one kind of CPU may differ in roundings",
+          fmt::format("the finished layers come from another kind of machine ({}; this is {}); "
+                      "every layer is exact on its own, but a run on one kind may differ in "
+                      "roundings",
                       journal_->machine(), kind_of_machine()));
     }
   }
 
-  static std::string kind_of_machine() {
-    return cpu_model() + ", " + to_string(best_instruction_set());
+  std::string kind_of_machine() const {
+    return cpu_model() + ", " + to_string(best_instruction_set()) +
+           (device_.model.empty() ? "" : ", " + device_.model);
   }
 
   // ---- all ranks: the same knowledge -----------------------------------------------------------
@@ -348,7 +352,8 @@ class SplitJob {
   static constexpr std::size_t kMostProblems = 10;
   static constexpr std::uint64_t kLargestInputFile = std::uint64_t{1} << 34;
 
-  const SplitJobConfig& config_;
+  SplitJobConfig config_;  ///< --backend auto becomes what was chosen
+  DeviceChoice device_;
   JobContext& context_;
   Communicator& comm_;
 

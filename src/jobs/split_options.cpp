@@ -56,6 +56,10 @@ std::vector<std::string> validate(const SplitJobConfig& config) {
   check_name("--normalize", split.normalize, {"l2", "none"});
   check_name("--order", split.order, {"id", "norm"});
   check_name("--backend", config.backend, backend_names());
+  check_range("--device", config.device, 0);
+  if (config.device > 0 && (config.backend == "cpu" || config.backend == "reference"))
+    problems.push_back("--device " + std::to_string(config.device) +
+                       " is for --backend cuda, not " + quoted(config.backend));
   check_name("--feed", config.feed, {"auto", "coordinator", "local"});
   return problems;
 }
@@ -64,7 +68,7 @@ std::string result_options_json(const SplitJobConfig& config) {
   const SplitConfig& split = config.split;
   const StartSchedule& schedule = split.kmeans.schedule;
   nlohmann::json options = {
-      {"backend", config.backend == "reference" ? "reference" : "cpu"},
+      {"backend", config.backend},
       {"experts", split.experts},
       {"init", start_name(split.kmeans.start)},
       {"layers", config.layers},

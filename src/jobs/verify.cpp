@@ -64,7 +64,7 @@ class VerifyJob {
     std::vector<std::byte> sound{std::byte{differences_.empty()}};
     context_.comm.broadcast(sound);
     if (sound.at(0) == std::byte{0}) return;
-    const std::unique_ptr<Backend> backend = make_backend("auto", context_.threads);
+    const std::unique_ptr<Backend> backend = make_backend("cpu", context_.threads);
     checks_.resize(num_layers(*plan_));
     const std::vector<std::uint64_t> weights(checks_.size(), 1);
     share_work(

@@ -4,13 +4,23 @@
 
 #include <nlohmann/json.hpp>
 
-#include "moefy/backend/instruction_set.hpp"
+#include "moefy/backend/backend.hpp"
 #include "moefy/balance/balanced_kmeans.hpp"
 #include "moefy/comm/communicator.hpp"
 #include "moefy/store/expert_map.hpp"
 #include "moefy_build_info.hpp"
 
 namespace moefy {
+
+namespace {
+
+std::string cuda_kernels() {
+  if (!cuda_is_built()) return "not built";
+  const int count = cuda_device_count();
+  return count == 0 ? "built; no GPU here" : fmt::format("built; GPUs here: {}", count);
+}
+
+}  // namespace
 
 std::string version_line() { return "moefy " MOEFY_VERSION " (" MOEFY_GIT_HASH ")"; }
 
@@ -24,11 +34,11 @@ std::string version_report() {
       "  nlohmann-json   {}.{}.{}\n"
       "  fmt             {}.{}.{}\n"
       "  CPU kernels     {}\n"
-      "  CUDA, NCCL      not built\n",
+      "  CUDA kernels    {}\n",
       version_line(), MOEFY_COMPILER, MOEFY_BUILD_TYPE, mpi_library_version(), hdf5_version(),
       faiss_version(), NLOHMANN_JSON_VERSION_MAJOR, NLOHMANN_JSON_VERSION_MINOR,
       NLOHMANN_JSON_VERSION_PATCH, FMT_VERSION / 10000, FMT_VERSION / 100 % 100, FMT_VERSION % 100,
-      to_string(best_instruction_set()));
+      to_string(best_instruction_set()), cuda_kernels());
 }
 
 }  // namespace moefy

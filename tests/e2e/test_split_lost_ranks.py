@@ -75,7 +75,7 @@ def test_resuming_on_another_kind_of_cpu_warns_and_works(model, expected, tmp_pa
     job = start(model, tmp_path, ranks=1)
 
     assert job.finish()[0] == 0, job.stderr
-    assert "another kind of CPU (Abacus 1, wood; this is " in job.stderr
+    assert "another kind of machine (Abacus 1, wood; this is " in job.stderr
     assert (tmp_path / "map.h5").read_bytes() == expected
 
 

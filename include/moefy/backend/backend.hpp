@@ -171,6 +171,13 @@ std::unique_ptr<Backend> make_cpu_backend(std::size_t num_threads,
 bool cuda_is_built();
 /// NVIDIA GPUs that this process may use; 0 without a driver, or built without CUDA.
 int cuda_device_count();
+/// A GPU: its model, and where it sits in its host ("0000:3b:00.0"), the same for every process.
+struct CudaDevice {
+  std::string model;
+  std::string place;
+};
+/// DeviceError if it is not there.
+CudaDevice cuda_device(int device);
 /// The primitives on GPU `device` (an index among the visible ones); `num_threads` for what stays
 /// on the host. UsageError if moefy was built without CUDA, DeviceError if there is no such device.
 std::unique_ptr<Backend> make_cuda_backend(int device, std::size_t num_threads);

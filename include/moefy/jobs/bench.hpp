@@ -23,6 +23,7 @@ struct BenchJobConfig {
   std::uint64_t bytes = 1'000'000'000;  ///< convert: size of the synthetic checkpoint
   bool check = false;                   ///< compare with the reference backend
   std::string backend = "auto";
+  int device = 0;  ///< GPU of the first rank of a host
   int repeats = 5;
 };
 

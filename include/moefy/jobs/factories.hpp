@@ -15,8 +15,9 @@ std::vector<std::string> method_names();
 /// UsageError with the nearest names.
 std::unique_ptr<Splitter> make_splitter(const std::string& method);
 
-/// auto, reference, cpu. UsageError for others.
+/// Values of --backend: auto, reference, cpu, cuda.
 std::vector<std::string> backend_names();
+/// reference or cpu: what needs no device. UsageError for others.
 std::unique_ptr<Backend> make_backend(const std::string& name, std::size_t num_threads);
 
 }  // namespace moefy

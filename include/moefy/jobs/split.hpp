@@ -21,6 +21,7 @@ struct SplitJobConfig {
   std::int64_t top_k = 0;           ///< kept in the map as convert's default; 0: none
   std::filesystem::path init_from;  ///< an older map to start from; empty: none
   std::string backend = "auto";     ///< its kind is a result option
+  int device = 0;                   ///< run: GPU of the first rank of a host
   std::string feed = "auto";        ///< run: auto, coordinator, local
   bool reproducible = false;        ///< run: leave out /run
   bool dry_run = false;             ///< run

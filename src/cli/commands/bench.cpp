@@ -1,6 +1,7 @@
 #include "moefy/jobs/bench.hpp"
 
 #include <algorithm>
+#include <limits>
 
 #include "../option_table.hpp"
 #include "moefy/core/text.hpp"
@@ -20,6 +21,8 @@ CommandSpec bench_command() {
       {"repeats", "N", "counted runs", "5", Shown::help},
       {"check", "", "compare with the reference backend", "", Shown::help},
       {"backend", "NAME", "who computes", "auto", Shown::help, backend_names()},
+      {"device", "N", "GPU of the first rank of a host; the others take the next", "0",
+       Shown::help_all},
   };
   command.prepare = [](OptionValues& values) -> CommandRun {
     BenchJobConfig config;
@@ -29,6 +32,8 @@ CommandSpec bench_command() {
       values.add_problem("bench '" + config.what + "' is unknown" + suggestion(config.what, known));
     config.check = values.flag("check");
     config.backend = values.text("backend");
+    config.device = static_cast<int>(
+        std::clamp<std::int64_t>(values.integer("device"), -1, std::numeric_limits<int>::max()));
     config.repeats = static_cast<int>(std::clamp<std::int64_t>(values.integer("repeats"), 0, 1000));
     if (config.repeats < 1) values.add_problem("--repeats must be between 1 and 1000");
     if (values.given("sizes")) {

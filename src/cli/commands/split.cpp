@@ -1,6 +1,7 @@
 #include "moefy/jobs/split.hpp"
 
 #include <algorithm>
+#include <limits>
 
 #include "../option_table.hpp"
 #include "moefy/jobs/factories.hpp"
@@ -38,6 +39,8 @@ std::vector<OptionSpec> result_options() {
       {"max-iterations", "N", "E-steps at the most", "300", Shown::help_all},
       {"seed", "N", "of all random choices", "0", Shown::help},
       {"backend", "NAME", "who computes", "auto", Shown::help_all, backend_names()},
+      {"device", "N", "GPU of the first rank of a host; the others take the next", "0",
+       Shown::help_all},
       {"start-iterations", "N", "free iterations of the FAISS start", "3", Shown::file_only},
       {"start-subsample", "BOOL", "start on a quarter of the rows", "true", Shown::file_only},
       {"start-loose", "BOOL", "nearly balanced int8 iterations before the exact ones", "true",
@@ -65,6 +68,8 @@ SplitJobConfig read_config(OptionValues& values) {
   config.top_k = values.integer("top-k");
   config.init_from = values.text("init-from");
   config.backend = values.text("backend");
+  config.device = static_cast<int>(
+      std::clamp<std::int64_t>(values.integer("device"), -1, std::numeric_limits<int>::max()));
   config.preset = values.text("preset");
   if (!values.given("experts")) values.add_problem("--experts E is missing");
   SplitConfig& split = config.split;

@@ -1,3 +1,4 @@
+#include <cstdio>
 #include <cstdlib>
 #include <deque>
 #include <map>
@@ -161,6 +162,12 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int /*device*/) {
   *value = attribute == cudaDevAttrMultiProcessorCount ? simt::kMultiprocessors
                                                        : simt::kThreadsPerMultiprocessor;
+  return cudaSuccess;
+}
+
+cudaError_t cudaDeviceGetPCIBusId(char* place, int length, int device) {
+  if (device < 0 || device >= state().device_count) return simt::failed(cudaErrorInvalidDevice);
+  std::snprintf(place, static_cast<std::size_t>(length), "0000:00:%02x.0", device);
   return cudaSuccess;
 }
 

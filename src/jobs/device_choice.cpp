@@ -1,0 +1,91 @@
+#include "device_choice.hpp"
+
+#include <set>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "moefy/core/error.hpp"
+#include "moefy/core/host.hpp"
+#include "moefy/core/text.hpp"
+#include "moefy/jobs/factories.hpp"
+
+namespace moefy {
+
+namespace {
+
+using nlohmann::json;
+
+/// Host and GPUs of every rank, in the order of the ranks; known to all.
+json gather_devices(Communicator& comm) {
+  json mine = {{"host", host_name()}, {"places", json::array()}, {"models", json::array()}};
+  for (int index = 0; index < cuda_device_count(); ++index) {
+    const CudaDevice device = cuda_device(index);
+    mine["places"].push_back(device.place);
+    mine["models"].push_back(device.model);
+  }
+  json all = json::array();
+  for (const std::vector<std::byte>& bytes : comm.gather(to_bytes(mine.dump()))) {
+    all.push_back(json::parse(to_text(bytes)));
+  }
+  std::vector<std::byte> text = to_bytes(all.dump());
+  comm.broadcast(text);
+  return json::parse(to_text(text));
+}
+
+/// GPU of `rank` among those it sees: the ranks of a host take them in turn.
+int device_of(const json& ranks, std::size_t rank, int first_device) {
+  const std::size_t count = ranks[rank]["places"].size();
+  if (count == 0) return first_device;
+  std::size_t before = 0;
+  for (std::size_t other = 0; other < rank; ++other) {
+    before += ranks[other]["host"] == ranks[rank]["host"] ? 1 : 0;
+  }
+  // A first device that is not there stays what it is, and is refused by name.
+  const auto first = static_cast<std::size_t>(first_device);
+  return first < count ? static_cast<int>((first + before) % count) : first_device;
+}
+
+void warn_if_shared(const json& ranks, int first_device, JobContext& context) {
+  std::set<std::pair<std::string, std::string>> used;
+  for (std::size_t rank = 0; rank < ranks.size(); ++rank) {
+    const json& places = ranks[rank]["places"];
+    const auto device = static_cast<std::size_t>(device_of(ranks, rank, first_device));
+    if (device >= places.size()) continue;
+    if (!used.emplace(ranks[rank]["host"], places[device]).second) {
+      context.log.warning(fmt::format(
+          "more ranks than GPUs on {}: some share one, and its memory; start as many ranks as GPUs",
+          ranks[rank]["host"].get<std::string>()));
+      return;
+    }
+  }
+}
+
+}  // namespace
+
+DeviceChoice choose_device(const std::string& backend, int first_device, JobContext& context) {
+  if (backend != "auto" && backend != "cuda") return {backend, 0, ""};
+  if (!cuda_is_built()) {
+    if (backend == "auto" && first_device == 0) return {"cpu", 0, ""};
+    make_cuda_backend(0, 1);  // says that it is not built
+  }
+  const json ranks = gather_devices(context.comm);
+  bool all_have_one = true;
+  for (const json& rank : ranks) all_have_one = all_have_one && !rank["places"].empty();
+  if (backend == "auto" && first_device == 0 && !all_have_one) return {"cpu", 0, ""};
+  if (context.is_root()) warn_if_shared(ranks, first_device, context);
+  const auto own_rank = static_cast<std::size_t>(context.comm.rank());
+  const int device = device_of(ranks, own_rank, first_device);
+  const json& models = ranks[own_rank]["models"];
+  const auto index = static_cast<std::size_t>(device);
+  return {"cuda", device, index < models.size() ? models[index].get<std::string>() : ""};
+}
+
+std::unique_ptr<Backend> make_backend(const DeviceChoice& choice, std::size_t num_threads) {
+  if (choice.backend == "cuda") return make_cuda_backend(choice.device, num_threads);
+  return make_backend(choice.backend, num_threads);
+}
+
+}  // namespace moefy

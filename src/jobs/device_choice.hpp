@@ -1,0 +1,26 @@
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "moefy/backend/backend.hpp"
+#include "moefy/jobs/context.hpp"
+
+namespace moefy {
+
+/// Who computes on this rank.
+struct DeviceChoice {
+  std::string backend;  ///< "reference", "cpu" or "cuda": the same on every rank
+  int device = 0;       ///< with cuda: index among the GPUs that this rank sees
+  std::string model;    ///< with cuda: the GPU's
+};
+
+/// Collective. "auto" becomes "cuda" where every rank sees a GPU, else "cpu". With cuda the ranks
+/// of a host take its GPUs in turn, beginning with `first_device`; rank 0 warns if ranks share one.
+/// UsageError if a GPU is asked for (by --backend or --device) and CUDA is not built in.
+DeviceChoice choose_device(const std::string& backend, int first_device, JobContext& context);
+
+/// The backend of the choice. Throws as the factories do.
+std::unique_ptr<Backend> make_backend(const DeviceChoice& choice, std::size_t num_threads);
+
+}  // namespace moefy
