@@ -1,9 +1,13 @@
-# moefy_module(NAME [DEPS module…] [LIBS target…]): src/NAME/*.cpp as the library moefy_NAME. DEPS are
+# moefy_module(NAME [DEPS module…] [LIBS target…] [EXCEPT folder]): src/NAME/*.cpp as the library
+# moefy_NAME, but those of src/NAME/folder. DEPS are
 # moefy's own modules, as DESIGN's table of allowed includes has them (tests/structure checks the
 # includes themselves); LIBS are third-party and stay private.
 function(moefy_module name)
-  cmake_parse_arguments(arg "" "" "DEPS;LIBS" ${ARGN})
+  cmake_parse_arguments(arg "" "EXCEPT" "DEPS;LIBS" ${ARGN})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${name}/*.cpp)
+  if(arg_EXCEPT)
+    list(FILTER sources EXCLUDE REGEX "/${name}/${arg_EXCEPT}/")
+  endif()
   if(NOT sources)
     message(FATAL_ERROR "src/${name} has no sources")
   endif()

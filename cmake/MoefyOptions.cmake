@@ -24,6 +24,9 @@ target_compile_options(moefy_options INTERFACE
   $<$<AND:$<COMPILE_LANGUAGE:CUDA>,$<BOOL:${MOEFY_WERROR}>>:--Werror=all-warnings>)
 target_include_directories(moefy_options INTERFACE ${CMAKE_SOURCE_DIR}/include)
 
+if(MOEFY_SANITIZE)
+  set(CMAKE_ENABLE_EXPORTS ON)  # sanitizers compare types across libmoefy_mpi.so by address
+endif()
 if(MOEFY_SANITIZE STREQUAL "address")
   target_compile_options(moefy_options INTERFACE
     -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)

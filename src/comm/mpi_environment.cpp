@@ -1,42 +1,52 @@
+#include <dlfcn.h>
 #include <fmt/format.h>
 
 #include "moefy/comm/communicator.hpp"
-
-#include "mpi_call.hpp"
-#include "mpi_communicator.hpp"
+#include "mpi_world.hpp"
 
 namespace moefy {
 
+namespace {
+
+/// Function `name` of libmoefy_mpi.so. CommError if it, or the MPI library, cannot be loaded.
+template <class Function>
+Function* find_function(const char* name) {
+  // Global, because MPI loads parts of its own that expect to find it; never unloaded, like MPI.
+  static void* const library = dlopen("libmoefy_mpi.so", RTLD_NOW | RTLD_GLOBAL);
+  void* const found = library == nullptr ? nullptr : dlsym(library, name);
+  if (found == nullptr) {
+    const char* const reason = dlerror();
+    throw CommError(
+        fmt::format("MPI cannot be loaded: {}", reason == nullptr ? "no reason given" : reason));
+  }
+  return reinterpret_cast<Function*>(found);
+}
+
+}  // namespace
+
 struct MpiEnvironment::Impl {
-  std::optional<MpiCommunicator> world;
+  std::unique_ptr<MpiWorld> mpi;
 };
 
 MpiEnvironment::MpiEnvironment(std::chrono::milliseconds timeout, std::size_t chunk_bytes)
     : impl_(std::make_unique<Impl>()) {
-  int provided = MPI_THREAD_SINGLE;
-  check_mpi(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided), "MPI_Init_thread");
-  if (provided < MPI_THREAD_FUNNELED) {
-    end_job(ExitCode::comm, fmt::format("{} cannot be used by one thread of several "
-                                        "(MPI_THREAD_FUNNELED)",
-                                        mpi_library_version()));
-  }
-  impl_->world.emplace(timeout, chunk_bytes);
+  impl_->mpi.reset(find_function<OpenMpiWorld>(kOpenMpiWorld)(timeout, chunk_bytes));
 }
 
 MpiEnvironment::~MpiEnvironment() { finalize(); }
 
-Communicator& MpiEnvironment::world() {
-  require(impl_->world.has_value(), "MPI is not finalized");
-  return *impl_->world;
-}
+Communicator& MpiEnvironment::world() { return impl_->mpi->world(); }
 
-void MpiEnvironment::finalize() {
-  if (!impl_->world) return;
-  // MPI_Finalize waits without a limit; a rank that never comes is found here.
-  impl_->world->barrier();
-  impl_->world->release();
-  impl_->world.reset();
-  check_mpi(MPI_Finalize(), "MPI_Finalize");
+void MpiEnvironment::finalize() { impl_->mpi->finalize(); }
+
+std::string mpi_library_version() {
+  try {
+    std::string version;
+    find_function<DescribeMpi>(kDescribeMpi)(version);
+    return version;
+  } catch (const CommError& error) {
+    return error.what();
+  }
 }
 
 }  // namespace moefy

@@ -56,12 +56,4 @@ void check_mpi(int result, const char* call, const std::string& detail) {
                                       mpi_error_text(result)));
 }
 
-std::string mpi_library_version() {
-  std::array<char, MPI_MAX_LIBRARY_VERSION_STRING> text{};
-  int length = 0;
-  if (MPI_Get_library_version(text.data(), &length) != MPI_SUCCESS) return "unknown MPI library";
-  const std::string version(text.data(), static_cast<std::size_t>(length));
-  return version.substr(0, version.find_first_of(",\n"));
-}
-
 }  // namespace moefy
