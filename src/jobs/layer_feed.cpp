@@ -1,43 +1,40 @@
 #include "layer_feed.hpp"
 
+#include <algorithm>
+
 #include "moefy/core/error.hpp"
 
 namespace moefy {
 
-namespace {
-
-constexpr std::uint64_t kPartAlignment = 64;
-
-std::uint64_t aligned(std::uint64_t bytes) {
-  return (bytes + kPartAlignment - 1) / kPartAlignment * kPartAlignment;
-}
-
-}  // namespace
-
 LayerPayload::LayerPayload(const SplitConfig& config, const LayerInfo& layer) : layer_(layer) {
   for (const FfnRole role : roles_read(config, layer)) {
-    const std::uint64_t bytes = role_bytes(layer, role);
-    parts_.push_back({role, num_bytes_, bytes});
-    num_bytes_ = aligned(num_bytes_ + bytes);
+    parts_.push_back({role, num_bytes_, role_bytes(layer, role)});
+    num_bytes_ += parts_.back().bytes;
   }
 }
 
-const LayerPayload::Part& LayerPayload::part(FfnRole role) const {
-  for (const Part& part : parts_)
-    if (part.role == role) return part;
-  throw InternalError("a method asked for the " + to_string(role) +
-                      " matrix, which it did not announce");
+void LayerPayload::load(const Checkpoint& checkpoint, std::uint64_t offset,
+                        std::span<std::byte> piece) const {
+  for (const Part& part : parts_) {
+    if (piece.empty()) return;
+    if (offset >= part.offset + part.bytes) continue;
+    const std::uint64_t within = offset - part.offset;
+    const auto size = std::min<std::uint64_t>(piece.size(), part.bytes - within);
+    read_role_part(checkpoint, layer_, part.role, within, piece.first(size));
+    piece = piece.subspan(size);
+    offset += size;
+  }
+  require(piece.empty(), "a piece lies within the payload");
 }
 
-void LayerPayload::load(const Checkpoint& checkpoint, std::span<std::byte> payload) const {
-  for (const Part& part : parts_)
-    read_role(checkpoint, layer_, part.role, payload.subspan(part.offset, part.bytes));
-}
-
-RowSource LayerPayload::source(std::span<const std::byte> payload) const {
-  return [this, payload](FfnRole role, MatrixView<float> out) {
-    const Part& wanted = part(role);
-    widen_role(layer_, role, payload.subspan(wanted.offset, wanted.bytes), out);
+RowSource LayerPayload::source(PayloadReader& payload, AlignedBuffer<std::byte>& buffer) const {
+  return [this, &payload, &buffer, next = std::size_t{0}](FfnRole role,
+                                                          MatrixView<float> out) mutable {
+    require(next < parts_.size() && parts_[next].role == role,
+            "a method reads the matrices in the order that it announced");
+    ++next;
+    const auto more = [&](std::span<std::byte> raw) { payload.read(raw); };
+    widen_role_from(layer_, role, more, buffer, out);
   };
 }
 

@@ -5,20 +5,22 @@
 #include <span>
 #include <vector>
 
+#include "moefy/schedule/layer_queue.hpp"
 #include "moefy/split/splitter.hpp"
 
 namespace moefy {
 
-/// Where each matrix that a method reads lies in the bytes that travel for one layer: raw, in file
-/// dtype, each beginning at a multiple of 64 bytes.
+/// The bytes that travel for one layer: the matrices in the order in which a method reads them,
+/// raw, in file dtype. A rank widens them as they arrive and holds none of them.
 class LayerPayload {
  public:
   LayerPayload(const SplitConfig& config, const LayerInfo& layer);
   std::uint64_t num_bytes() const { return num_bytes_; }
-  /// Reads all of them from the files (rank 0).
-  void load(const Checkpoint& checkpoint, std::span<std::byte> payload) const;
-  /// fp32 rows from the bytes that travelled.
-  RowSource source(std::span<const std::byte> payload) const;
+  /// Reads them from the files from byte `offset` on, as many as `piece` holds (rank 0).
+  void load(const Checkpoint& checkpoint, std::uint64_t offset, std::span<std::byte> piece) const;
+  /// fp32 rows from the bytes as they arrive, through one reused buffer of raw bytes. All three
+  /// must live as long as the source.
+  RowSource source(PayloadReader& payload, AlignedBuffer<std::byte>& buffer) const;
 
  private:
   struct Part {
@@ -26,7 +28,6 @@ class LayerPayload {
     std::uint64_t offset;
     std::uint64_t bytes;
   };
-  const Part& part(FfnRole role) const;
   const LayerInfo& layer_;
   std::vector<Part> parts_;
   std::uint64_t num_bytes_ = 0;

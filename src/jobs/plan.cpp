@@ -12,6 +12,7 @@
 #include "moefy/core/file.hpp"
 #include "moefy/core/progress.hpp"
 #include "moefy/jobs/model_source.hpp"
+#include "moefy/schedule/layer_queue.hpp"
 
 namespace moefy {
 
@@ -49,9 +50,6 @@ double layer_seconds(const LayerShape& shape, std::size_t threads) {
 
 std::uint64_t layer_memory(const SplitConfig& config, const LayerInfo& layer) {
   const LayerShape shape = shape_of(config, layer);
-  std::uint64_t raw = 0;  // only what is transposed is held as it lies in the file
-  for (const FfnRole role : roles_read(config, layer))
-    if (!layer.find(role)->neuron_first) raw = std::max(raw, role_bytes(layer, role));
   const std::uint64_t stride = (shape.sites + kSiteAlignment - 1) / kSiteAlignment * kSiteAlignment;
   const std::uint64_t fp32_rows = 4 * shape.rows * shape.columns;
   const std::uint64_t part = resolved_weights(config, layer) == "concat" ? fp32_rows / 3 : 0;
@@ -61,7 +59,7 @@ std::uint64_t layer_memory(const SplitConfig& config, const LayerInfo& layer) {
   const std::uint64_t open_rows = (int8_rows + costs) / 3;  // at most, copied to settle alone
   const std::uint64_t centroids = (8 + 6 * 4) * shape.sites * shape.columns;
   const std::uint64_t arcs = (3 * 4 + 16 * 8) * shape.sites * stride;
-  return raw + fp32_rows + part + start_rows + int8_rows + costs + open_rows + centroids + arcs;
+  return fp32_rows + part + start_rows + int8_rows + costs + open_rows + centroids + arcs;
 }
 
 std::uint64_t layer_output(const SplitConfig& config, const LayerInfo& layer) {
@@ -155,7 +153,8 @@ SplitPlan make_split_plan(std::span<const LayerInfo> layers, const SplitConfig& 
     plan.bytes_to_send += planned.bytes_to_send;
     plan.layers.push_back(std::move(planned));
   }
-  plan.peak_memory_if_sent = plan.peak_memory + 2 * largest_payload;  // this layer's and the next
+  plan.peak_memory_if_sent =
+      plan.peak_memory + 2 * std::min<std::uint64_t>(largest_payload, kPieceBytes);
   // Largest first, always to the rank that is free first: what the queue does when times are as
   // predicted.
   plan.seconds_by_rank.assign(static_cast<std::size_t>(ranks), 0.0);

@@ -43,7 +43,7 @@ void share_work(JobContext& context, const std::string& task, const std::string&
   Progress progress(task, items.size(), unit,
                     context.is_root() ? context.progress : Progress::Style::quiet);
   QueueCallbacks callbacks;
-  callbacks.work = [&](std::int64_t id, std::span<const std::byte>, std::stop_token stop) {
+  callbacks.work = [&](std::int64_t id, PayloadReader*, std::stop_token stop) {
     return to_bytes(work(static_cast<std::size_t>(id), stop));
   };
   callbacks.commit = [&](std::int64_t id, int, std::vector<std::byte> result) {

@@ -240,9 +240,12 @@ class SplitJob {
     progress_.emplace("split", todo_.size(), "layers",
                       context_.is_root() ? context_.progress : Progress::Style::quiet);
     QueueCallbacks callbacks;
-    callbacks.load = [&](std::int64_t id, std::span<std::byte> payload) { load(id, payload); };
-    callbacks.work = [&](std::int64_t id, std::span<const std::byte> payload,
-                         std::stop_token stop) { return work(id, payload, stop); };
+    callbacks.load = [&](std::int64_t id, std::uint64_t offset, std::span<std::byte> piece) {
+      load(id, offset, piece);
+    };
+    callbacks.work = [&](std::int64_t id, PayloadReader* payload, std::stop_token stop) {
+      return work(id, payload, stop);
+    };
     callbacks.commit = [&](std::int64_t id, int rank, std::vector<std::byte> bytes) {
       commit(id, rank, std::move(bytes));
     };
@@ -252,23 +255,23 @@ class SplitJob {
     progress_->finish();
   }
 
-  void load(std::int64_t id, std::span<std::byte> payload) {
-    const LayerInfo& layer = *find_layer(id);
-    payloads_.at(id).load(source_->checkpoint, payload);
-    const Digest fingerprint = layer_fingerprint(source_->checkpoint, layer);
+  void load(std::int64_t id, std::uint64_t offset, std::span<std::byte> piece) {
+    const LayerPayload& payload = payloads_.at(id);
+    payload.load(source_->checkpoint, offset, piece);
+    if (offset + piece.size() < payload.num_bytes()) return;
+    const Digest fingerprint = layer_fingerprint(source_->checkpoint, *find_layer(id));
     const std::lock_guard lock(fingerprint_mutex_);
     fingerprints_[id] = fingerprint;
   }
 
-  std::vector<std::byte> work(std::int64_t id, std::span<const std::byte> payload,
-                              std::stop_token stop) {
+  std::vector<std::byte> work(std::int64_t id, PayloadReader* payload, std::stop_token stop) {
     const LayerInfo& layer = *find_layer(id);
     const Stopwatch stopwatch;
     try {
       std::optional<LayerReader> reader;
-      if (local_feed_) reader.emplace(source_->checkpoint, layer);
+      if (!payload) reader.emplace(source_->checkpoint, layer);
       const RowSource source =
-          reader ? file_source(*reader, raw_) : payloads_.at(id).source(payload);
+          payload ? payloads_.at(id).source(*payload, raw_) : file_source(*reader, raw_);
       double read_seconds = 0;
       const RowSource timed_source = [&](FfnRole role, MatrixView<float> out) {
         const Stopwatch reading;
@@ -299,7 +302,7 @@ class SplitJob {
   /// Rank 0, as results arrive.
   void commit(std::int64_t id, int rank, std::vector<std::byte> bytes) {
     LayerResult result = decode_layer(bytes, fmt::format("result of rank {}", rank));
-    if (!local_feed_) {
+    if (!local_feed_ && rank > 0) {
       const std::lock_guard lock(fingerprint_mutex_);
       result.fingerprint = fingerprints_.at(id);
       bytes = encode_layer(result);

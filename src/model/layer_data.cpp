@@ -34,9 +34,11 @@ bool is_matrix(FfnRole role) {
       layer.index, tensor.tensor, value, row, column));
 }
 
-/// Finds the first bad value of the whole role in file order, once a tile is known to have one.
+/// Finds the first bad value in file order, once a tile is known to have one. `raw` begins with row
+/// `first_row` of the role.
 [[noreturn]] void report_non_finite(const LayerInfo& layer, const FfnTensor& tensor,
-                                    std::span<const std::byte> raw, std::size_t file_cols) {
+                                    std::span<const std::byte> raw, std::size_t file_cols,
+                                    std::size_t first_row) {
   const std::size_t size = size_of(tensor.dtype);
   std::vector<float> row(file_cols);
   for (std::size_t r = 0; r * file_cols * size < raw.size(); ++r) {
@@ -44,7 +46,7 @@ bool is_matrix(FfnRole role) {
     if (const auto column = first_non_finite(row)) {
       const auto begin = static_cast<std::size_t>(tensor.slice_begin);
       const bool sliced_rows = tensor.neuron_first && is_matrix(tensor.role);
-      fail_non_finite(layer, tensor, r + (sliced_rows ? begin : 0),
+      fail_non_finite(layer, tensor, first_row + r + (sliced_rows ? begin : 0),
                       *column + (sliced_rows ? 0 : begin), row[*column]);
     }
   }
@@ -64,14 +66,16 @@ bool widen_straight(DType dtype, std::span<const std::byte> raw, std::span<float
   return true;
 }
 
-/// raw is [d, n], out [n, d].
-bool widen_transposed(DType dtype, std::span<const std::byte> raw, MatrixView<float> out) {
+/// raw is [rows, n] of [d, n] from row `first_row` on, out [n, d].
+bool widen_transposed(DType dtype, std::span<const std::byte> raw, std::size_t first_row,
+                      MatrixView<float> out) {
   const std::size_t n = out.rows;
   const std::size_t d = out.cols;
   const std::size_t size = size_of(dtype);
+  const std::size_t file_rows = raw.size() / (n * size);
   alignas(64) std::array<float, kTile * kTileStride> tile;
-  for (std::size_t row = 0; row < d; row += kTile) {
-    const std::size_t rows = std::min(kTile, d - row);
+  for (std::size_t row = 0; row < file_rows; row += kTile) {
+    const std::size_t rows = std::min(kTile, file_rows - row);
     for (std::size_t column = 0; column < n; column += kTile) {
       const std::size_t columns = std::min(kTile, n - column);
       for (std::size_t r = 0; r < rows; ++r) {
@@ -80,7 +84,7 @@ bool widen_transposed(DType dtype, std::span<const std::byte> raw, MatrixView<fl
         if (first_non_finite(line)) return false;
       }
       for (std::size_t c = 0; c < columns; ++c) {
-        float* to = out.data + (column + c) * d + row;
+        float* to = out.data + (column + c) * d + first_row + row;
         for (std::size_t r = 0; r < rows; ++r) to[r] = tile[r * kTileStride + c];
       }
     }
@@ -92,21 +96,33 @@ bool widen_transposed(DType dtype, std::span<const std::byte> raw, MatrixView<fl
 
 void read_role(const Checkpoint& checkpoint, const LayerInfo& layer, FfnRole role,
                std::span<std::byte> out) {
+  require(out.size() == role_bytes(layer, role), "the buffer has the size of the role");
+  read_role_part(checkpoint, layer, role, 0, out);
+}
+
+void read_role_part(const Checkpoint& checkpoint, const LayerInfo& layer, FfnRole role,
+                    std::uint64_t offset, std::span<std::byte> out) {
   const FfnTensor& slice = tensor_of(layer, role);
   const TensorInfo& tensor = checkpoint.at(slice.tensor);
-  require(out.size() == role_bytes(layer, role), "the buffer has the size of the role");
+  const std::uint64_t all = role_bytes(layer, role);
+  require(offset <= all && out.size() <= all - offset, "the part lies within the role");
   const std::size_t size = size_of(slice.dtype);
-  const auto neurons = static_cast<std::uint64_t>(layer.num_neurons);
   const auto hidden = static_cast<std::uint64_t>(is_matrix(role) ? layer.hidden_size : 1);
   const auto begin = static_cast<std::uint64_t>(slice.slice_begin);
-  if (slice.neuron_first || role == FfnRole::down_bias || out.size() == tensor.num_bytes) {
-    checkpoint.read(tensor, begin * hidden * size, out);
+  if (slice.neuron_first || role == FfnRole::down_bias || all == tensor.num_bytes) {
+    checkpoint.read(tensor, begin * hidden * size + offset, out);
     return;
   }
+  const std::uint64_t row_bytes = static_cast<std::uint64_t>(layer.num_neurons) * size;
   const auto total = static_cast<std::uint64_t>(slice.slice_total);
-  for (std::uint64_t row = 0; row < hidden; ++row)
-    checkpoint.read(tensor, (row * total + begin) * size,
-                    out.subspan(row * neurons * size, neurons * size));
+  while (!out.empty()) {
+    const std::uint64_t row = offset / row_bytes;
+    const std::uint64_t within = offset % row_bytes;
+    const auto part = std::min<std::uint64_t>(out.size(), row_bytes - within);
+    checkpoint.read(tensor, (row * total + begin) * size + within, out.first(part));
+    out = out.subspan(part);
+    offset += part;
+  }
 }
 
 void widen_role(const LayerInfo& layer, FfnRole role, std::span<const std::byte> raw,
@@ -118,10 +134,32 @@ void widen_role(const LayerInfo& layer, FfnRole role, std::span<const std::byte>
   if (is_matrix(role))
     require(out.rows == static_cast<std::size_t>(layer.num_neurons), "a row for each neuron");
   const bool finite = straight ? widen_straight(tensor.dtype, raw, out.values())
-                               : widen_transposed(tensor.dtype, raw, out);
+                               : widen_transposed(tensor.dtype, raw, 0, out);
   if (finite) return;
   const std::size_t file_cols = !is_matrix(role) ? out.size() : straight ? out.cols : out.rows;
-  report_non_finite(layer, tensor, raw, file_cols);
+  report_non_finite(layer, tensor, raw, file_cols, 0);
+}
+
+void widen_role_from(const LayerInfo& layer, FfnRole role, const RawSource& next,
+                     AlignedBuffer<std::byte>& scratch, MatrixView<float> out) {
+  constexpr std::size_t kBlockValues = std::size_t{1} << 15;  // raw block and rows stay in L2
+  const FfnTensor& tensor = tensor_of(layer, role);
+  require(is_matrix(role) && out.rows == static_cast<std::size_t>(layer.num_neurons) &&
+              out.cols == static_cast<std::size_t>(layer.hidden_size),
+          "a row for each neuron");
+  const bool straight = tensor.neuron_first;
+  const std::size_t file_rows = straight ? out.rows : out.cols;
+  const std::size_t file_cols = straight ? out.cols : out.rows;
+  const std::size_t block = straight ? std::max<std::size_t>(1, kBlockValues / file_cols) : kTile;
+  for (std::size_t row = 0; row < file_rows; row += block) {
+    const std::size_t values = std::min(block, file_rows - row) * file_cols;
+    scratch.resize(values * size_of(tensor.dtype));
+    next(scratch.span());
+    const bool finite = straight ? widen_straight(tensor.dtype, scratch.span(),
+                                                  out.values().subspan(row * file_cols, values))
+                                 : widen_transposed(tensor.dtype, scratch.span(), row, out);
+    if (!finite) report_non_finite(layer, tensor, scratch.span(), file_cols, row);
+  }
 }
 
 Digest source_fingerprint(const Checkpoint& checkpoint, std::span<const Digest> layers) {
@@ -163,33 +201,19 @@ bool LayerReader::is_next(const FfnTensor& slice) const {
 
 void LayerReader::read_rows(FfnRole role, AlignedBuffer<std::byte>& scratch,
                             MatrixView<float> out) {
-  constexpr std::size_t kBlockValues = std::size_t{1} << 15;  // raw block and rows stay in L2
   const FfnTensor& slice = tensor_of(layer_, role);
-  const std::size_t size = size_of(slice.dtype);
-  const TensorInfo& tensor = checkpoint_.at(slice.tensor);
   const bool hashed = is_next(slice);
   if (hashed) {
-    hash_description(tensor);
+    hash_description(checkpoint_.at(slice.tensor));
     ++next_;
   }
-  const std::span<float> values = out.values();
-  const bool straight = slice.neuron_first && is_matrix(role);
-  if (straight) {
-    bool finite = true;
-    const std::uint64_t begin = static_cast<std::uint64_t>(slice.slice_begin) * out.cols * size;
-    for (std::size_t at = 0; finite && at < values.size(); at += kBlockValues) {
-      const std::span<float> part = values.subspan(at, std::min(kBlockValues, values.size() - at));
-      scratch.resize(part.size() * size);
-      checkpoint_.read(tensor, begin + at * size, scratch.span());
-      if (hashed) hasher_.add(scratch.span());
-      finite = widen_straight(slice.dtype, scratch.span(), part);
-    }
-    if (finite) return;
-  }
-  scratch.resize(role_bytes(layer_, role));
-  read_role(checkpoint_, layer_, role, scratch.span());
-  if (hashed && !straight) hasher_.add(scratch.span());
-  widen_role(layer_, role, scratch.span(), out);  // throws if a value is not finite
+  std::uint64_t offset = 0;
+  const auto next = [&](std::span<std::byte> raw) {
+    read_role_part(checkpoint_, layer_, role, offset, raw);
+    if (hashed) hasher_.add(raw);
+    offset += raw.size();
+  };
+  widen_role_from(layer_, role, next, scratch, out);
 }
 
 Digest LayerReader::fingerprint() {

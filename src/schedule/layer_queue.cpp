@@ -15,8 +15,6 @@
 namespace moefy {
 namespace {
 
-using Buffers = std::array<AlignedBuffer<std::byte>, 2>;
-
 void check_items(std::span<const QueueItem> items) {
   std::set<std::int64_t> ids;
   for (const QueueItem& item : items) {
@@ -35,9 +33,10 @@ Digest digest_of(std::span<const QueueItem> items) {
   return hasher.digest();
 }
 
-void allocate(Buffers& buffers, std::span<const QueueItem> items) {
+void allocate(PieceBuffers& buffers, std::span<const QueueItem> items, std::size_t piece_bytes) {
   std::uint64_t largest = 0;
   for (const QueueItem& item : items) largest = std::max(largest, item.payload_bytes);
+  largest = std::min<std::uint64_t>(largest, piece_bytes);
   try {
     for (auto& buffer : buffers) buffer.resize(largest);
   } catch (const std::bad_alloc&) {
@@ -49,7 +48,8 @@ void allocate(Buffers& buffers, std::span<const QueueItem> items) {
 }
 
 /// What can go wrong before the first item does so on all ranks together. Collective.
-void prepare(Communicator& comm, std::span<const QueueItem> items, Buffers& buffers) {
+void prepare(Communicator& comm, std::span<const QueueItem> items, std::size_t piece_bytes,
+             PieceBuffers& buffers) {
   const Digest mine = digest_of(items);
   std::vector<std::byte> rank0(sizeof mine);
   std::memcpy(rank0.data(), &mine, sizeof mine);
@@ -58,7 +58,8 @@ void prepare(Communicator& comm, std::span<const QueueItem> items, Buffers& buff
     require(std::memcmp(rank0.data(), &mine, sizeof mine) == 0,
             "queue items are equal on all ranks");
     check_items(items);
-    allocate(buffers, items);
+    require(piece_bytes > 0, "a piece has bytes");
+    if (comm.size() > 1) allocate(buffers, items, piece_bytes);
   });
 }
 
@@ -89,9 +90,10 @@ std::vector<std::size_t> heaviest_first(std::span<const QueueItem> items) {
 }
 
 QueueStatistics run_queue(Communicator& comm, std::span<const QueueItem> items,
-                          const QueueCallbacks& callbacks, std::stop_token stop) {
-  Buffers buffers;
-  prepare(comm, items, buffers);
+                          const QueueCallbacks& callbacks, std::stop_token stop,
+                          std::size_t piece_bytes) {
+  PieceBuffers buffers;
+  prepare(comm, items, piece_bytes, buffers);
 
   if (comm.rank() > 0) {
     QueueWorker worker(comm, items, callbacks, buffers, std::move(stop));

@@ -21,7 +21,7 @@ RankError error_of(const Communicator& comm, const std::exception_ptr& exception
   }
 }
 
-void LocalWorker::start(std::int64_t id, std::span<const std::byte> payload) {
+void LocalWorker::start(std::int64_t id, PayloadReader* payload) {
   current_ = {};
   current_.id = id;
   thread_.start([this, id, payload] {

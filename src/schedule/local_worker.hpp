@@ -33,12 +33,13 @@ class LocalWorker {
   LocalWorker(const LocalWorker&) = delete;
   LocalWorker& operator=(const LocalWorker&) = delete;
 
-  /// `payload` must live until take_outcome() gave this item's.
-  void start(std::int64_t id, std::span<const std::byte> payload);
+  /// `payload`, or null, must live until take_outcome() gave this item's.
+  void start(std::int64_t id, PayloadReader* payload);
   bool busy() const { return thread_.busy(); }
   std::optional<WorkOutcome> take_outcome();
   /// Tells the running and all later work to stop.
   void request_stop() { stop_.request_stop(); }
+  std::stop_token stop_token() const { return stop_.get_token(); }
 
  private:
   const Communicator& comm_;

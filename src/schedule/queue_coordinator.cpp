@@ -10,18 +10,18 @@
 namespace moefy {
 
 QueueCoordinator::QueueCoordinator(Communicator& comm, std::span<const QueueItem> items,
-                                   const QueueCallbacks& callbacks, Buffers& buffers,
+                                   const QueueCallbacks& callbacks, PieceBuffers& buffers,
                                    std::stop_token stop)
     : comm_(comm),
       items_(items),
       callbacks_(callbacks),
-      with_payloads_(buffers[0].size() > 0),
       stop_(std::move(stop)),
       order_(heaviest_first(items)),
       peers_(static_cast<std::size_t>(comm.size())),
       watch_(comm, 1, comm.size()),
       worker_(comm, callbacks, doorbell_),
       reader_(doorbell_) {
+  for (const QueueItem& item : items) payload_bytes_[item.id] = item.payload_bytes;
   for (std::size_t i = 0; i < slots_.size(); ++i) slots_[i].buffer = buffers[i].span();
   statistics_.items_by_rank.resize(peers_.size());
   statistics_.busy_seconds_by_rank.resize(peers_.size());
@@ -36,7 +36,8 @@ std::optional<RankError> QueueCoordinator::run() {
     moved |= finish_sends();
     moved |= finish_load();
     moved |= finish_own_work();
-    while (stage() | dispatch()) moved = true;
+    while (dispatch()) moved = true;
+    while (load_next()) moved = true;
     moved |= commit_next();
     refuse_requests();
     if (!ended_ && nothing_under_way()) say_end();
@@ -57,9 +58,7 @@ QueueCoordinator::Slot* QueueCoordinator::find(SlotState state) {
   return nullptr;
 }
 
-std::size_t QueueCoordinator::items_left() const {
-  return order_.size() - next_ + (loading_ ? 1U : 0U) + (staged_ ? 1U : 0U);
-}
+std::size_t QueueCoordinator::items_left() const { return order_.size() - next_; }
 
 bool QueueCoordinator::handle_messages() {
   bool any = false;
@@ -76,6 +75,9 @@ void QueueCoordinator::handle(int source, QueueMessage message) {
   switch (message.kind) {
     case QueueKind::request:
       waiting_.push_back(source);
+      return;
+    case QueueKind::fetch:
+      fetches_.push_back({source, message.id, message.offset});
       return;
     case QueueKind::result:
       --peer.in_hand;
@@ -117,14 +119,15 @@ bool QueueCoordinator::finish_sends() {
 bool QueueCoordinator::finish_load() {
   const auto outcome = reader_.take_outcome();
   if (!outcome) return false;
-  const Staged loaded = *loading_;
+  const Loading loaded = *loading_;
   loading_.reset();
-  if (*outcome || stopping_) {
+  if (*outcome) record_error(error_of(comm_, *outcome));
+  if (stopping_) {
     loaded.slot->state = SlotState::free;
-    if (*outcome) record_error(error_of(comm_, *outcome));
+    send_piece(loaded.rank, {}, nullptr);
   } else {
-    loaded.slot->state = SlotState::staged;
-    staged_ = loaded;
+    loaded.slot->state = SlotState::sending;
+    send_piece(loaded.rank, loaded.piece, loaded.slot);
   }
   return true;
 }
@@ -132,8 +135,6 @@ bool QueueCoordinator::finish_load() {
 bool QueueCoordinator::finish_own_work() {
   auto outcome = worker_.take_outcome();
   if (!outcome) return false;
-  if (working_slot_) working_slot_->state = SlotState::free;
-  working_slot_ = nullptr;
   if (outcome->error) {
     record_error(*outcome->error);
   } else {
@@ -146,32 +147,36 @@ void QueueCoordinator::notice_stop() {
   if (!stopping_ && stop_.stop_requested()) record_error({ExitCode::interrupted, {}, 0});
 }
 
-/// Gets the next item ready to be handed out.
-bool QueueCoordinator::stage() {
-  if (stopping_ || staged_ || loading_ || next_ == order_.size()) return false;
-  const QueueItem& item = items_[order_[next_]];
-  if (item.payload_bytes == 0) {
-    staged_ = Staged{&item, nullptr};
-    ++next_;
+/// Loads a piece that was asked for. Every fetch gets an answer: its receive is posted and must not
+/// stay open.
+bool QueueCoordinator::load_next() {
+  if (loading_) return false;
+  const auto next = std::find_if(fetches_.begin(), fetches_.end(), [this](const Fetch& fetch) {
+    return !peers_[static_cast<std::size_t>(fetch.rank)].sending;
+  });
+  if (next == fetches_.end()) return false;
+  Slot* slot = nullptr;
+  if (!stopping_ && !(slot = find(SlotState::free))) return false;
+  const Fetch fetch = *next;
+  fetches_.erase(next);
+  if (stopping_) {
+    send_piece(fetch.rank, {}, nullptr);
     return true;
   }
-  Slot* slot = find(SlotState::free);
-  if (!slot) return false;
+  const std::uint64_t left = payload_bytes_.at(fetch.id) - fetch.offset;
+  const auto piece = slot->buffer.first(std::min<std::uint64_t>(slot->buffer.size(), left));
   slot->state = SlotState::loading;
-  loading_ = Staged{&item, slot};
-  ++next_;
-  reader_.start([this, id = item.id, payload = slot->buffer.first(item.payload_bytes)] {
-    callbacks_.load(id, payload);
-  });
+  loading_ = Loading{fetch.rank, piece, slot};
+  reader_.start([this, fetch, piece] { callbacks_.load(fetch.id, fetch.offset, piece); });
   return true;
 }
 
-/// Who gets the staged item: ranks with nothing to do, then this one, then those that fetch ahead.
+/// Who gets the next item: ranks with nothing to do, then this one, then those that fetch ahead.
 /// Near the end the last items wait for ranks that become idle.
 std::optional<int> QueueCoordinator::choose_rank() {
   const auto ready = [this](int rank, bool idle) {
     const Peer& peer = peers_[static_cast<std::size_t>(rank)];
-    return !peer.sending && (peer.in_hand == 0) == idle;
+    return (peer.in_hand == 0) == idle;
   };
   const auto first = [&](bool idle) {
     return std::find_if(waiting_.begin(), waiting_.end(),
@@ -187,55 +192,31 @@ std::optional<int> QueueCoordinator::choose_rank() {
 }
 
 bool QueueCoordinator::dispatch() {
-  if (stopping_ || !staged_) return false;
+  if (stopping_ || items_left() == 0) return false;
   const std::optional<int> rank = choose_rank();
   if (!rank) return false;
-  const Staged staged = *staged_;
-  staged_.reset();
-  *rank == 0 ? work_here(staged) : assign(*rank, staged);
+  const QueueItem& item = items_[order_[next_++]];
+  if (*rank == 0) {
+    worker_.start(item.id, nullptr);
+  } else {
+    ++peers_[static_cast<std::size_t>(*rank)].in_hand;
+    post(comm_, *rank, {QueueKind::assign, item.id});
+  }
   return true;
 }
 
-void QueueCoordinator::work_here(const Staged& staged) {
-  std::span<const std::byte> payload;
-  if (staged.slot) {
-    staged.slot->state = SlotState::working;
-    payload = staged.slot->buffer.first(staged.item->payload_bytes);
-  }
-  working_slot_ = staged.slot;
-  worker_.start(staged.item->id, payload);
-}
-
-void QueueCoordinator::assign(int rank, const Staged& staged) {
+void QueueCoordinator::send_piece(int rank, std::span<const std::byte> piece, Slot* slot) {
   Peer& peer = peers_[static_cast<std::size_t>(rank)];
-  ++peer.in_hand;
-  post(comm_, rank, {QueueKind::assign, staged.item->id});
-  if (!with_payloads_) return;
-  std::span<const std::byte> payload;
-  if (staged.slot) {
-    staged.slot->state = SlotState::sending;
-    payload = staged.slot->buffer.first(staged.item->payload_bytes);
-  }
-  send_payload(rank, payload, staged.slot);
-  statistics_.payload_bytes_sent += payload.size();
-}
-
-void QueueCoordinator::send_payload(int rank, std::span<const std::byte> payload, Slot* slot) {
-  Peer& peer = peers_[static_cast<std::size_t>(rank)];
-  peer.sending = comm_.send_from(rank, payload);
+  post(comm_, rank, {QueueKind::piece});
+  peer.sending = comm_.send_from(rank, piece);
   peer.sending_from = slot;
+  statistics_.payload_bytes_sent += piece.size();
 }
 
-/// Every request gets an answer: its receive is posted and must not stay open.
 void QueueCoordinator::refuse_requests() {
   if (!stopping_ && items_left() > 0) return;
-  std::erase_if(waiting_, [this](int rank) {
-    Peer& peer = peers_[static_cast<std::size_t>(rank)];
-    if (peer.sending) return false;
-    post(comm_, rank, {QueueKind::no_more});
-    if (with_payloads_) send_payload(rank, {}, nullptr);
-    return true;
-  });
+  for (const int rank : waiting_) post(comm_, rank, {QueueKind::no_more});
+  waiting_.clear();
 }
 
 /// One result a round, after handing out: ranks wait for work, not for the disk.
@@ -269,8 +250,6 @@ void QueueCoordinator::begin_stop() {
   if (stopping_) return;
   stopping_ = true;
   worker_.request_stop();
-  if (staged_ && staged_->slot) staged_->slot->state = SlotState::free;
-  staged_.reset();
   for (int rank = 1; rank < comm_.size(); ++rank) post(comm_, rank, {QueueKind::stop});
 }
 

@@ -2,37 +2,36 @@
 
 #include <array>
 #include <deque>
+#include <map>
 #include <optional>
 #include <span>
 #include <stop_token>
 #include <vector>
 
 #include "local_worker.hpp"
-#include "moefy/core/matrix.hpp"
 #include "moefy/schedule/layer_queue.hpp"
+#include "payload_window.hpp"
 #include "peer_watch.hpp"
 #include "queue_messages.hpp"
 
 namespace moefy {
 
-/// The part of a queue that runs on rank 0: loads ahead, hands out, works too, commits.
+/// The part of a queue that runs on rank 0: hands out, sends what ranks fetch, works too, commits.
 ///
-/// One item at a time is staged: loaded, but not yet promised to anybody. It goes to whoever is
-/// free first, so that a payload buffer never waits for a particular rank.
+/// A piece of a payload is loaded once its receive is posted, so that no buffer waits for a
+/// particular rank; while one is sent, the next is loaded.
 class QueueCoordinator {
  public:
-  using Buffers = std::array<AlignedBuffer<std::byte>, 2>;
-
-  /// `buffers` have the size of the largest payload, or none.
+  /// `buffers` have the size of a piece, or none.
   QueueCoordinator(Communicator& comm, std::span<const QueueItem> items,
-                   const QueueCallbacks& callbacks, Buffers& buffers, std::stop_token stop);
+                   const QueueCallbacks& callbacks, PieceBuffers& buffers, std::stop_token stop);
 
   /// Returns when all ranks have said good-bye, with the error if there was one.
   std::optional<RankError> run();
   const QueueStatistics& statistics() const { return statistics_; }
 
  private:
-  enum class SlotState { free, loading, staged, sending, working };
+  enum class SlotState { free, loading, sending };
   struct Slot {
     std::span<std::byte> buffer;
     SlotState state = SlotState::free;
@@ -44,9 +43,16 @@ class QueueCoordinator {
     bool drained = false;
     bool gone = false;
   };
-  struct Staged {
-    const QueueItem* item = nullptr;
-    Slot* slot = nullptr;  ///< null: the item has no payload
+  /// A piece that a rank asked for.
+  struct Fetch {
+    int rank = 0;
+    std::int64_t id = 0;
+    std::uint64_t offset = 0;
+  };
+  struct Loading {
+    int rank = 0;
+    std::span<std::byte> piece;
+    Slot* slot = nullptr;
   };
   struct Finished {
     std::int64_t id = 0;
@@ -61,12 +67,10 @@ class QueueCoordinator {
   bool finish_load();
   bool finish_own_work();
   void notice_stop();
-  bool stage();
+  bool load_next();
   bool dispatch();
   std::optional<int> choose_rank();
-  void assign(int rank, const Staged& staged);
-  void work_here(const Staged& staged);
-  void send_payload(int rank, std::span<const std::byte> payload, Slot* slot);
+  void send_piece(int rank, std::span<const std::byte> piece, Slot* slot);
   void refuse_requests();
   bool commit_next();
   void record_error(RankError error);
@@ -80,14 +84,13 @@ class QueueCoordinator {
   Communicator& comm_;
   std::span<const QueueItem> items_;
   const QueueCallbacks& callbacks_;
-  bool with_payloads_;
+  std::map<std::int64_t, std::uint64_t> payload_bytes_;
   std::stop_token stop_;
   std::vector<std::size_t> order_;
   std::size_t next_ = 0;  ///< in order_
   std::array<Slot, 2> slots_;
-  std::optional<Staged> loading_;
-  std::optional<Staged> staged_;
-  Slot* working_slot_ = nullptr;
+  std::deque<Fetch> fetches_;  ///< not yet loading; one a rank at the most
+  std::optional<Loading> loading_;
   std::vector<Peer> peers_;        ///< by rank; 0 is not used
   std::deque<int> waiting_;        ///< ranks that asked and were not answered
   std::deque<Finished> finished_;  ///< not yet committed

@@ -11,9 +11,11 @@ namespace moefy {
 
 /// What ranks tell rank 0 (w) and rank 0 tells them (0) while a queue runs.
 enum class QueueKind : std::uint8_t {
-  request,    ///< w: the receive is posted, give me an item
-  assign,     ///< 0: answer: item `id` (its payload comes as bulk)
-  no_more,    ///< 0: answer: nothing left (an empty bulk comes)
+  request,    ///< w: give me an item
+  assign,     ///< 0: answer: item `id`
+  no_more,    ///< 0: answer: nothing left
+  fetch,      ///< w: the receive is posted, send the piece of item `id` that begins at `offset`
+  piece,      ///< 0: answer: it comes as bulk (after `stop`: an empty one)
   result,     ///< w: `bytes` of item `id`, which took `seconds`
   failed,     ///< w: item `id` ended with error `code` and text `bytes`
   stop_wish,  ///< w: this rank was asked to stop
@@ -30,6 +32,7 @@ struct QueueMessage {
   ExitCode code = ExitCode::done;
   double seconds = 0;
   std::vector<std::byte> bytes = {};
+  std::uint64_t offset = 0;
 };
 
 /// One tag for all of them, so that they stay in order.

@@ -1,19 +1,21 @@
 #include "queue_worker.hpp"
 
+#include <algorithm>
+
 #include "moefy/comm/waiting.hpp"
 #include "moefy/core/text.hpp"
 
 namespace moefy {
 
 QueueWorker::QueueWorker(Communicator& comm, std::span<const QueueItem> items,
-                         const QueueCallbacks& callbacks, Buffers& buffers, std::stop_token stop)
+                         const QueueCallbacks& callbacks, PieceBuffers& buffers,
+                         std::stop_token stop)
     : comm_(comm),
-      with_payloads_(buffers[0].size() > 0),
       stop_(std::move(stop)),
+      window_(buffers, doorbell_),
       watch_(comm, 0, 1),
       worker_(comm, callbacks, doorbell_) {
   for (const QueueItem& item : items) payload_bytes_[item.id] = item.payload_bytes;
-  for (std::size_t i = 0; i < slots_.size(); ++i) slots_[i].buffer = buffers[i].span();
 }
 
 std::optional<RankError> QueueWorker::run() {
@@ -22,10 +24,11 @@ std::optional<RankError> QueueWorker::run() {
   while (!ended_) {
     notice_stop();
     bool moved = handle_messages();
-    moved |= finish_request();
+    moved |= finish_fetch();
     moved |= report_outcome();
     start_work();
     ask();
+    fetch();
     tell_drained();
     watch_.tick();
     if (moved) backoff.reset();
@@ -43,13 +46,10 @@ QueueWorker::Slot* QueueWorker::find(SlotState state) {
 }
 
 void QueueWorker::ask() {
-  if (request_ || no_more_ || stopping_) return;
+  if (find(SlotState::asked) || no_more_ || stopping_) return;
   Slot* slot = find(SlotState::empty);
   if (!slot) return;
-  request_ = Request{slot, std::nullopt, false};
-  if (with_payloads_) request_->receive = comm_.receive_into(0, slot->buffer);
   slot->state = SlotState::asked;
-  slot->id = -1;
   post(comm_, 0, {QueueKind::request});
 }
 
@@ -64,16 +64,20 @@ bool QueueWorker::handle_messages() {
 }
 
 void QueueWorker::handle(const QueueMessage& message) {
+  Slot* asked = find(SlotState::asked);
   switch (message.kind) {
     case QueueKind::assign:
-      require(request_.has_value(), "an assignment answers a request");
-      request_->slot->id = message.id;
-      request_->answered = true;
+      require(asked != nullptr, "an assignment answers a request");
+      *asked = {SlotState::ready, message.id, payload_bytes_.at(message.id), 0};
       return;
     case QueueKind::no_more:
-      require(request_.has_value(), "'no more' answers a request");
-      request_->answered = true;
+      require(asked != nullptr, "'no more' answers a request");
+      *asked = {};
       no_more_ = true;
+      return;
+    case QueueKind::piece:
+      require(fetch_.has_value(), "a piece answers a fetch");
+      fetch_->answered = true;
       return;
     case QueueKind::stop:
       stop_working();
@@ -91,20 +95,48 @@ void QueueWorker::handle(const QueueMessage& message) {
   }
 }
 
-bool QueueWorker::finish_request() {
-  if (!request_) return false;
-  if (request_->receive && comm_.bulk_done(*request_->receive)) request_->receive.reset();
-  if (!request_->answered || request_->receive) return false;
-  Slot& slot = *request_->slot;
-  slot.state = slot.id >= 0 ? SlotState::ready : SlotState::empty;
-  request_.reset();
+/// Pieces arrive in the order in which items are worked on.
+QueueWorker::Slot* QueueWorker::unfetched() {
+  for (const SlotState state : {SlotState::working, SlotState::ready}) {
+    Slot* slot = find(state);
+    if (slot && slot->fetched < slot->payload_bytes) return slot;
+  }
+  return nullptr;
+}
+
+void QueueWorker::fetch() {
+  if (fetch_ || stopping_) return;
+  Slot* slot = unfetched();
+  if (!slot) return;
+  const std::span<std::byte> buffer = window_.free_buffer();
+  if (buffer.empty()) return;
+  const auto size = static_cast<std::size_t>(
+      std::min<std::uint64_t>(buffer.size(), slot->payload_bytes - slot->fetched));
+  fetch_ = Fetch{slot->id, size, comm_.receive_into(0, buffer.first(size)), false};
+  QueueMessage message{QueueKind::fetch, slot->id};
+  message.offset = slot->fetched;
+  post(comm_, 0, message);
+  slot->fetched += size;
+}
+
+/// Once this rank stops, a piece may be empty; `stop` comes before the answer that is.
+bool QueueWorker::finish_fetch() {
+  if (!fetch_) return false;
+  if (fetch_->receive && comm_.bulk_done(*fetch_->receive)) fetch_->receive.reset();
+  if (!fetch_->answered || fetch_->receive) return false;
+  const bool wanted = std::any_of(slots_.begin(), slots_.end(), [this](const Slot& slot) {
+    return slot.state != SlotState::empty && slot.id == fetch_->id;
+  });
+  if (wanted && !stopping_) window_.push(fetch_->id, fetch_->size);
+  fetch_.reset();
   return true;
 }
 
 bool QueueWorker::report_outcome() {
   auto outcome = worker_.take_outcome();
   if (!outcome) return false;
-  find(SlotState::working)->state = SlotState::empty;
+  *find(SlotState::working) = {};
+  window_.drop(outcome->id);
   if (outcome->error) {
     post(comm_, 0,
          {QueueKind::failed, outcome->id, outcome->error->code, outcome->seconds,
@@ -134,16 +166,17 @@ void QueueWorker::start_work() {
   Slot* slot = find(SlotState::ready);
   if (!slot) return;
   if (stopping_) {
-    slot->state = SlotState::empty;
+    *slot = {};
   } else if (!worker_.busy()) {
     slot->state = SlotState::working;
-    worker_.start(slot->id, slot->buffer.first(payload_bytes_.at(slot->id)));
+    reader_.emplace(window_, slot->id, slot->payload_bytes, worker_.stop_token());
+    worker_.start(slot->id, slot->payload_bytes > 0 ? &*reader_ : nullptr);
   }
 }
 
 void QueueWorker::tell_drained() {
-  if (drained_ || request_ || !(no_more_ || stopping_)) return;
-  if (worker_.busy() || find(SlotState::ready)) return;
+  if (drained_ || !(no_more_ || stopping_)) return;
+  if (fetch_ || find(SlotState::asked) || find(SlotState::ready) || worker_.busy()) return;
   drained_ = true;
   post(comm_, 0, {QueueKind::drained});
 }

@@ -7,21 +7,19 @@
 #include <stop_token>
 
 #include "local_worker.hpp"
-#include "moefy/core/matrix.hpp"
 #include "moefy/schedule/layer_queue.hpp"
+#include "payload_window.hpp"
 #include "peer_watch.hpp"
 #include "queue_messages.hpp"
 
 namespace moefy {
 
-/// The part of a queue that runs on every rank but 0: asks, works, reports.
+/// The part of a queue that runs on every rank but 0: asks, fetches, works, reports.
 class QueueWorker {
  public:
-  using Buffers = std::array<AlignedBuffer<std::byte>, 2>;
-
-  /// `buffers` have the size of the largest payload, or none.
+  /// `buffers` have the size of a piece, or none.
   QueueWorker(Communicator& comm, std::span<const QueueItem> items, const QueueCallbacks& callbacks,
-              Buffers& buffers, std::stop_token stop);
+              PieceBuffers& buffers, std::stop_token stop);
 
   /// Returns when rank 0 has ended the queue, with the error if there was one.
   std::optional<RankError> run();
@@ -29,13 +27,15 @@ class QueueWorker {
  private:
   enum class SlotState { empty, asked, ready, working };
   struct Slot {
-    std::span<std::byte> buffer;
     SlotState state = SlotState::empty;
     std::int64_t id = -1;
+    std::uint64_t payload_bytes = 0;
+    std::uint64_t fetched = 0;  ///< bytes that were asked for
   };
-  /// A request that was sent and what has come of its answer.
-  struct Request {
-    Slot* slot = nullptr;
+  /// A piece that was asked for, and what has come of it.
+  struct Fetch {
+    std::int64_t id = -1;
+    std::size_t size = 0;
     std::optional<std::size_t> receive;
     bool answered = false;
   };
@@ -43,7 +43,9 @@ class QueueWorker {
   void ask();
   bool handle_messages();
   void handle(const QueueMessage& message);
-  bool finish_request();
+  void fetch();
+  bool finish_fetch();
+  Slot* unfetched();
   bool report_outcome();
   void notice_stop();
   void start_work();
@@ -53,10 +55,9 @@ class QueueWorker {
 
   Communicator& comm_;
   std::map<std::int64_t, std::uint64_t> payload_bytes_;
-  bool with_payloads_;
   std::stop_token stop_;
   std::array<Slot, 2> slots_;
-  std::optional<Request> request_;
+  std::optional<Fetch> fetch_;
   bool no_more_ = false;
   bool stopping_ = false;
   bool wished_ = false;
@@ -64,6 +65,8 @@ class QueueWorker {
   bool ended_ = false;
   std::optional<RankError> error_;
   Doorbell doorbell_;
+  PayloadWindow window_;
+  std::optional<WindowReader> reader_;  ///< of the item in work
   PeerWatch watch_;
   LocalWorker worker_;
 };

@@ -137,14 +137,15 @@ std::string resolved_weights(const SplitConfig& config, const LayerInfo& layer) 
 FfnRole router_role(const LayerInfo& layer) { return layer.gated() ? FfnRole::gate : FfnRole::up; }
 
 std::vector<FfnRole> roles_read(const SplitConfig& config, const LayerInfo& layer) {
-  std::vector<FfnRole> roles = clustered_roles(resolved_weights(config, layer));
-  roles.push_back(router_role(layer));
+  std::vector<FfnRole> roles;
   if (config.shared > 0) {
     for (const FfnRole role : {FfnRole::gate, FfnRole::up, FfnRole::down})
       if (layer.find(role)) roles.push_back(role);
   }
-  std::sort(roles.begin(), roles.end());
-  roles.erase(std::unique(roles.begin(), roles.end()), roles.end());
+  const std::vector<FfnRole> clustered = clustered_roles(resolved_weights(config, layer));
+  roles.insert(roles.end(), clustered.begin(), clustered.end());
+  if (clustered.size() > 1 || clustered[0] != router_role(layer))
+    roles.push_back(router_role(layer));
   return roles;
 }
 

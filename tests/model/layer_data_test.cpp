@@ -1,6 +1,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 #include <limits>
 
@@ -49,6 +50,44 @@ TEST(WidenRoleTest, takes_neuron_first_rows_as_they_are) {
   const auto out = widened(layer, raw({1.0F, 2.0F, 3.0F, 4.0F, 5.0F, 6.0F}));
 
   EXPECT_THAT(out.values(), ElementsAre(1, 2, 3, 4, 5, 6));
+}
+
+TEST(WidenRoleFromTest, gives_what_widening_at_once_gives) {
+  for (const bool neuron_first : {true, false}) {
+    const LayerInfo layer =
+        layer_of({.role = FfnRole::down, .tensor = "down", .neuron_first = neuron_first}, 300, 150);
+    std::vector<float> values(300 * 150);
+    for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i);
+    std::span<std::byte> bytes = std::as_writable_bytes(std::span(values));
+    const auto expected = widened(layer, {bytes.begin(), bytes.end()});
+    const auto fill_from = [](std::span<std::byte>& left) {
+      return [&left](std::span<std::byte> raw) {
+        std::ranges::copy(left.first(raw.size()), raw.begin());
+        left = left.subspan(raw.size());
+      };
+    };
+    AlignedBuffer<std::byte> scratch;
+    Matrix<float> out(300, 150);
+
+    std::span<std::byte> left = bytes;
+    widen_role_from(layer, FfnRole::down, fill_from(left), scratch, out.view());
+
+    EXPECT_TRUE(left.empty());
+    EXPECT_TRUE(std::ranges::equal(out.values(), expected.values()));
+    EXPECT_LT(scratch.size(), bytes.size());
+
+    values[40'000] = std::numeric_limits<float>::quiet_NaN();  // not in the first block
+    std::string at_once;
+    try {
+      widen_role(layer, FfnRole::down, bytes, out.view());
+    } catch (const InputError& error) {
+      at_once = error.what();
+    }
+    left = bytes;
+    EXPECT_THAT(
+        [&] { widen_role_from(layer, FfnRole::down, fill_from(left), scratch, out.view()); },
+        ThrowsMessage<InputError>(testing::StrEq(at_once)));
+  }
 }
 
 TEST(WidenRoleTest, transposes_hidden_first_columns) {
@@ -212,6 +251,29 @@ class ReadRoleTest : public testing::Test {
       "up_bias": {"name": "in_bias", "slice": [1, 2]}}}]})",
                                                  "test.json");
 };
+
+TEST_F(ReadRoleTest, reads_any_part_of_a_role) {
+  write({{"layers.0.in",
+          DType::f32,
+          {3, 4},
+          raw({0.0F, 1.0F, 2.0F, 3.0F, 10.0F, 11.0F, 12.0F, 13.0F, 20.0F, 21.0F, 22.0F, 23.0F})},
+         {"layers.0.out", DType::f16, {3, 2}, raw<std::uint16_t>({1, 2, 3, 4, 5, 6})},
+         {"layers.0.in_bias", DType::f32, {4}, raw({7.0F, 8.0F, 9.0F, 10.0F})}});
+  const Checkpoint checkpoint = Checkpoint::open(dir_.path());
+  const LayerInfo layer = family_.layers(checkpoint)[0];
+  for (const FfnRole role : {FfnRole::gate, FfnRole::up, FfnRole::down, FfnRole::up_bias}) {
+    const std::vector<std::byte> whole = read(role);
+    for (std::size_t begin = 0; begin <= whole.size(); ++begin) {
+      for (std::size_t end = begin; end <= whole.size(); ++end) {
+        std::vector<std::byte> part(end - begin);
+        read_role_part(checkpoint, layer, role, begin, part);
+        ASSERT_TRUE(std::equal(part.begin(), part.end(), whole.begin() + static_cast<long>(begin)));
+      }
+    }
+    std::vector<std::byte> beyond(1);
+    EXPECT_THROW(read_role_part(checkpoint, layer, role, whole.size(), beyond), InternalError);
+  }
+}
 
 TEST_F(ReadRoleTest, cuts_columns_and_entries_out_of_fused_tensors) {
   write({{"layers.0.in",

@@ -26,6 +26,7 @@ struct Options {
   std::string output;
   std::int64_t items = 12;
   std::uint64_t payload = 100'000;
+  std::size_t piece = 30'000;
   int work_ms = 0;
   int timeout_ms = 600'000;
 };
@@ -51,9 +52,9 @@ Options parse(int argc, char** argv) {
   return options;
 }
 
-void fill(std::int64_t id, std::span<std::byte> payload) {
-  for (std::size_t i = 0; i < payload.size(); ++i) {
-    payload[i] = static_cast<std::byte>((static_cast<std::size_t>(id) * 5 + i) & 255U);
+void fill(std::int64_t id, std::uint64_t offset, std::span<std::byte> piece) {
+  for (std::size_t i = 0; i < piece.size(); ++i) {
+    piece[i] = static_cast<std::byte>((static_cast<std::size_t>(id) * 5 + offset + i) & 255U);
   }
 }
 
@@ -95,10 +96,11 @@ void run(const Options& options, Communicator& comm, const std::stop_token& stop
   }
   QueueCallbacks callbacks;
   callbacks.load = fill;
-  callbacks.work = [&](std::int64_t, std::span<const std::byte> payload,
-                       std::stop_token stop_work) {
+  callbacks.work = [&](std::int64_t id, PayloadReader* payload, std::stop_token stop_work) {
+    std::vector<std::byte> whole(options.payload);
+    payload ? payload->read(whole) : fill(id, 0, whole);
     work_for(std::chrono::milliseconds(options.work_ms), stop_work);
-    const std::string hash = hash_bytes(payload).hex();
+    const std::string hash = hash_bytes(whole).hex();
     const auto bytes = std::as_bytes(std::span(hash));
     return std::vector<std::byte>(bytes.begin(), bytes.end());
   };
@@ -106,7 +108,7 @@ void run(const Options& options, Communicator& comm, const std::stop_token& stop
     journal->append(id, result);
   };
   if (coordinator) std::fprintf(stderr, "driver: %zu items to do\n", items.size());
-  run_queue(comm, items, callbacks, stop);
+  run_queue(comm, items, callbacks, stop, options.piece);
 
   together(comm, [&] {
     if (!coordinator) return;

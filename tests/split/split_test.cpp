@@ -239,14 +239,41 @@ TEST(SizesTest, sizes_by_expert_stay_with_their_expert) {
   }
 }
 
-TEST(RolesReadTest, are_the_clustered_ones_and_the_routers) {
+TEST(RolesReadTest, are_the_shared_experts_the_clustered_and_the_routers) {
   const MemoryLayer layer(10, 4);
   SplitConfig config = config_of(2);
   EXPECT_EQ(roles_read(config, layer.info), (std::vector<FfnRole>{FfnRole::gate}));
   config.weights = "down";
-  EXPECT_EQ(roles_read(config, layer.info), (std::vector<FfnRole>{FfnRole::gate, FfnRole::down}));
+  EXPECT_EQ(roles_read(config, layer.info), (std::vector<FfnRole>{FfnRole::down, FfnRole::gate}));
   config.shared = 1;
-  EXPECT_EQ(roles_read(config, layer.info).size(), 3u);
+  EXPECT_EQ(roles_read(config, layer.info),
+            (std::vector<FfnRole>{FfnRole::gate, FfnRole::up, FfnRole::down, FfnRole::down,
+                                  FfnRole::gate}));
+}
+
+TEST(RolesReadTest, are_what_every_method_asks_for_in_this_order) {
+  MemoryLayer layer(12, 4);
+  for (const char* weights : {"gate", "up", "down", "concat"}) {
+    for (const std::int64_t shared : {0, 1}) {
+      SplitConfig config = config_of(3 - shared);
+      config.weights = weights;
+      config.shared = shared;
+      for (const auto& splitter :
+           {make_kmeans_splitter(), make_random_splitter(), make_contiguous_splitter()}) {
+        std::vector<FfnRole> asked;
+        const std::unique_ptr<Backend> backend = make_cpu_backend(1);
+        SplitWorkspace workspace(*backend);
+        const RowSource rows = layer.source();
+        const RowSource source = [&](FfnRole role, MatrixView<float> out) {
+          asked.push_back(role);
+          rows(role, out);
+        };
+        splitter->split({layer.info, config, source, nullptr, {}}, workspace);
+        EXPECT_EQ(asked, roles_read(config, layer.info))
+            << weights << ' ' << shared << ' ' << splitter->name();
+      }
+    }
+  }
 }
 
 }  // namespace

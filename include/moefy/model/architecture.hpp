@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -86,12 +87,21 @@ std::uint64_t role_bytes(const LayerInfo& layer, FfnRole role);
 /// Fills `out`, role_bytes long. IoError, or InputError if the file has become shorter.
 void read_role(const Checkpoint& checkpoint, const LayerInfo& layer, FfnRole role,
                std::span<std::byte> out);
+/// The same bytes from `offset` on, as many as `out` holds.
+void read_role_part(const Checkpoint& checkpoint, const LayerInfo& layer, FfnRole role,
+                    std::uint64_t offset, std::span<std::byte> out);
 
 /// Widens raw role bytes to fp32 with a neuron as a row [n, d] (transposed if need be); of a bias,
 /// `out` is any shape with its number of values. Throws InputError naming layer, tensor, row and
 /// column in the file of the first NaN or infinity.
 void widen_role(const LayerInfo& layer, FfnRole role, std::span<const std::byte> raw,
                 MatrixView<float> out);
+/// Fills `raw` with the next raw bytes of a role.
+using RawSource = std::function<void(std::span<std::byte> raw)>;
+/// widen_role of a matrix that passes through a small block of `scratch`, some rows of the file at
+/// a time. Throws what `next` throws, too.
+void widen_role_from(const LayerInfo& layer, FfnRole role, const RawSource& next,
+                     AlignedBuffer<std::byte>& scratch, MatrixView<float> out);
 
 /// Reads matrices of one layer from the files and makes the layer's fingerprint on the way, so that
 /// bytes which are read anyway are not read again for it.
@@ -100,8 +110,8 @@ class LayerReader {
   /// Both must live as long as the reader.
   LayerReader(const Checkpoint& checkpoint, const LayerInfo& layer);
 
-  /// read_role and widen_role in one: rows that lie in the file as they are wanted pass through a
-  /// small block of `scratch`, others through all of it. Throws what both throw.
+  /// read_role and widen_role_from in one: the matrix passes through a small block of `scratch`.
+  /// Throws what both throw.
   void read_rows(FfnRole role, AlignedBuffer<std::byte>& scratch, MatrixView<float> out);
 
   /// XXH3-128 over name, dtype, shape and bytes of all FFN tensors of the layer. Reads what has not

@@ -15,24 +15,36 @@ namespace moefy {
 struct QueueItem {
   std::int64_t id = 0;
   std::uint64_t weight = 1;         ///< larger ones are handed out first (ties: lower id)
-  std::uint64_t payload_bytes = 0;  ///< bytes that travel if the coordinator feeds; 0: none
+  std::uint64_t payload_bytes = 0;  ///< bytes that travel if another rank than 0 does it; 0: none
+};
+
+/// The bytes of an item as they arrive from rank 0.
+class PayloadReader {
+ public:
+  virtual ~PayloadReader() = default;
+  /// Fills `out` with the next bytes, which may have to arrive first. Throws Interrupted when the
+  /// work is stopped. To be used by the worker thread, inside `work`.
+  virtual void read(std::span<std::byte> out) = 0;
 };
 
 /// The three may run at the same time, on three threads of rank 0; each alone is never entered
 /// twice.
 struct QueueCallbacks {
-  /// Rank 0, reader thread: fills `payload` of item `id`. Only called if payload_bytes > 0, also
-  /// for items that rank 0 works on itself.
-  std::function<void(std::int64_t id, std::span<std::byte> payload)> load;
-  /// Any rank, worker thread: does the item and returns its result as bytes. Throws
-  /// Interrupted when stopped.
-  std::function<std::vector<std::byte>(std::int64_t id, std::span<const std::byte> payload,
+  /// Rank 0, reader thread: fills `piece` with the payload of item `id` from byte `offset` on. The
+  /// pieces of one item come in order. Not called for items that rank 0 works on itself.
+  std::function<void(std::int64_t id, std::uint64_t offset, std::span<std::byte> piece)> load;
+  /// Any rank, worker thread: does the item and returns its result as bytes. `payload` is null on
+  /// rank 0, which reads for itself, and for items without. Throws Interrupted when stopped.
+  std::function<std::vector<std::byte>(std::int64_t id, PayloadReader* payload,
                                        std::stop_token stop)>
       work;
   /// Rank 0, communication thread, as results arrive in any order: makes them durable. `rank` did
   /// the work.
   std::function<void(std::int64_t id, int rank, std::vector<std::byte> result)> commit;
 };
+
+/// Of a payload at a time on its way: long enough for the network, small beside a rank's memory.
+constexpr std::size_t kPieceBytes = std::size_t{16} << 20;
 
 struct QueueStatistics {
   std::vector<std::int64_t> items_by_rank;   ///< rank 0 only
@@ -45,10 +57,11 @@ struct QueueStatistics {
 std::vector<std::size_t> heaviest_first(std::span<const QueueItem> items);
 
 /// Hands out `items` (equal on all ranks, ids distinct), heaviest first, to whichever rank is free;
-/// rank 0 works, too. A rank asks for its next item while it works on this one; where items have
-/// payloads, it posts the receive into a prefetch buffer before it asks, so that the transfer
-/// overlaps with the work. Near the end items are kept for ranks that have nothing to do. Two
-/// payload buffers a rank, as large as the largest item.
+/// rank 0 works, too. A rank asks for its next item while it works on this one. Payloads travel in
+/// pieces, each into a receive that was posted before it was asked for, and as soon as there is
+/// room: pieces of the next item arrive while a rank works on this one. A rank holds two pieces,
+/// however large the items and however many the ranks. Near the end items are kept for ranks that
+/// have nothing to do.
 ///
 /// Collective; returns on all ranks when all results are committed. An error anywhere stops all
 /// ranks at their next safe point and is thrown on all of them (same class). A stop request on any
@@ -56,6 +69,7 @@ std::vector<std::size_t> heaviest_first(std::span<const QueueItem> items);
 /// it returns as if nothing had happened. A rank that stays silent for the time-out ends the job.
 /// Communicates on the calling thread (the one that initialised MPI), works on a second one.
 QueueStatistics run_queue(Communicator& comm, std::span<const QueueItem> items,
-                          const QueueCallbacks& callbacks, std::stop_token stop);
+                          const QueueCallbacks& callbacks, std::stop_token stop,
+                          std::size_t piece_bytes = kPieceBytes);
 
 }  // namespace moefy

@@ -66,8 +66,8 @@ std::unique_ptr<Splitter> make_contiguous_splitter();
 /// The matrix that is clustered and the one the router is fitted to.
 std::string resolved_weights(const SplitConfig& config, const LayerInfo& layer);
 FfnRole router_role(const LayerInfo& layer);
-/// Roles that the methods read, in the order of FfnRole: what has to travel to a rank without
-/// files.
+/// Roles in the order in which every method reads them (one that is read twice stands there twice):
+/// what has to travel to a rank without files.
 std::vector<FfnRole> roles_read(const SplitConfig& config, const LayerInfo& layer);
 /// Columns of the clustered matrix.
 std::int64_t clustered_columns(const SplitConfig& config, const LayerInfo& layer);

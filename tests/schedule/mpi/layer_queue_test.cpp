@@ -1,19 +1,31 @@
 #include "moefy/schedule/layer_queue.hpp"
 
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <cstring>
 #include <map>
 #include <mutex>
+#include <optional>
+#include <set>
+#include <utility>
 
 #include "moefy/core/random.hpp"
+#include "moefy/core/text.hpp"
 #include "support/mpi_main.hpp"
+#include "support/temp_dir.hpp"
 
 namespace moefy {
 namespace {
 
 using test::world;
+
+/// Small, so that most payloads are several pieces.
+constexpr std::size_t kTestPieceBytes = 1000;
 
 std::byte payload_byte(std::int64_t id, std::size_t i) {
   return static_cast<std::byte>((static_cast<std::size_t>(id) * 13 + i * 7 + i / 255) & 255U);
@@ -49,16 +61,25 @@ struct Trial {
   explicit Trial(std::span<const QueueItem> items) {
     std::map<std::int64_t, std::size_t> sizes;
     for (const QueueItem& item : items) sizes[item.id] = item.payload_bytes;
-    callbacks.load = [sizes](std::int64_t id, std::span<std::byte> payload) {
-      ASSERT_EQ(payload.size(), sizes.at(id));
-      for (std::size_t i = 0; i < payload.size(); ++i) payload[i] = payload_byte(id, i);
+    callbacks.load = [sizes](std::int64_t id, std::uint64_t offset, std::span<std::byte> piece) {
+      ASSERT_LE(offset + piece.size(), sizes.at(id));
+      for (std::size_t i = 0; i < piece.size(); ++i) piece[i] = payload_byte(id, offset + i);
     };
-    callbacks.work = [this, sizes](std::int64_t id, std::span<const std::byte> payload,
-                                   std::stop_token) {
+    callbacks.work = [this, sizes](std::int64_t id, PayloadReader* payload, std::stop_token) {
       ++worked;
-      bool intact = payload.size() == sizes.at(id);
-      for (std::size_t i = 0; i < payload.size(); ++i) intact &= payload[i] == payload_byte(id, i);
-      if (!intact) payload_intact = false;
+      const std::size_t size = sizes.at(id);
+      const bool travelled = world().rank() > 0 && size > 0;
+      if ((payload != nullptr) != travelled) payload_intact = false;
+      if (!payload) return bytes_of(id * id);
+      // In reads that begin and end anywhere in a piece; some items leave the rest unread.
+      std::vector<std::byte> part;
+      const std::size_t wanted = id % 7 == 5 ? size / 2 : size;
+      for (std::size_t at = 0; at < wanted; at += part.size()) {
+        part.resize(std::min<std::size_t>(wanted - at, 777));
+        payload->read(part);
+        for (std::size_t i = 0; i < part.size(); ++i)
+          if (part[i] != payload_byte(id, at + i)) payload_intact = false;
+      }
       return bytes_of(id * id);
     };
     callbacks.commit = [this](std::int64_t id, int, std::vector<std::byte> result) {
@@ -96,7 +117,7 @@ TEST_P(LayerQueueCountTest, does_every_item_exactly_once) {
     const auto items = items_with_payloads(GetParam(), seed);
     Trial run(items);
 
-    const auto statistics = run_queue(world(), items, run.callbacks, {});
+    const auto statistics = run_queue(world(), items, run.callbacks, {}, kTestPieceBytes);
 
     expect_each_once(run, items);
     if (world().rank() == 0) {
@@ -112,11 +133,11 @@ TEST_P(LayerQueueCountTest, does_items_without_payload) {
   for (std::size_t i = 0; i < GetParam(); ++i)
     items.push_back({static_cast<std::int64_t>(i), i % 3, 0});
   Trial run(items);
-  run.callbacks.load = [](std::int64_t, std::span<std::byte>) {
+  run.callbacks.load = [](std::int64_t, std::uint64_t, std::span<std::byte>) {
     ADD_FAILURE() << "nothing to load";
   };
 
-  run_queue(world(), items, run.callbacks, {});
+  run_queue(world(), items, run.callbacks, {}, kTestPieceBytes);
 
   expect_each_once(run, items);
 }
@@ -132,7 +153,7 @@ TEST(LayerQueueTest, carries_payloads_of_several_megabytes) {
   }
   Trial run(items);
 
-  run_queue(world(), items, run.callbacks, {});
+  run_queue(world(), items, run.callbacks, {}, 2 * test::kTestChunkBytes);
 
   expect_each_once(run, items);
 }
@@ -140,7 +161,7 @@ TEST(LayerQueueTest, carries_payloads_of_several_megabytes) {
 TEST(LayerQueueTest, carries_results_of_several_megabytes) {
   const std::vector<QueueItem> items{{0, 1, 0}, {1, 1, 0}, {2, 1, 0}, {3, 1, 0}};
   Trial run(items);
-  run.callbacks.work = [](std::int64_t id, std::span<const std::byte>, std::stop_token) {
+  run.callbacks.work = [](std::int64_t id, PayloadReader*, std::stop_token) {
     return std::vector<std::byte>(3 * test::kTestChunkBytes + 5, static_cast<std::byte>(id));
   };
   int right = 0;
@@ -149,7 +170,7 @@ TEST(LayerQueueTest, carries_results_of_several_megabytes) {
         result == std::vector<std::byte>(3 * test::kTestChunkBytes + 5, static_cast<std::byte>(id));
   };
 
-  run_queue(world(), items, run.callbacks, {});
+  run_queue(world(), items, run.callbacks, {}, kTestPieceBytes);
 
   EXPECT_EQ(right, world().rank() == 0 ? 4 : 0);
 }
@@ -160,69 +181,92 @@ TEST(LayerQueueTest, gives_every_rank_an_item_when_there_are_as_many) {
   for (int i = 0; i < world().size(); ++i) items.push_back({i, 1, 64});
   Trial run(items);
 
-  run_queue(world(), items, run.callbacks, {});
+  run_queue(world(), items, run.callbacks, {}, kTestPieceBytes);
 
   expect_each_once(run, items);
 }
 
-TEST(LayerQueueTest, loads_the_next_item_while_working_on_this_one) {
+TEST(LayerQueueTest, loads_nothing_for_itself) {
+  if (world().size() > 1) GTEST_SKIP() << "needs one rank";
   const std::vector<QueueItem> items{{0, 9, 16}, {1, 8, 16}, {2, 7, 16}};
-  if (world().size() > 1) GTEST_SKIP() << "the order of events is known for one rank";
   Trial run(items);
-  std::mutex mutex;
-  std::condition_variable wake;
-  int loaded = 0;
-  run.callbacks.load = [&](std::int64_t, std::span<std::byte>) {
-    const std::lock_guard lock(mutex);
-    ++loaded;
-    wake.notify_all();
-  };
-  run.callbacks.work = [&](std::int64_t id, std::span<const std::byte>, std::stop_token) {
-    // Hangs for ever if the next load does not happen meanwhile.
-    std::unique_lock lock(mutex);
-    wake.wait(lock, [&] { return loaded >= std::min<int>(static_cast<int>(id) + 2, 3); });
-    return bytes_of(id * id);
+  run.callbacks.load = [](std::int64_t, std::uint64_t, std::span<std::byte>) {
+    ADD_FAILURE() << "rank 0 reads for itself";
   };
 
-  run_queue(world(), items, run.callbacks, {});
+  run_queue(world(), items, run.callbacks, {}, kTestPieceBytes);
 
-  EXPECT_EQ(loaded, 3);
-  EXPECT_EQ(run.committed.size(), 3U);
+  expect_each_once(run, items);
 }
 
-TEST(LayerQueueTest, hands_a_worker_its_next_item_while_it_works) {
-  if (world().size() == 1) GTEST_SKIP() << "needs two ranks";
-  // Every rank's first item waits until all are loaded but those kept for idle ranks; with two
-  // buffers on rank 0 that needs ranks to hold the next one while they work.
-  const auto ranks = static_cast<std::size_t>(world().size());
+TEST(LayerQueueTest, sends_a_worker_its_next_item_while_it_works) {
+  if (world().size() != 2) GTEST_SKIP() << "the order of events is known for two ranks";
+  // Rank 0 stays in its first item until two payloads were fetched; the other rank stays in its
+  // first until then, for it must not come to its second by itself.
+  std::optional<test::TempDir> folder;
+  std::vector<std::byte> place;
+  if (world().rank() == 0) {
+    folder.emplace();
+    const std::string gate = (folder->path() / "gate").string();
+    ASSERT_EQ(mkfifo(gate.c_str(), 0600), 0);
+    place = to_bytes(gate);
+  }
+  world().broadcast(place);
   std::vector<QueueItem> items;
-  for (std::size_t i = 0; i < 4 * ranks; ++i)
-    items.push_back({static_cast<std::int64_t>(i), 1, 32});
+  for (std::int64_t id = 0; id < 8; ++id) items.push_back({id, 1, 2 * kTestPieceBytes});
   Trial run(items);
   std::mutex mutex;
   std::condition_variable wake;
-  std::size_t loaded = 0;
+  std::set<std::int64_t> loaded;
   const auto load = run.callbacks.load;
-  run.callbacks.load = [&](std::int64_t id, std::span<std::byte> payload) {
-    load(id, payload);
+  run.callbacks.load = [&](std::int64_t id, std::uint64_t offset, std::span<std::byte> piece) {
+    load(id, offset, piece);
     const std::lock_guard lock(mutex);
-    ++loaded;
+    loaded.insert(id);
     wake.notify_all();
   };
   const auto work = run.callbacks.work;
-  run.callbacks.work = [&](std::int64_t id, std::span<const std::byte> payload,
-                           std::stop_token stop) {
-    if (world().rank() == 0) {
-      // One in work here, and the staged one; the others have one in work and one fetched.
-      std::unique_lock lock(mutex);
-      wake.wait(lock, [&] { return loaded >= 2 * ranks; });
+  bool first = true;
+  run.callbacks.work = [&](std::int64_t id, PayloadReader* payload, std::stop_token stop) {
+    auto result = work(id, payload, stop);
+    if (std::exchange(first, false)) {
+      if (world().rank() == 0) {
+        // Hangs for ever if nothing is fetched ahead.
+        std::unique_lock lock(mutex);
+        wake.wait(lock, [&] { return loaded.size() >= 2; });
+        lock.unlock();
+      }
+      // Opening one end waits for the other.
+      const int gate =
+          open(to_text(place).c_str(), world().rank() == 0 ? O_WRONLY : O_RDONLY | O_CLOEXEC);
+      EXPECT_GE(gate, 0);
+      close(gate);
     }
+    return result;
+  };
+
+  run_queue(world(), items, run.callbacks, {}, kTestPieceBytes);
+
+  expect_each_once(run, items);
+}
+
+TEST(LayerQueueTest, stops_a_rank_that_waits_for_its_payload) {
+  if (world().size() == 1) GTEST_SKIP() << "needs two ranks";
+  std::vector<QueueItem> items;
+  for (std::int64_t id = 0; id < 8; ++id) items.push_back({id, 1, 5 * kTestPieceBytes});
+  Trial run(items);
+  std::stop_source source;
+  run.callbacks.load = [&](std::int64_t, std::uint64_t, std::span<std::byte>) {
+    source.request_stop();
+  };
+  const auto work = run.callbacks.work;
+  run.callbacks.work = [&](std::int64_t id, PayloadReader* payload, std::stop_token stop) {
+    if (world().rank() == 0) work_until_stopped(stop);
     return work(id, payload, stop);
   };
 
-  run_queue(world(), items, run.callbacks, {});
-
-  expect_each_once(run, items);
+  EXPECT_THROW(run_queue(world(), items, run.callbacks, source.get_token(), kTestPieceBytes),
+               Interrupted);
 }
 
 enum class Place { load, work, commit };
@@ -230,16 +274,23 @@ enum class Place { load, work, commit };
 class LayerQueueErrorTest : public testing::TestWithParam<Place> {};
 
 TEST_P(LayerQueueErrorTest, throws_the_same_class_on_all_ranks) {
+  if (GetParam() == Place::load && world().size() == 1) GTEST_SKIP() << "nothing is loaded";
   const auto items = items_with_payloads(20, 4);
   for (int failing = 0; failing < world().size(); ++failing) {
     SCOPED_TRACE(failing);
     Trial run(items);
     if (GetParam() == Place::load) {
-      run.callbacks.load = [](std::int64_t, std::span<std::byte>) {
+      run.callbacks.load = [](std::int64_t, std::uint64_t, std::span<std::byte>) {
         throw InputError("bad shard");
       };
+      // Nothing is loaded for rank 0, and it must not do all the items alone.
+      const auto work = run.callbacks.work;
+      run.callbacks.work = [work](std::int64_t id, PayloadReader* payload, std::stop_token stop) {
+        if (world().rank() == 0) work_until_stopped(stop);
+        return work(id, payload, stop);
+      };
     } else if (GetParam() == Place::work) {
-      run.callbacks.work = [&](std::int64_t, std::span<const std::byte>,
+      run.callbacks.work = [&](std::int64_t, PayloadReader*,
                                std::stop_token stop) -> std::vector<std::byte> {
         if (world().rank() == failing) throw InputError("bad layer");
         work_until_stopped(stop);
@@ -261,8 +312,7 @@ INSTANTIATE_TEST_SUITE_P(Places, LayerQueueErrorTest,
 TEST(LayerQueueTest, tells_unknown_exceptions_as_internal_errors) {
   const std::vector<QueueItem> items{{0, 1, 0}};
   Trial run(items);
-  run.callbacks.work = [](std::int64_t, std::span<const std::byte>,
-                          std::stop_token) -> std::vector<std::byte> {
+  run.callbacks.work = [](std::int64_t, PayloadReader*, std::stop_token) -> std::vector<std::byte> {
     throw std::out_of_range("vector");
   };
 
@@ -276,7 +326,7 @@ TEST(LayerQueueTest, stops_all_ranks_when_one_is_asked_to) {
     Trial run(items);
     std::stop_source source;
     std::atomic<int> begun = 0;
-    run.callbacks.work = [&](std::int64_t id, std::span<const std::byte>, std::stop_token stop) {
+    run.callbacks.work = [&](std::int64_t id, PayloadReader*, std::stop_token stop) {
       // The first item of every rank is finished, the second never: the request comes in between.
       if (++begun == 2) {
         if (world().rank() == asked) source.request_stop();
@@ -285,7 +335,8 @@ TEST(LayerQueueTest, stops_all_ranks_when_one_is_asked_to) {
       return bytes_of(id * id);
     };
 
-    EXPECT_THROW(run_queue(world(), items, run.callbacks, source.get_token()), Interrupted);
+    EXPECT_THROW(run_queue(world(), items, run.callbacks, source.get_token(), kTestPieceBytes),
+                 Interrupted);
 
     if (world().rank() == 0) {
       EXPECT_GE(run.committed.size(), 1U);
@@ -300,7 +351,8 @@ TEST(LayerQueueTest, does_nothing_when_stopped_before) {
   std::stop_source source;
   source.request_stop();
 
-  EXPECT_THROW(run_queue(world(), items, run.callbacks, source.get_token()), Interrupted);
+  EXPECT_THROW(run_queue(world(), items, run.callbacks, source.get_token(), kTestPieceBytes),
+               Interrupted);
 
   EXPECT_TRUE(run.committed.empty());
 }
@@ -315,7 +367,7 @@ TEST(LayerQueueTest, returns_normally_when_the_request_comes_after_the_last_comm
     source.request_stop();
   };
 
-  EXPECT_NO_THROW(run_queue(world(), items, run.callbacks, source.get_token()));
+  EXPECT_NO_THROW(run_queue(world(), items, run.callbacks, source.get_token(), kTestPieceBytes));
 }
 
 TEST(LayerQueueTest, refuses_items_that_differ_between_ranks) {
@@ -330,7 +382,7 @@ TEST(LayerQueueTest, leaves_no_message_behind) {
   const auto items = items_with_payloads(9, 7);
   Trial run(items);
 
-  run_queue(world(), items, run.callbacks, {});
+  run_queue(world(), items, run.callbacks, {}, kTestPieceBytes);
   world().barrier();
 
   EXPECT_FALSE(world().poll().has_value());
