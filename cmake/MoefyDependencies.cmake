@@ -9,6 +9,16 @@ find_package(spdlog REQUIRED)
 find_package(OpenMP REQUIRED COMPONENTS CXX)  # FAISS' own; moefy's threads are its own pool
 find_package(faiss CONFIG REQUIRED)
 
+# By name: the system's default BLAS may be another one, and threads are set through OpenBLAS' own call.
+find_path(OPENBLAS_INCLUDE_DIR openblas_config.h REQUIRED PATH_SUFFIXES openblas openblas-pthread
+  x86_64-linux-gnu/openblas-pthread aarch64-linux-gnu/openblas-pthread)
+find_library(OPENBLAS_LIBRARY openblas REQUIRED)
+find_path(LAPACKE_INCLUDE_DIR lapacke.h REQUIRED)
+find_library(LAPACKE_LIBRARY lapacke REQUIRED)
+add_library(moefy_blas INTERFACE)
+target_include_directories(moefy_blas SYSTEM INTERFACE ${OPENBLAS_INCLUDE_DIR} ${LAPACKE_INCLUDE_DIR})
+target_link_libraries(moefy_blas INTERFACE ${LAPACKE_LIBRARY} ${OPENBLAS_LIBRARY})
+
 find_path(XXHASH_INCLUDE_DIR xxhash.h REQUIRED)
 find_library(XXHASH_LIBRARY xxhash REQUIRED)
 add_library(moefy_xxhash INTERFACE)

@@ -6,6 +6,7 @@
 #include <bit>
 
 #include "moefy/checkpoint/json_text.hpp"
+#include "moefy/checkpoint/safetensors_file.hpp"
 #include "moefy/core/error.hpp"
 #include "quantized.hpp"
 #include "quote.hpp"
@@ -20,32 +21,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::uint64_t kConfigLimit = 16'000'000;
-constexpr std::uint64_t kHeaderLimit = 100'000'000;
-constexpr std::string_view kLargeFilePointer = "version https://git-lfs";
-
-/// The JSON text behind the length, which is checked before anything of its size is allocated.
-std::string read_header(const InputFile& file) {
-  const std::string path = file.path().string();
-  std::uint64_t length = 0;
-  if (file.size() < sizeof length)
-    throw InputError(fmt::format("{}: not a safetensors file: only {} bytes", path, file.size()));
-  file.read(0, std::as_writable_bytes(std::span(&length, 1)));
-
-  std::string start(std::min<std::uint64_t>(file.size(), kLargeFilePointer.size()), '\0');
-  file.read(0, std::as_writable_bytes(std::span(start)));
-  if (start == kLargeFilePointer)
-    throw InputError(path + ": a Git LFS pointer, not the weights; run `git lfs pull`");
-  if (length > kHeaderLimit)
-    throw InputError(fmt::format(
-        "{}: header length {} is above the limit of {} bytes; not a safetensors file, or damaged",
-        path, length, kHeaderLimit));
-  if (length > file.size() - sizeof length)
-    throw InputError(fmt::format("{}: truncated: the header takes {} bytes, the file has {}", path,
-                                 length + sizeof length, file.size()));
-  std::string header(length, '\0');
-  file.read(sizeof length, std::as_writable_bytes(std::span(header)));
-  return header;
-}
 
 /// The index and the shards must say the same in both directions.
 void check_index(const WeightFiles& files, std::span<const TensorInfo> tensors,
@@ -95,15 +70,13 @@ Checkpoint Checkpoint::open(const fs::path& directory) {
 
   const WeightFiles files = find_weight_files(directory);
   for (const std::string& name : files.names) {
-    InputFile& file = checkpoint.files_.emplace_back(directory / name);
-    Shard shard{name, file.size(), read_header(file), {}};
-    auto tensors = parse_safetensors_header(shard.header, shard.file_size, file.path().string(),
-                                            &shard.metadata);
-    for (TensorInfo& tensor : tensors) {
-      tensor.shard = checkpoint.shards_.size();
+    const auto file = std::make_shared<SafetensorsFile>(directory / name);
+    for (TensorInfo tensor : file->tensors()) {
+      tensor.shard = checkpoint.files_.size();
       checkpoint.tensors_.push_back(std::move(tensor));
     }
-    checkpoint.shards_.push_back(std::move(shard));
+    checkpoint.shards_.push_back({name, file->size(), file->header(), file->metadata()});
+    checkpoint.files_.push_back(file);
   }
   std::sort(checkpoint.tensors_.begin(), checkpoint.tensors_.end(),
             [](const TensorInfo& a, const TensorInfo& b) { return a.name < b.name; });
@@ -132,13 +105,7 @@ std::uint64_t Checkpoint::total_bytes() const {
 
 void Checkpoint::read(const TensorInfo& tensor, std::uint64_t offset,
                       std::span<std::byte> out) const {
-  require(offset <= tensor.num_bytes && out.size() <= tensor.num_bytes - offset,
-          "read within the tensor");
-  try {
-    files_.at(tensor.shard).read(tensor.offset + offset, out);
-  } catch (const Error&) {
-    rethrow_with_context(fmt::format("tensor {}", quote(tensor.name)));
-  }
+  files_.at(tensor.shard)->read(tensor, offset, out);
 }
 
 }  // namespace moefy

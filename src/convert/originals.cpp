@@ -42,33 +42,23 @@ void write_originals(const ConversionPlan& plan, const Checkpoint& checkpoint,
 }
 
 Originals::Originals(const ConversionPlan& plan, const std::filesystem::path& output)
-    : begin_(plan.source.tensors.size(), 0) {
+    : info_(plan.source.tensors.size(), nullptr) {
   if (plan.originals.empty()) return;
-  const std::filesystem::path path = output / "moefy" / kFileName;
-  file_.emplace(path);
-  constexpr std::uint64_t kHeaderLimit = 100'000'000;
-  std::uint64_t length = 0;
-  file_->read(0, std::as_writable_bytes(std::span(&length, 1)));
-  if (length > std::min(kHeaderLimit, file_->size()))
-    throw InputError(fmt::format("{}: damaged header", path.string()));
-  std::string header(length, '\0');
-  file_->read(sizeof length, std::as_writable_bytes(std::span(header)));
-  const std::vector<TensorInfo> infos =
-      parse_safetensors_header(header, file_->size(), path.string());
+  file_.emplace(output / "moefy" / kFileName);
   for (const std::size_t tensor : plan.originals) {
     const TensorSpec& spec = plan.source.tensors[tensor].spec;
-    const auto info = std::ranges::find(infos, spec.name, &TensorInfo::name);
-    if (info == infos.end() || info->dtype != spec.dtype || info->shape != spec.shape)
+    const TensorInfo* info = file_->find(spec.name);
+    if (!info || info->dtype != spec.dtype || info->shape != spec.shape)
       throw InputError(fmt::format("{}: tensor '{}' is missing or has another shape or dtype",
-                                   path.string(), spec.name));
-    begin_[tensor] = info->offset;
+                                   file_->path().string(), spec.name));
+    info_[tensor] = info;
   }
 }
 
 void Originals::read(std::size_t source_tensor, std::uint64_t offset,
                      std::span<std::byte> out) const {
-  require(file_.has_value(), "a plan with originals");
-  file_->read(begin_[source_tensor] + offset, out);
+  require(file_.has_value() && info_[source_tensor], "a plan with originals");
+  file_->read(*info_[source_tensor], offset, out);
 }
 
 std::vector<std::string> compare_originals(const ConversionPlan& plan, const Checkpoint& dense,

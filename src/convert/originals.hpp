@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "moefy/checkpoint/safetensors_file.hpp"
 #include "plan.hpp"
 
 namespace moefy {
@@ -23,8 +24,8 @@ class Originals {
   void read(std::size_t source_tensor, std::uint64_t offset, std::span<std::byte> out) const;
 
  private:
-  std::optional<InputFile> file_;
-  std::vector<std::uint64_t> begin_;  ///< by source tensor
+  std::optional<SafetensorsFile> file_;
+  std::vector<const TensorInfo*> info_;  ///< by source tensor
 };
 
 /// One sentence for each original that differs from the dense checkpoint's.

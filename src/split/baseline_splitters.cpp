@@ -41,33 +41,13 @@ class BaselineSplitter : public Splitter {
     const std::vector<std::int32_t> label = labels(task, clustered.rows.rows);
     LayerResult result = begin_result(task, clustered, label);
     result.method = name();
-    describe(result, task, workspace, clustered, label);
+    describe_labels(result, task, workspace, clustered, label);
     attach_router(result, task, workspace, clustered, label);
     return result;
   }
 
  protected:
   virtual std::vector<std::int32_t> labels(const SplitTask& task, std::size_t num_rows) const = 0;
-
- private:
-  /// Centroids (means of the labels), inertia, and the gap that prices of zero leave.
-  static void describe(LayerResult& result, const SplitTask& task, SplitWorkspace& workspace,
-                       const ClusteredRows& clustered, std::span<const std::int32_t> label) {
-    const std::size_t experts = result.partition.num_experts();
-    result.inertia =
-        inertia_of_labels(workspace.backend, clustered.rows, label, experts, &result.centroids);
-    result.inertia_initial = result.inertia;
-    result.inertia_random = random_inertia(task, workspace, clustered);
-    result.prices.assign(experts, 0.0);
-    result.stop_reason = StopReason::not_clustered;
-    const Capacities capacities =
-        routed_capacities(task.config, static_cast<std::size_t>(task.layer.num_neurons));
-    const ClusteringCheck check =
-        check_clustering(workspace.backend, clustered.rows, capacities, result.centroids.view(),
-                         result.prices, static_cast<int>(result.cost_scale_log2), label);
-    result.duality_gap = check.duality_gap;
-    result.inertia_unconstrained = check.inertia_unconstrained;
-  }
 };
 
 /// Expert 0's rows, then expert 1's, ….

@@ -155,8 +155,12 @@ std::int64_t clustered_columns(const SplitConfig& config, const LayerInfo& layer
 }
 
 ClusteredRows prepare_rows(const SplitTask& task, SplitWorkspace& workspace) {
+  return prepare_rows_besides(task, pick_shared(task, workspace), workspace);
+}
+
+ClusteredRows prepare_rows_besides(const SplitTask& task, std::span<const std::int32_t> shared,
+                                   SplitWorkspace& workspace) {
   const std::size_t n = neurons_of(task.layer);
-  const std::vector<std::int32_t> shared = pick_shared(task, workspace);
   load_clustered(task, workspace);
 
   ClusteredRows clustered;

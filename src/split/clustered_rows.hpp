@@ -19,11 +19,19 @@ struct ClusteredRows {
 /// Reads the matrix of --weights, picks the shared neurons (they are left out of the rows), and
 /// normalises.
 ClusteredRows prepare_rows(const SplitTask& task, SplitWorkspace& workspace);
+/// The same with given shared neurons (ascending).
+ClusteredRows prepare_rows_besides(const SplitTask& task, std::span<const std::int32_t> shared,
+                                   SplitWorkspace& workspace);
 
 /// Identity and partition of the result; everything else is still to be filled in. `row_label`
 /// [num_routed].
 LayerResult begin_result(const SplitTask& task, const ClusteredRows& clustered,
                          std::span<const std::int32_t> row_label);
+
+/// Figures of labels that no clustering of these rows made: means as centroids, inertia, and the gap
+/// that prices of zero leave.
+void describe_labels(LayerResult& result, const SplitTask& task, SplitWorkspace& workspace,
+                     const ClusteredRows& clustered, std::span<const std::int32_t> row_label);
 
 /// Fits the router: the last step, because its rows may take the memory of the clustered matrix.
 void attach_router(LayerResult& result, const SplitTask& task, SplitWorkspace& workspace,

@@ -13,7 +13,7 @@ namespace moefy {
 namespace {
 
 constexpr std::array<char, 4> kMagic = {'m', 'f', 'l', 'r'};
-constexpr std::uint32_t kVersion = 1;
+constexpr std::uint32_t kVersion = 2;
 
 void write_matrix(ByteWriter& writer, const Matrix<float>& matrix) {
   writer.value(static_cast<std::uint64_t>(matrix.rows()));
@@ -70,6 +70,26 @@ RouterWeights read_router(ByteReader& reader) {
   return router;
 }
 
+using NamedValues = std::vector<std::pair<std::string, double>>;
+
+void write_named_values(ByteWriter& writer, const NamedValues& values) {
+  writer.value(static_cast<std::uint64_t>(values.size()));
+  for (const auto& [name, value] : values) {
+    writer.text(name);
+    writer.value(value);
+  }
+}
+
+NamedValues read_named_values(ByteReader& reader) {
+  NamedValues values;
+  // Every entry takes bytes of its own, so a hostile count ends at the end of the record.
+  for (auto left = reader.value<std::uint64_t>(); left > 0; --left) {
+    std::string name = reader.text();
+    values.emplace_back(std::move(name), reader.value<double>());
+  }
+  return values;
+}
+
 void write_figures(ByteWriter& writer, const LayerResult& layer) {
   writer.value(layer.inertia);
   writer.value(layer.inertia_initial);
@@ -86,6 +106,7 @@ void write_figures(ByteWriter& writer, const LayerResult& layer) {
   writer.list(std::span(layer.augmentations));
   writer.list(std::span(layer.surplus));
   writer.value(layer.zero_rows);
+  write_named_values(writer, layer.metrics);
 }
 
 void read_figures(ByteReader& reader, LayerResult& layer) {
@@ -104,22 +125,7 @@ void read_figures(ByteReader& reader, LayerResult& layer) {
   layer.augmentations = reader.list<std::int64_t>();
   layer.surplus = reader.list<std::int64_t>();
   layer.zero_rows = reader.value<std::int64_t>();
-}
-
-void write_seconds(ByteWriter& writer, const LayerResult& layer) {
-  writer.value(static_cast<std::uint64_t>(layer.seconds.size()));
-  for (const auto& [phase, seconds] : layer.seconds) {
-    writer.text(phase);
-    writer.value(seconds);
-  }
-}
-
-void read_seconds(ByteReader& reader, LayerResult& layer) {
-  // Every entry takes bytes of its own, so a hostile count ends at the end of the record.
-  for (auto left = reader.value<std::uint64_t>(); left > 0; --left) {
-    std::string phase = reader.text();
-    layer.seconds.emplace_back(std::move(phase), reader.value<double>());
-  }
+  layer.metrics = read_named_values(reader);
 }
 
 LayerResult read_record(ByteReader& reader) {
@@ -144,7 +150,7 @@ LayerResult read_record(ByteReader& reader) {
   layer.prices = reader.list<double>();
   layer.router = read_router(reader);
   read_figures(reader, layer);
-  read_seconds(reader, layer);
+  layer.seconds = read_named_values(reader);
   layer.rank = reader.value<std::int64_t>();
   return layer;
 }
@@ -166,7 +172,7 @@ std::vector<std::byte> encode_layer(const LayerResult& layer) {
   writer.list(std::span(layer.prices));
   write_router(writer, layer.router);
   write_figures(writer, layer);
-  write_seconds(writer, layer);
+  write_named_values(writer, layer.seconds);
   writer.value(layer.rank);
   return writer.take();
 }

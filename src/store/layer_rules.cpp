@@ -57,6 +57,12 @@ std::optional<std::string> find_layer_problem(const LayerResult& layer) {
   if (const auto at = first_non_finite(layer.router.bias)) {
     return fmt::format("router/bias of expert {} is not finite", *at);
   }
+  for (std::size_t i = 0; i < layer.metrics.size(); ++i) {
+    const auto& [name, value] = layer.metrics[i];
+    if (!std::isfinite(value)) return fmt::format("the metric '{}' is not finite", name);
+    if (name.empty() || (i > 0 && layer.metrics[i - 1].first >= name))
+      return fmt::format("the metric '{}' is out of order", name);
+  }
   return std::nullopt;
 }
 

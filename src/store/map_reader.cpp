@@ -60,6 +60,12 @@ ExpertMapHeader read_header(const ObjectReader& root) {
   header.seed = root.number<std::uint64_t>("seed");
   header.top_k = count_attribute(root, "top_k");
   header.source_fingerprint = digest_attribute(root, "source_fingerprint");
+  if (auto file = root.find_text("refit_file")) {
+    header.refit_file = *std::move(file);
+    header.refit_fingerprint = digest_attribute(root, "refit_fingerprint");
+    if (header.refit_file.empty() || header.refit_file.find('/') != std::string::npos)
+      root.fail(fmt::format("refit_file is '{}', expected a file name", header.refit_file));
+  }
   auto config = root.find_text_dataset("config");
   if (!config) root.fail("the data set 'config' is not text");
   header.config = *std::move(config);
@@ -127,6 +133,10 @@ void read_statistics(const ObjectReader& layer_reader, LayerResult& layer) {
     layer.augmentations = reader->array<std::int64_t>("augmentations");
   }
   if (reader->has_link("surplus")) layer.surplus = reader->array<std::int64_t>("surplus");
+  if (const auto metrics = reader->find_group("metrics")) {
+    for (const std::string& name : metrics->attributes())
+      layer.metrics.emplace_back(name, metrics->number<double>(name));
+  }
 }
 
 LayerResult read_layer(const ObjectReader& reader) {

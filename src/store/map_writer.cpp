@@ -99,6 +99,10 @@ void write_header(const Id& root, const ExpertMapHeader& header) {
   write_attribute(root, "seed", header.seed);
   write_attribute(root, "top_k", header.top_k);
   write_attribute(root, "source_fingerprint", header.source_fingerprint.hex());
+  if (!header.refit_file.empty()) {
+    write_attribute(root, "refit_file", header.refit_file);
+    write_attribute(root, "refit_fingerprint", header.refit_fingerprint.hex());
+  }
   write_text(root, "config", header.config);
 }
 
@@ -147,6 +151,9 @@ void write_statistics(const Id& layer_group, const LayerResult& layer) {
   write_vector<double>(group, "inertia_trace", layer.inertia_trace);
   write_vector<std::int64_t>(group, "augmentations", layer.augmentations);
   write_vector<std::int64_t>(group, "surplus", layer.surplus);
+  if (layer.metrics.empty()) return;
+  const Id metrics = hdf5::make_group(group, "metrics");
+  for (const auto& [name, value] : layer.metrics) write_attribute(metrics, name.c_str(), value);
 }
 
 void write_layer(const Id& layers, const LayerResult& layer) {

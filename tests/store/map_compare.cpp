@@ -43,6 +43,7 @@ void expect_equal_layers(const LayerResult& a, const LayerResult& b) {
   EXPECT_EQ(a.augmentations, b.augmentations);
   EXPECT_EQ(a.surplus, b.surplus);
   EXPECT_EQ(a.zero_rows, b.zero_rows);
+  EXPECT_EQ(a.metrics, b.metrics);
 }
 
 void expect_equal_maps(const ExpertMap& a, const ExpertMap& b) {
@@ -53,6 +54,8 @@ void expect_equal_maps(const ExpertMap& a, const ExpertMap& b) {
   EXPECT_EQ(a.header.top_k, b.header.top_k);
   EXPECT_EQ(a.header.source_fingerprint, b.header.source_fingerprint);
   EXPECT_EQ(a.header.config, b.header.config);
+  EXPECT_EQ(a.header.refit_file, b.header.refit_file);
+  EXPECT_EQ(a.header.refit_fingerprint, b.header.refit_fingerprint);
   ASSERT_EQ(a.layers.size(), b.layers.size());
   for (std::size_t i = 0; i < a.layers.size(); ++i) expect_equal_layers(a.layers[i], b.layers[i]);
   EXPECT_EQ(a.run.attributes, b.run.attributes);

@@ -35,6 +35,8 @@ THIRD_PARTY = {
     "faiss/": {"balance"},
     "omp.h": {"balance"},
     "boost/": {"cli"},
+    "cblas.h": {"backend"},
+    "lapacke.h": {"backend"},
     "spdlog/": {"core"},
     "xxhash.h": {"core"},
 }

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -30,6 +31,8 @@ struct TensorInfo {
 std::vector<TensorInfo> parse_safetensors_header(
     std::string_view header, std::uint64_t file_size, const std::string& file,
     std::map<std::string, std::string>* metadata = nullptr);
+
+class SafetensorsFile;
 
 struct Shard {
   std::string file_name;
@@ -68,7 +71,7 @@ class Checkpoint {
   std::string config_text_;
   std::vector<TensorInfo> tensors_;
   std::vector<Shard> shards_;
-  std::vector<InputFile> files_;
+  std::vector<std::shared_ptr<const SafetensorsFile>> files_;
 };
 
 /// Resolves MODEL of the command line: a directory, or the name of a model ("org/name") in the

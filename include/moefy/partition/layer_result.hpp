@@ -54,6 +54,9 @@ struct LayerResult {
   std::vector<std::int64_t> augmentations;  ///< stats/augmentations, one an E-step
   std::vector<std::int64_t> surplus;        ///< stats/surplus before the exact finish
   std::int64_t zero_rows = 0;               ///< rows of norm 0 in the clustered matrix
+  /// Figures of the router and of the layer's output with it, by name (stats/metrics), names
+  /// ascending and all finite: "output_error", "lost_energy", ….
+  std::vector<std::pair<std::string, double>> metrics;
 
   /// Seconds by phase (read, prepare, start, cluster, …): shown and kept under /run, never in the
   /// layer's group.

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <stop_token>
 #include <string>
 #include <vector>
@@ -78,6 +79,11 @@ std::vector<std::string> split_problems(const SplitConfig& config, const LayerIn
 /// Neurons of the shared experts together, and capacities of the routed ones.
 std::size_t shared_neurons(const SplitConfig& config, std::size_t num_neurons);
 Capacities routed_capacities(const SplitConfig& config, std::size_t num_neurons);
+
+/// The result for labels [num_neurons] that came about otherwise than by clustering rows, measured
+/// on the rows that `task` names; without a router and fingerprint.
+LayerResult result_of_labels(const SplitTask& task, SplitWorkspace& workspace,
+                             const std::string& method, std::span<const std::int32_t> label);
 
 /// The rows that an earlier result was clustered by, read again: what a check recomputes.
 struct LabelledRows {

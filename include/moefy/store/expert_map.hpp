@@ -24,6 +24,10 @@ struct ExpertMapHeader {
   std::uint64_t seed = 0;
   std::int64_t top_k = 0;  ///< 0: none chosen
   Digest source_fingerprint;
+  /// File beside the map that holds refitted down projections, and its fingerprint
+  /// (refit_fingerprint); empty: there is none.
+  std::string refit_file;
+  Digest refit_fingerprint;
   std::string config;  ///< JSON text of the result options (dataset /config)
 };
 

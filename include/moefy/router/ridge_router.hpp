@@ -1,0 +1,42 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "moefy/backend/linear_algebra.hpp"
+#include "moefy/model/calibration_tokens.hpp"
+#include "moefy/partition/layer_result.hpp"
+
+namespace moefy {
+
+/// Routers fitted in closed form: least squares of a target per expert on the layer's inputs, with
+/// a ridge of `ridge` times the mean of the Gram matrix' diagonal and no intercept. The Gram matrix
+/// is factored once a layer; every partition of the layer then costs one right-hand side.
+class RidgeRouter {
+ public:
+  /// Reads all tokens once. InputError if no ridge makes the system solvable.
+  RidgeRouter(CalibrationTokens& tokens, double ridge);
+
+  /// Target: the norm of each expert's output on each token. `members`: neurons of each routed
+  /// expert. kind "ridge"; logit_std is left 0 (logit_spread).
+  RouterWeights fit(CalibrationTokens& tokens,
+                    const std::vector<std::vector<std::int32_t>>& members) const;
+
+ private:
+  CholeskyFactor factor_;
+};
+
+/// out [T, num_experts] = inputs · weightᵀ (+ bias).
+void router_scores(const RouterWeights& router, MatrixView<const float> inputs,
+                   MatrixView<float> out, ThreadPool& threads);
+
+/// chosen [T, num_experts] = 1 for the `top_k` largest scores of each token (lowest expert on
+/// ties), else 0.
+void choose_experts(MatrixView<const float> scores, std::size_t top_k, MatrixView<float> chosen,
+                    ThreadPool& threads);
+
+/// Root mean square of the logits over the tokens: what the gate scale of a host is chosen by.
+double logit_spread(const RouterWeights& router, CalibrationTokens& tokens);
+
+}  // namespace moefy

@@ -1,0 +1,153 @@
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/filesystem.h>
+#include <nanobind/stl/function.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <nlohmann/json.hpp>
+
+#include "moefy/core/error.hpp"
+#include "moefy/jobs/calibrate.hpp"
+#include "moefy/jobs/model_source.hpp"
+#include "moefy/jobs/version.hpp"
+#include "moefy/model/architecture.hpp"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace {
+
+using Tokens = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Outputs = nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+
+moefy::MatrixView<const float> view(const Tokens& array) {
+  return {array.data(), array.shape(0), array.shape(1)};
+}
+
+/// moefy's errors keep their exit code on the way into Python.
+void translate_error(const std::exception_ptr& pointer, void* payload) {
+  try {
+    std::rethrow_exception(pointer);
+  } catch (const moefy::Error& error) {
+    PyObject* type = static_cast<PyObject*>(payload);
+    nb::object instance = nb::handle(type)(error.what());
+    instance.attr("code") = static_cast<int>(error.code());
+    PyErr_SetObject(type, instance.ptr());
+  }
+}
+
+nb::dict figures_of(const moefy::LayerResult& layer) {
+  nb::dict figures;
+  for (const auto& [name, value] : layer.metrics) figures[name.c_str()] = value;
+  nb::dict seconds;
+  for (const auto& [phase, value] : layer.seconds) seconds[phase.c_str()] = value;
+  figures["seconds"] = seconds;
+  return figures;
+}
+
+/// One FFN layer: where it is in the checkpoint.
+nb::dict description(const moefy::LayerInfo& layer) {
+  nb::dict fields;
+  fields["index"] = layer.index;
+  fields["name"] = layer.name;
+  fields["stack"] = layer.stack;
+  fields["num_neurons"] = layer.num_neurons;
+  fields["hidden_size"] = layer.hidden_size;
+  nb::list tensors;
+  for (const moefy::FfnTensor& tensor : layer.tensors) tensors.append(tensor.tensor);
+  fields["tensors"] = tensors;
+  return fields;
+}
+
+}  // namespace
+
+// NOLINTNEXTLINE
+NB_MODULE(_moefy, module) {
+  module.doc() = "moefy's C++ side for the Python package";
+  nb::object error = nb::steal(PyErr_NewException("_moefy.Error", PyExc_RuntimeError, nullptr));
+  module.attr("Error") = error;
+  nb::register_exception_translator(translate_error, error.ptr());
+
+  module.def("version", &moefy::version_line);
+  module.def(
+      "ffn_layers",
+      [](const std::string& model, const std::string& architecture_file) {
+        nb::list layers;
+        for (const moefy::LayerInfo& layer : moefy::open_model(model, architecture_file).layers)
+          layers.append(description(layer));
+        return layers;
+      },
+      "model"_a, "architecture_file"_a = "",
+      "The FFN layers of a checkpoint: index, name, widths, and tensor names.");
+
+  nb::class_<moefy::Calibrator>(module, "Calibrator")
+      .def(
+          "__init__",
+          [](moefy::Calibrator* self, const std::string& model, const std::string& output,
+             std::int64_t granularity, double active, std::int64_t shared, double router_ridge,
+             double refit, int rounds, std::uint64_t seed, const std::string& text,
+             const std::string& architecture_file, std::size_t threads, bool force,
+             std::function<void(const std::string&)> warn) {
+            moefy::CalibrateConfig config;
+            config.model = model;
+            config.output = output;
+            config.granularity = granularity;
+            config.active = active;
+            config.shared = shared;
+            config.router_ridge = router_ridge;
+            config.refit = refit;
+            config.rounds = rounds;
+            config.seed = seed;
+            config.text = text;
+            config.architecture_file = architecture_file;
+            config.threads = threads;
+            config.force = force;
+            new (self) moefy::Calibrator(config, warn);
+          },
+          "model"_a, "output"_a, "granularity"_a, "active"_a, "shared"_a, "router_ridge"_a,
+          "refit"_a, "rounds"_a, "seed"_a, "text"_a, "architecture_file"_a, "threads"_a, "force"_a,
+          "warn"_a)
+      .def_prop_ro("already_done", &moefy::Calibrator::already_done)
+      .def_prop_ro("num_layers", &moefy::Calibrator::num_layers)
+      .def("layer",
+           [](const moefy::Calibrator& self, std::size_t index) {
+             return description(self.layer(index));
+           })
+      .def_prop_ro("counts",
+                   [](const moefy::Calibrator& self) {
+                     const moefy::ExpertCounts counts = self.counts();
+                     nb::dict fields;
+                     fields["experts"] = counts.experts;
+                     fields["shared"] = counts.shared;
+                     fields["top_k"] = counts.top_k;
+                     return fields;
+                   })
+      .def("finished", &moefy::Calibrator::finished, "layer"_a)
+      .def("begin", &moefy::Calibrator::begin, "layer"_a,
+           nb::call_guard<nb::gil_scoped_release>())
+      .def(
+          "add",
+          [](moefy::Calibrator& self, const Tokens& inputs, const Tokens& stream) {
+            const nb::gil_scoped_release release;
+            self.add(view(inputs), view(stream));
+          },
+          "inputs"_a, "stream"_a)
+      .def("fit",
+           [](moefy::Calibrator& self) {
+             const moefy::LayerResult* result = nullptr;
+             {
+               const nb::gil_scoped_release release;
+               result = &self.fit();
+             }
+             return figures_of(*result);
+           })
+      .def(
+          "apply",
+          [](moefy::Calibrator& self, const Tokens& inputs, const Outputs& outputs) {
+            const nb::gil_scoped_release release;
+            self.apply(view(inputs), {outputs.data(), outputs.shape(0), outputs.shape(1)});
+          },
+          "inputs"_a, "outputs"_a)
+      .def("finish", &moefy::Calibrator::finish, nb::call_guard<nb::gil_scoped_release>());
+}

@@ -1,0 +1,253 @@
+#include "moefy/split/routed_split.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "moefy/core/error.hpp"
+
+namespace moefy {
+
+namespace {
+
+constexpr std::size_t kRows = 256;
+/// Share of labels that may still change in the last round.
+constexpr double kSettled = 0.01;
+
+void stop_point(const std::stop_token& stop) {
+  if (stop.stop_requested()) throw Interrupted("stopped by request");
+}
+
+/// One run of split_by_routing.
+class Refinement {
+ public:
+  Refinement(CalibrationTokens& tokens, std::span<const float> token_weight,
+             const SplitConfig& split, const RoutedSplitConfig& routed, SplitWorkspace& workspace,
+             const std::stop_token& stop)
+      : tokens_(tokens),
+        layer_(tokens.layer()),
+        token_weight_(token_weight),
+        split_(split),
+        routed_(routed),
+        workspace_(workspace),
+        stop_(stop),
+        experts_(static_cast<std::size_t>(split.experts)),
+        down_squares_(squared_row_norms(layer_.down.view(), tokens.threads())),
+        ridge_(tokens, routed.router_ridge) {}
+
+  RoutedSplit run() {
+    result_.label = start();
+    result_.router = fit_router();
+    for (int round = 0; round < routed_.rounds; ++round) {
+      stop_point(stop_);
+      const std::size_t moved = reassign();
+      result_.router = fit_router();
+      if (static_cast<double>(moved) <= kSettled * static_cast<double>(result_.label.size())) break;
+    }
+    result_.router.logit_std = logit_spread(result_.router, tokens_);
+    return std::move(result_);
+  }
+
+ private:
+  RouterWeights fit_router() {
+    stop_point(stop_);
+    return ridge_.fit(tokens_, members_by_expert(result_.label, experts_));
+  }
+
+  /// Neurons with the largest energy Σ_t h_ti² ‖down_i‖², lowest id on ties.
+  std::vector<std::int32_t> most_energetic(std::size_t count) {
+    std::vector<double> energy(layer_.num_neurons(), 0.0);
+    if (count > 0) {
+      tokens_.for_each_block([&](const CalibrationTokens::Block& block) {
+        for (std::size_t t = 0; t < block.hidden.rows; ++t) {
+          const std::span<const float> row = block.hidden.row(t);
+          for (std::size_t i = 0; i < row.size(); ++i)
+            energy[i] += static_cast<double>(row[i]) * static_cast<double>(row[i]);
+        }
+      });
+    }
+    for (std::size_t i = 0; i < energy.size(); ++i) energy[i] *= down_squares_[i];
+    std::vector<std::int32_t> order(energy.size());
+    std::iota(order.begin(), order.end(), 0);
+    std::ranges::stable_sort(order, [&](std::int32_t a, std::int32_t b) {
+      return energy[static_cast<std::size_t>(a)] > energy[static_cast<std::size_t>(b)];
+    });
+    order.resize(count);
+    return order;
+  }
+
+  std::vector<std::int32_t> start() {
+    const std::size_t neurons = layer_.num_neurons();
+    std::vector<std::int32_t> label(neurons, 0);
+    for (const std::int32_t neuron : most_energetic(shared_neurons(split_, neurons)))
+      label[static_cast<std::size_t>(neuron)] = kSharedLabel;
+    std::vector<std::size_t> routed;
+    for (std::size_t i = 0; i < neurons; ++i)
+      if (label[i] != kSharedLabel) routed.push_back(i);
+    const BalancedKMeansResult clusters = cluster(routed);
+    for (std::size_t i = 0; i < routed.size(); ++i) label[routed[i]] = clusters.label[i];
+    return label;
+  }
+
+  /// Balanced k-means on the unit gate rows (up rows without a gate).
+  BalancedKMeansResult cluster(std::span<const std::size_t> routed) {
+    const Matrix<float>& source = layer_.gate.rows() > 0 ? layer_.gate : layer_.up;
+    Matrix<float>& rows = workspace_.rows;
+    rows.resize(routed.size(), source.cols());
+    for (std::size_t i = 0; i < routed.size(); ++i)
+      std::ranges::copy(source.row(routed[i]), rows.row(i).begin());
+    const std::vector<double> squares = squared_row_norms(rows.view(), tokens_.threads());
+    for (std::size_t i = 0; i < routed.size(); ++i) {
+      if (squares[i] == 0) continue;
+      const auto scale = static_cast<float>(1 / std::sqrt(squares[i]));
+      for (float& value : rows.row(i)) value *= scale;
+    }
+    return workspace_.kmeans.run(rows.view(), routed_capacities(split_, layer_.num_neurons()),
+                                 split_.kmeans, static_cast<std::uint64_t>(layer_.info.index),
+                                 nullptr, stop_);
+  }
+
+  /// Energy that neuron i loses in expert e: column e; the last column is all its energy.
+  Matrix<double> kept_energy() {
+    Matrix<double> kept(layer_.num_neurons(), experts_ + 1);
+    std::ranges::fill(kept.values(), 0.0);
+    Matrix<float> scores, energy;
+    Matrix<float> chosen;
+    tokens_.for_each_block([&](const CalibrationTokens::Block& block) {
+      const std::size_t count = block.hidden.rows;
+      scores.resize(count, experts_);
+      router_scores(result_.router, block.inputs, scores.view(), tokens_.threads());
+      chosen.resize(count, experts_);
+      choose_experts(scores.view(), static_cast<std::size_t>(routed_.top_k), chosen.view(),
+                     tokens_.threads());
+      energy.resize(count, layer_.num_neurons());
+      weighted_energy(block, energy);
+      add_block_product(energy.view(), with_ones(chosen).view(), kept, tokens_.threads());
+    });
+    return kept;
+  }
+
+  void weighted_energy(const CalibrationTokens::Block& block, Matrix<float>& energy) {
+    tokens_.threads().for_each((energy.rows() + kRows - 1) / kRows, [&](std::size_t tile) {
+      for (std::size_t t = tile * kRows; t < std::min(energy.rows(), tile * kRows + kRows); ++t) {
+        const float weight = token_weight_[block.first + t];
+        const std::span<const float> hidden = block.hidden.row(t);
+        const std::span<float> out = energy.row(t);
+        for (std::size_t i = 0; i < out.size(); ++i) out[i] = weight * hidden[i] * hidden[i];
+      }
+    });
+  }
+
+  static Matrix<float> with_ones(const Matrix<float>& chosen) {
+    Matrix<float> wider(chosen.rows(), chosen.cols() + 1);
+    for (std::size_t t = 0; t < chosen.rows(); ++t) {
+      std::ranges::copy(chosen.row(t), wider.row(t).begin());
+      wider.row(t).back() = 1.0F;
+    }
+    return wider;
+  }
+
+  /// Costs [num_neurons, experts (+ 1 shared column of zeros)] as integers below 2^45.
+  Matrix<std::int64_t> costs(double& quantum) {
+    const Matrix<double> kept = kept_energy();
+    const bool has_shared = split_.shared > 0;
+    Matrix<std::int64_t> cost(layer_.num_neurons(), experts_ + (has_shared ? 1 : 0));
+    double largest = 0;
+    for (std::size_t i = 0; i < kept.rows(); ++i)
+      largest = std::max(largest, kept.row(i).back() * down_squares_[i]);
+    if (!std::isfinite(largest)) throw InputError("activations overflow: their energy is infinite");
+    constexpr int kBits = 45;
+    quantum = largest > 0 ? std::ldexp(1.0, std::ilogb(largest) + 1 - kBits) : 1.0;
+    for (std::size_t i = 0; i < kept.rows(); ++i) {
+      const double all = kept.row(i).back();
+      for (std::size_t e = 0; e < experts_; ++e)
+        cost.row(i)[e] =
+            std::llround(std::max(0.0, all - kept.row(i)[e]) * down_squares_[i] / quantum);
+      if (has_shared) cost.row(i)[experts_] = 0;
+    }
+    return cost;
+  }
+
+  Capacities capacities() const {
+    const Capacities routed = routed_capacities(split_, layer_.num_neurons());
+    std::vector<SizeBounds> bounds(routed.bounds().begin(), routed.bounds().end());
+    const std::size_t shared = shared_neurons(split_, layer_.num_neurons());
+    if (split_.shared > 0) bounds.push_back({shared, shared});
+    return Capacities::bounded(std::move(bounds));
+  }
+
+  double total(const Matrix<std::int64_t>& cost, double quantum) const {
+    double sum = 0;
+    for (std::size_t i = 0; i < cost.rows(); ++i)
+      sum += static_cast<double>(cost.row(i)[column(i)]);
+    return sum * quantum;
+  }
+
+  std::size_t column(std::size_t neuron) const {
+    const std::int32_t label = result_.label[neuron];
+    return label == kSharedLabel ? experts_ : static_cast<std::size_t>(label);
+  }
+
+  /// Returns how many labels changed.
+  std::size_t reassign() {
+    double quantum = 1;
+    const Matrix<std::int64_t> cost = costs(quantum);
+    result_.lost_energy.push_back(total(cost, quantum));
+    const Assignment best = balanced_assign(cost.view(), capacities());
+    std::size_t moved = 0;
+    for (std::size_t i = 0; i < best.label.size(); ++i) {
+      const bool shared = static_cast<std::size_t>(best.label[i]) == experts_;
+      const std::int32_t label = shared ? kSharedLabel : best.label[i];
+      moved += label != result_.label[i];
+      result_.label[i] = label;
+    }
+    result_.lost_energy.push_back(total(cost, quantum));
+    return moved;
+  }
+
+  CalibrationTokens& tokens_;
+  const FfnLayer& layer_;
+  std::span<const float> token_weight_;
+  const SplitConfig& split_;
+  const RoutedSplitConfig& routed_;
+  SplitWorkspace& workspace_;
+  const std::stop_token& stop_;
+  std::size_t experts_;
+  std::vector<double> down_squares_;
+  RidgeRouter ridge_;
+  RoutedSplit result_;
+};
+
+}  // namespace
+
+RoutedSplit split_by_routing(CalibrationTokens& tokens, std::span<const float> token_weight,
+                             const SplitConfig& split, const RoutedSplitConfig& routed,
+                             SplitWorkspace& workspace, std::stop_token stop) {
+  require(token_weight.size() == tokens.num_tokens(), "a weight for every token");
+  if (tokens.num_tokens() == 0) throw InputError("there are no tokens to calibrate with");
+  return Refinement(tokens, token_weight, split, routed, workspace, stop).run();
+}
+
+std::vector<std::vector<std::int32_t>> members_by_expert(std::span<const std::int32_t> label,
+                                                         std::size_t num_experts) {
+  std::vector<std::vector<std::int32_t>> members(num_experts);
+  for (std::size_t i = 0; i < label.size(); ++i)
+    if (label[i] != kSharedLabel)
+      members[static_cast<std::size_t>(label[i])].push_back(static_cast<std::int32_t>(i));
+  return members;
+}
+
+void mask_hidden(MatrixView<const float> chosen, std::span<const std::int32_t> label,
+                 MatrixView<float> hidden, ThreadPool& threads) {
+  require(chosen.rows == hidden.rows && label.size() == hidden.cols, "a label for every neuron");
+  threads.for_each((hidden.rows + kRows - 1) / kRows, [&](std::size_t tile) {
+    for (std::size_t t = tile * kRows; t < std::min(hidden.rows, tile * kRows + kRows); ++t) {
+      const std::span<const float> on = chosen.row(t);
+      const std::span<float> row = hidden.row(t);
+      for (std::size_t i = 0; i < row.size(); ++i)
+        if (label[i] != kSharedLabel && on[static_cast<std::size_t>(label[i])] == 0) row[i] = 0;
+    }
+  });
+}
+
+}  // namespace moefy
