@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <nlohmann/json.hpp>
 
@@ -108,6 +109,44 @@ class CompareSink final : public ByteSink {
   std::vector<std::string> differences_;
 };
 
+/// Sums how far the converted values are from those that pass.
+class DistanceSink final : public ByteSink {
+ public:
+  DistanceSink(const ConversionPlan& plan, const Checkpoint& converted)
+      : plan_(plan), converted_(converted) {}
+
+  void put(std::size_t tensor, std::uint64_t offset, std::span<const std::byte> bytes) override {
+    const TensorSpec& spec = plan_.tensors[tensor].spec;
+    const TensorInfo* info = converted_.find(spec.name);
+    // Missing tensors and other forms are compare_structure's to tell.
+    if (!info || !same_form(spec, *info)) return;
+    found_.resize(bytes.size());
+    converted_.read(*info, offset, found_);
+    there_.resize(bytes.size() / size_of(spec.dtype));
+    dense_.resize(there_.size());
+    widen(spec.dtype, found_, there_);
+    widen(spec.dtype, bytes, dense_);
+    // Scaled weights count as what they stand for.
+    const auto* parts = std::get_if<std::vector<NeuronPart>>(&plan_.tensors[tensor].recipe);
+    const double scale = std::ldexp(1.0, -2 * parts->front().scale_log2);
+    for (std::size_t i = 0; i < dense_.size(); ++i) {
+      const double change = static_cast<double>(there_[i]) - static_cast<double>(dense_[i]);
+      distance_.squared_change += scale * change * change;
+      distance_.squared_norm +=
+          scale * static_cast<double>(dense_[i]) * static_cast<double>(dense_[i]);
+    }
+  }
+
+  RefitDistance distance() const { return distance_; }
+
+ private:
+  const ConversionPlan& plan_;
+  const Checkpoint& converted_;
+  std::vector<std::byte> found_;
+  std::vector<float> there_, dense_;
+  RefitDistance distance_;
+};
+
 }  // namespace
 
 std::vector<std::string> compare_structure(const ConversionPlan& plan, const Checkpoint& dense,
@@ -136,8 +175,16 @@ std::vector<std::string> compare_shard(const ConversionPlan& plan, const Checkpo
                                        const Checkpoint& converted, std::size_t shard,
                                        std::stop_token stop) {
   CompareSink sink(plan, converted);
-  produce_shard(plan, dense, shard, sink, stop);
+  produce_shard(plan, dense, shard, Refitted::left_out, sink, stop);
   return sink.differences();
+}
+
+RefitDistance refit_distance(const ConversionPlan& plan, const Checkpoint& dense,
+                             const Checkpoint& converted, std::size_t shard, std::stop_token stop) {
+  if (!plan.config.use_refit) return {};
+  DistanceSink sink(plan, converted);
+  produce_shard(plan, dense, shard, Refitted::as_dense, sink, stop);
+  return sink.distance();
 }
 
 }  // namespace moefy

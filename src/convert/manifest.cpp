@@ -39,7 +39,8 @@ Json options_of(const ConversionPlan& plan) {
           {"align", config.align},
           {"uneven", config.uneven},
           {"layout", config.layout},
-          {"shard_size", config.shard_size}};
+          {"shard_size", config.shard_size},
+          {"use_refit", config.use_refit}};
 }
 
 Json read_manifest(const std::filesystem::path& directory) {
@@ -71,6 +72,7 @@ ConvertConfig options_from(const Json& json, const std::filesystem::path& path) 
     config.uneven = options.at("uneven");
     config.layout = options.at("layout");
     config.shard_size = options.at("shard_size");
+    config.use_refit = options.value("use_refit", false);
     if (const auto problems = config.validate(); !problems.empty())
       throw InputError(fmt::format("{}: {}", path.string(), problems.front()));
     return config;

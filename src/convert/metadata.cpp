@@ -69,11 +69,15 @@ std::string model_card(const ConversionPlan& plan, const fs::path& source) {
   if (plan.is_moe())
     card += fmt::format(
         "The feed-forward neurons of the dense model, split by moefy into {} experts{} (host {}, "
-        "top-k {}{}). Split, not copied: every weight is the dense model's own.\n\n",
+        "top-k {}{}). Split, not copied: every weight is the dense model's own{}.\n\n",
         summary.num_experts,
         summary.num_shared > 0 ? fmt::format(" and {} shared ones", summary.num_shared) : "",
         summary.host, summary.top_k,
-        summary.top_k_editable ? "; edit `num_experts_per_tok` in config.json for another" : "");
+        summary.top_k_editable ? "; edit `num_experts_per_tok` in config.json for another" : "",
+        plan.config.use_refit ? fmt::format(", but the down projections are refitted for top-k {} "
+                                            "on calibration text",
+                                            plan.map->header.top_k)
+                              : "");
   else
     card +=
         "The same function as the dense model; the neurons of each feed-forward layer stand in "
@@ -154,9 +158,10 @@ ConversionSummary summarize(const ConversionPlan& plan) {
         "{} parameters before, {} after: {} in experts, {} active for a token with top-k {}.",
         summary.parameters_before, summary.parameters_after, summary.parameters_in_experts,
         summary.parameters_active, summary.top_k));
-    summary.notes.push_back(
-        "The experts are split, not copied: their weights are the dense model's own, every neuron "
-        "once.");
+    if (!plan.config.use_refit)
+      summary.notes.push_back(
+          "The experts are split, not copied: their weights are the dense model's own, every "
+          "neuron once.");
     if (plan.shape.padding > 0)
       summary.notes.push_back(fmt::format("{} zero neurons fill the experts up to a width of {}.",
                                           plan.shape.padding, plan.shape.expert_width));

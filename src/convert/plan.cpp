@@ -153,6 +153,39 @@ void choose_gate_scales(ConversionPlan& plan) {
                                     : parse_gate_scale(plan.config.gate_scale);
 }
 
+void check_refit(const ConversionPlan& plan) {
+  if (!plan.config.use_refit) return;
+  if (plan.config.host == "dense")
+    throw UsageError("--use-refit: the dense host keeps the dense function; take an MoE host");
+  if (plan.map->header.refit_file.empty())
+    throw UsageError(
+        "--use-refit: the map has no refitted down projections; `moefy calibrate` makes them");
+  if (!plan.refit) return;
+  for (std::size_t l = 0; l < plan.results.size(); ++l) {
+    if (!plan.results[l]) continue;
+    const std::string& name = plan.source.layers[l].find(FfnRole::down)->tensor;
+    const TensorSpec& spec = plan.source.tensors[plan.source.at(name)].spec;
+    const TensorInfo* info = plan.refit->find(name);
+    if (!info || info->dtype != spec.dtype || info->shape != spec.shape)
+      throw InputError(fmt::format("{}: tensor '{}' is missing or has another shape or dtype",
+                                   plan.refit->path().string(), name));
+  }
+}
+
+void keep_refitted_originals(ConversionPlan& plan) {
+  if (!plan.config.use_refit) return;
+  for (std::size_t l = 0; l < plan.results.size(); ++l)
+    if (plan.results[l])
+      plan.originals.push_back(plan.source.at(plan.source.layers[l].find(FfnRole::down)->tensor));
+  plan.notes.push_back(
+      "The down projections are refitted: with all experts on, the output is no longer the dense "
+      "model's. The dense ones are kept in moefy/originals.safetensors.");
+  if (plan.shape.top_k != plan.map->header.top_k)
+    plan.notes.push_back(
+        fmt::format("warning: they were fitted for top-k {}, and this is top-k {}.",
+                    plan.map->header.top_k, plan.shape.top_k));
+}
+
 /// Every byte of every source tensor must go somewhere exactly once.
 void check_coverage(const ConversionPlan& plan) {
   std::vector<std::uint64_t> covered(plan.source.tensors.size(), 0);
@@ -222,14 +255,17 @@ std::vector<std::string> ConvertConfig::validate() const {
 
 std::shared_ptr<const ConversionPlan> make_plan(SourceModel source,
                                                 std::shared_ptr<const ExpertMap> map,
-                                                const ConvertConfig& config) {
+                                                const ConvertConfig& config,
+                                                std::shared_ptr<const SafetensorsFile> refit) {
   if (const std::vector<std::string> problems = config.validate(); !problems.empty())
     throw UsageError(problems);
   const auto plan = std::make_shared<ConversionPlan>();
   plan->source = std::move(source);
   plan->map = std::move(map);
   plan->config = config;
+  plan->refit = std::move(refit);
   match_layers(*plan);
+  check_refit(*plan);
   if (config.host != "dense") {
     measure_shape(*plan);
     choose_top_k(*plan);
@@ -242,16 +278,35 @@ std::shared_ptr<const ConversionPlan> make_plan(SourceModel source,
   plan->top_k_editable = host->top_k_editable();
   if (plan->host_reason.empty()) plan->host_reason = host->reason(*plan);
   host->build(*plan, family);
+  keep_refitted_originals(*plan);
   check_coverage(*plan);
   lay_out_shards(*plan);
   return plan;
 }
 
-std::shared_ptr<const ConversionPlan> plan_conversion(const Checkpoint& checkpoint,
-                                                      std::vector<LayerInfo> layers,
-                                                      std::shared_ptr<const ExpertMap> map,
-                                                      const ConvertConfig& config) {
-  return make_plan(describe_source(checkpoint, std::move(layers)), std::move(map), config);
+std::shared_ptr<const ConversionPlan> plan_conversion(
+    const Checkpoint& checkpoint, std::vector<LayerInfo> layers,
+    std::shared_ptr<const ExpertMap> map, const ConvertConfig& config,
+    std::shared_ptr<const SafetensorsFile> refit) {
+  return make_plan(describe_source(checkpoint, std::move(layers)), std::move(map), config,
+                   std::move(refit));
+}
+
+std::shared_ptr<const SafetensorsFile> open_refit(const ExpertMap& map,
+                                                  const std::filesystem::path& map_file) {
+  if (map.header.refit_file.empty())
+    throw UsageError(fmt::format(
+        "--use-refit: {} has no refitted down projections; `moefy calibrate` makes them",
+        map_file.string()));
+  const std::filesystem::path path = map_file.parent_path() / map.header.refit_file;
+  if (!std::filesystem::exists(path))
+    throw InputError(
+        fmt::format("{}: missing; it belongs beside {}", path.string(), map_file.string()));
+  auto file = std::make_shared<const SafetensorsFile>(path);
+  if (content_fingerprint(*file) != map.header.refit_fingerprint)
+    throw InputError(fmt::format("{}: not the file that {} was made with, or damaged",
+                                 path.string(), map_file.string()));
+  return file;
 }
 
 void check_map_belongs(const Checkpoint& checkpoint, const ExpertMap& map,

@@ -22,6 +22,13 @@ struct ExpertShape {
   std::int64_t padding = 0;       ///< zero neurons added, over all layers
 };
 
+/// What a host's class makes of the router's logits: an expert's weight.
+enum class RouterWeighting {
+  softmax_over_all,
+  softmax_over_chosen,  ///< over the top-k, which is then fixed
+  twice_sigmoid,        ///< each by itself, times routed_scaling_factor 2
+};
+
 /// The public functions of convert.hpp read it; plan_conversion fills it once.
 class ConversionPlan {
  public:
@@ -35,24 +42,26 @@ class ConversionPlan {
   bool top_k_editable = false;
   /// The expert weights p of the router are multiplied by 2^this, folded into down.
   int routed_scale_log2 = 0;
-  /// The stored router sets the weights p to a softmax over the chosen k (else over all experts).
-  bool normalized_over_top_k = false;
+  RouterWeighting weighting = RouterWeighting::softmax_over_all;
   ExpertShape shape;
   std::vector<const LayerResult*> results;  ///< by layer; nullptr: stays dense
   std::vector<int> gate_scale_log2;         ///< by layer, 0 where dense
   std::string config_text;                  ///< config.json of the output
   std::vector<OutputTensor> tensors;        ///< in file order
   ShardPlan shards;
-  std::vector<std::size_t> first_tensor;  ///< by shard, and the end
-  std::vector<std::size_t> originals;     ///< source tensors kept as they were
+  std::vector<std::size_t> first_tensor;         ///< by shard, and the end
+  std::vector<std::size_t> originals;            ///< source tensors kept as they were
+  std::shared_ptr<const SafetensorsFile> refit;  ///< only where files are written
   std::vector<std::string> notes;
 
+  /// Whether a role's values come from the refit file.
+  bool is_refitted(FfnRole role) const { return config.use_refit && role == FfnRole::down; }
   bool is_moe() const { return shape.num_experts > 0; }
 };
 
 /// The plan for a described source; plan_conversion and plan_of_output meet here.
-std::shared_ptr<const ConversionPlan> make_plan(SourceModel source,
-                                                std::shared_ptr<const ExpertMap> map,
-                                                const ConvertConfig& config);
+std::shared_ptr<const ConversionPlan> make_plan(
+    SourceModel source, std::shared_ptr<const ExpertMap> map, const ConvertConfig& config,
+    std::shared_ptr<const SafetensorsFile> refit = nullptr);
 
 }  // namespace moefy

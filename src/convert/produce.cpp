@@ -32,9 +32,9 @@ struct Unit {
 /// Makes the bytes of units; its buffers are reused from one to the next.
 class Producer {
  public:
-  Producer(const ConversionPlan& plan, const Checkpoint& checkpoint, ByteSink& sink,
-           const std::stop_token& stop)
-      : plan_(plan), checkpoint_(checkpoint), sink_(sink), stop_(stop) {}
+  Producer(const ConversionPlan& plan, const Checkpoint& checkpoint, Refitted refitted,
+           ByteSink& sink, const std::stop_token& stop)
+      : plan_(plan), checkpoint_(checkpoint), refitted_(refitted), sink_(sink), stop_(stop) {}
 
   void run(const Unit& unit);
 
@@ -42,6 +42,7 @@ class Producer {
   void make(std::size_t tensor, const CopyPart& part);
   void make(std::size_t tensor, const ArithmeticPart& part);
   void make(std::size_t tensor, const RouterPart& part);
+  void make(std::size_t tensor, const SelectionBiasPart& part);
   void make(std::size_t tensor, const FillPart& part);
   void from_rows(const std::string& source, std::span<const Target> targets);
   void from_columns(const std::string& source, std::span<const Target> targets);
@@ -53,9 +54,13 @@ class Producer {
 
   const LayerInfo& layer(const NeuronPart& part) const { return plan_.source.layers[part.layer]; }
   const FfnTensor& place(const NeuronPart& part) const { return *layer(part).find(part.role); }
+  /// Of a source tensor with neurons: of the dense checkpoint, or of the refit file.
+  void read(const std::string& source, const NeuronPart& part, std::uint64_t offset,
+            std::span<std::byte> out) const;
 
   const ConversionPlan& plan_;
   const Checkpoint& checkpoint_;
+  Refitted refitted_;
   ByteSink& sink_;
   const std::stop_token& stop_;
   AlignedBuffer<std::byte> source_;
@@ -120,6 +125,12 @@ void Producer::make(std::size_t tensor, const RouterPart& part) {
   sink_.put(tensor, 0, bytes);
 }
 
+void Producer::make(std::size_t tensor, const SelectionBiasPart& part) {
+  std::vector<float> values = plan_.results[part.layer]->router.bias;
+  for (float& value : values) value = std::ldexp(value, plan_.gate_scale_log2[part.layer] - 2);
+  sink_.put(tensor, 0, std::as_bytes(std::span(values)));
+}
+
 void Producer::make(std::size_t tensor, const FillPart& part) {
   const TensorSpec& spec = plan_.tensors[tensor].spec;
   const std::size_t size = size_of(spec.dtype);
@@ -129,14 +140,21 @@ void Producer::make(std::size_t tensor, const FillPart& part) {
   sink_.put(tensor, 0, bytes);
 }
 
+void Producer::read(const std::string& source, const NeuronPart& part, std::uint64_t offset,
+                    std::span<std::byte> out) const {
+  if (!plan_.is_refitted(part.role) || refitted_ == Refitted::as_dense)
+    return checkpoint_.read(checkpoint_.at(source), offset, out);
+  require(plan_.refit != nullptr, "the refit file is open");
+  plan_.refit->read(*plan_.refit->find(source), offset, out);
+}
+
 void Producer::from_rows(const std::string& source, std::span<const Target> targets) {
   const TensorInfo& info = checkpoint_.at(source);
   source_.resize(info.num_bytes);
   for (std::uint64_t done = 0; done < info.num_bytes; done += kBlockBytes) {
     stop_point(stop_);
-    checkpoint_.read(
-        info, done,
-        source_.span().subspan(done, std::min<std::uint64_t>(kBlockBytes, info.num_bytes - done)));
+    read(source, *targets.front().part, done,
+         source_.span().subspan(done, std::min<std::uint64_t>(kBlockBytes, info.num_bytes - done)));
   }
   const std::size_t row_bytes = info.num_bytes / static_cast<std::size_t>(info.shape.at(0));
   for (const Target& target : targets) rows_of_part(target, row_bytes);
@@ -174,7 +192,7 @@ void Producer::from_columns(const std::string& source, std::span<const Target> t
   for (std::size_t row = 0; row < num_rows; row += rows_a_block) {
     stop_point(stop_);
     const std::size_t count = std::min(rows_a_block, num_rows - row);
-    checkpoint_.read(info, row * row_bytes, {source_.data(), count * row_bytes});
+    read(source, *targets.front().part, row * row_bytes, {source_.data(), count * row_bytes});
     for (const Target& target : targets) columns_of_part(target, row, count, row_bytes);
   }
 }
@@ -225,16 +243,19 @@ void Producer::scale(const Target& target, std::span<std::byte> values, std::siz
       place(part).tensor, part.neurons[position], part.scale_log2, name_of(dtype), plan_.host));
 }
 
-std::vector<Unit> units_of(const ConversionPlan& plan, std::size_t first, std::size_t end) {
+std::vector<Unit> units_of(const ConversionPlan& plan, std::size_t first, std::size_t end,
+                           Refitted refitted) {
   std::vector<Unit> units;
   std::map<std::string, std::size_t> unit_of;
   for (std::size_t tensor = first; tensor < end; ++tensor) {
     const auto* parts = std::get_if<std::vector<NeuronPart>>(&plan.tensors[tensor].recipe);
     if (!parts) {
-      units.push_back({tensor, "", {}});
+      if (refitted != Refitted::as_dense) units.push_back({tensor, "", {}});
       continue;
     }
     for (const NeuronPart& part : *parts) {
+      const bool is_refitted = plan.is_refitted(part.role);
+      if (refitted == (is_refitted ? Refitted::left_out : Refitted::as_dense)) continue;
       const std::string& source = plan.source.layers[part.layer].find(part.role)->tensor;
       const auto [entry, is_new] = unit_of.try_emplace(source, units.size());
       if (is_new) units.push_back({tensor, source, {}});
@@ -265,16 +286,17 @@ void stop_point(const std::stop_token& stop) {
 }
 
 void produce_shard(const ConversionPlan& plan, const Checkpoint& checkpoint, std::size_t shard,
-                   ByteSink& sink, const std::stop_token& stop, ThreadPool* pool) {
+                   Refitted refitted, ByteSink& sink, const std::stop_token& stop,
+                   ThreadPool* pool) {
   const std::vector<Unit> units =
-      units_of(plan, plan.first_tensor[shard], plan.first_tensor[shard + 1]);
+      units_of(plan, plan.first_tensor[shard], plan.first_tensor[shard + 1], refitted);
   // A fused output tensor takes parts of several sources, and a sink counts by tensor.
   const bool fused = plan.config.layout == "fused" && plan.is_moe();
   const std::size_t lanes =
       pool && !fused ? std::min(pool->size(), concurrent_units(plan)) : std::size_t{1};
   std::atomic<std::size_t> next = 0;
   const auto lane = [&](std::size_t) {
-    Producer producer(plan, checkpoint, sink, stop);
+    Producer producer(plan, checkpoint, refitted, sink, stop);
     for (std::size_t i = next++; i < units.size(); i = next++) producer.run(units[i]);
   };
   if (lanes == 1) return lane(0);

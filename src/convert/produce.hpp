@@ -25,12 +25,20 @@ class ByteSink {
 /// Throws Interrupted if asked to stop.
 void stop_point(const std::stop_token& stop);
 
+/// Which tensors are made, and from what.
+enum class Refitted {
+  from_refit,  ///< all, refitted ones from the refit file
+  left_out,
+  as_dense,  ///< only the refitted ones, from the dense checkpoint
+};
+
 /// Makes all bytes of the tensors of one shard from the dense checkpoint. This one place says what
 /// the output contains: writing and byte-by-byte comparison differ only in the sink. With a pool
 /// several threads work on different tensors, as many as one layer's memory allows; the sink is
 /// then called by all of them, for any one tensor by one at a time.
 void produce_shard(const ConversionPlan& plan, const Checkpoint& checkpoint, std::size_t shard,
-                   ByteSink& sink, const std::stop_token& stop, ThreadPool* pool = nullptr);
+                   Refitted refitted, ByteSink& sink, const std::stop_token& stop,
+                   ThreadPool* pool = nullptr);
 
 /// "layer 7, expert 3, neuron 1021" for a byte of an output tensor; "" if it is no FFN tensor.
 std::string place_of(const ConversionPlan& plan, std::size_t tensor, std::uint64_t byte);

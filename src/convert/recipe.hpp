@@ -46,13 +46,19 @@ struct RouterPart {
   std::size_t layer = 0;
 };
 
+/// The map's selection bias of a layer, times a quarter of its gate scale: the slope of the sigmoid
+/// at 0 beside logits that carry the gate scale. F32.
+struct SelectionBiasPart {
+  std::size_t layer = 0;
+};
+
 struct FillPart {
   float value = 0;
 };
 
 /// Where the values of an output tensor come from. Neuron parts fill the tensor together.
-using Recipe =
-    std::variant<CopyPart, ArithmeticPart, RouterPart, FillPart, std::vector<NeuronPart>>;
+using Recipe = std::variant<CopyPart, ArithmeticPart, RouterPart, SelectionBiasPart, FillPart,
+                            std::vector<NeuronPart>>;
 
 struct OutputTensor {
   TensorSpec spec;

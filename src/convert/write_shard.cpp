@@ -59,7 +59,7 @@ void write_shard(const ConversionPlan& plan, const Checkpoint& checkpoint, std::
   const ShardPlan::File& file = plan.shards.files[shard];
   SafetensorsWriter writer(directory / file.file_name, file.tensors);
   FileSink sink(writer, plan.first_tensor[shard]);
-  produce_shard(plan, checkpoint, shard, sink, stop, &pool);
+  produce_shard(plan, checkpoint, shard, Refitted::from_refit, sink, stop, &pool);
   writer.finish();
 }
 

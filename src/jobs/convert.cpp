@@ -47,7 +47,9 @@ class ConvertJob {
     source_.emplace(open_model(config_.model, context_.architecture_file));
     const auto map = std::make_shared<const ExpertMap>(read_expert_map(config_.map));
     check_map_belongs(source_->checkpoint, *map, config_.map.string());
-    plan_ = plan_conversion(source_->checkpoint, source_->layers, map, config_.convert);
+    std::shared_ptr<const SafetensorsFile> refit;
+    if (config_.convert.use_refit) refit = open_refit(*map, config_.map);
+    plan_ = plan_conversion(source_->checkpoint, source_->layers, map, config_.convert, refit);
   }
 
   /// The same answer on all ranks: rank 0 looks.
@@ -130,11 +132,14 @@ class ConvertJob {
                    << "\n";
       return;
     }
-    context_.log.info(
-        fmt::format("{}: {} in {} files, {}{}", config_.output.string(),
-                    format_bytes(static_cast<double>(shards_of(*plan_).total_bytes)),
-                    shards_of(*plan_).files.size(), format_seconds(seconds),
-                    context_.verify ? ", equal to the dense model with all experts on" : ""));
+    context_.log.info(fmt::format("{}: {} in {} files, {}{}", config_.output.string(),
+                                  format_bytes(static_cast<double>(shards_of(*plan_).total_bytes)),
+                                  shards_of(*plan_).files.size(), format_seconds(seconds),
+                                  !context_.verify ? ""
+                                  : config_.convert.use_refit
+                                      ? ", equal to the dense model but for refitted "
+                                        "down projections"
+                                      : ", equal to the dense model with all experts on"));
   }
 
   const ConvertJobConfig& config_;

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <ostream>
@@ -35,12 +36,12 @@ class VerifyJob {
   void prepare() {
     source_.emplace(open_model(config_.model, context_.architecture_file));
     converted_.emplace(Checkpoint::open(config_.output));
-    const ConvertConfig options = read_manifest_options(config_.output);
+    options_ = read_manifest_options(config_.output);
     const auto map =
         std::make_shared<const ExpertMap>(read_expert_map(map_of_output(config_.output)));
     // Readable, but of another model: that is an answer.
     try {
-      plan_ = plan_conversion(source_->checkpoint, source_->layers, map, options);
+      plan_ = plan_conversion(source_->checkpoint, source_->layers, map, options_);
     } catch (const InputError& error) {
       differences_.push_back(error.what());
       return;
@@ -55,10 +56,16 @@ class VerifyJob {
     share_work(
         context_, "comparing", "files", file_weights(shards_of(*plan_)),
         [&](std::size_t shard, std::stop_token stop) {
-          return Json(compare_shard(*plan_, source_->checkpoint, *converted_, shard, stop)).dump();
+          const auto lines = compare_shard(*plan_, source_->checkpoint, *converted_, shard, stop);
+          const RefitDistance far =
+              refit_distance(*plan_, source_->checkpoint, *converted_, shard, stop);
+          return Json{lines, far.squared_change, far.squared_norm}.dump();
         },
         [&](std::size_t, const std::string& text) {
-          for (const Json& line : Json::parse(text)) differences_.push_back(line);
+          const Json found = Json::parse(text);
+          for (const Json& line : found[0]) differences_.push_back(line);
+          refit_.squared_change += found[1].get<double>();
+          refit_.squared_norm += found[2].get<double>();
         });
     // A tensor that is missing or has another shape cannot be multiplied with.
     std::vector<std::byte> sound{std::byte{differences_.empty()}};
@@ -102,6 +109,7 @@ class VerifyJob {
                 {"differences", differences_},
                 {"largest_difference", difference},
                 {"largest_bound", bound}};
+      if (uses_refit()) json["refit_distance"] = relative_refit_distance();
       for (const LayerCheck& check : checks_)
         if (config_.bound) json["bounds"][std::to_string(check.layer_index)] = check.bound;
       context_.out << json.dump() << "\n";
@@ -117,7 +125,13 @@ class VerifyJob {
       context_.out << differences_[i] << "\n";
     if (differences_.size() > kShown)
       context_.out << fmt::format("… and {} more\n", differences_.size() - kShown);
-    if (differences_.empty())
+    if (differences_.empty() && uses_refit())
+      context_.out << fmt::format(
+          "{} is {} rearranged: every byte has its place but for the down projections, which are "
+          "refitted (distance {:.1e} of their norm; with all experts on outputs differ by {:.1e} "
+          "at most)\n",
+          config_.output.string(), config_.model, relative_refit_distance(), difference);
+    else if (differences_.empty())
       context_.out << fmt::format(
           "{} is {} rearranged: every byte has its place, all experts on differ by {:.1e} at "
           "most\n",
@@ -125,8 +139,15 @@ class VerifyJob {
     return tell(code);
   }
 
+  bool uses_refit() const { return options_.use_refit; }
+  double relative_refit_distance() const {
+    return refit_.squared_norm > 0 ? std::sqrt(refit_.squared_change / refit_.squared_norm) : 0;
+  }
+
   const VerifyJobConfig& config_;
   JobContext& context_;
+  ConvertConfig options_;
+  RefitDistance refit_;
   std::optional<ModelSource> source_;
   std::optional<Checkpoint> converted_;
   std::shared_ptr<const ConversionPlan> plan_;

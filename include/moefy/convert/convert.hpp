@@ -12,6 +12,7 @@
 
 #include "moefy/backend/backend.hpp"
 #include "moefy/checkpoint/checkpoint.hpp"
+#include "moefy/checkpoint/safetensors_file.hpp"
 #include "moefy/checkpoint/writer.hpp"
 #include "moefy/model/architecture.hpp"
 #include "moefy/store/expert_map.hpp"
@@ -28,6 +29,7 @@ struct ConvertConfig {
   std::string uneven = "pad";       ///< pad, ragged, error: experts of unequal size
   std::string layout = "classic";   ///< classic: a tensor an expert; fused: one a layer
   std::uint64_t shard_size = 5'000'000'000;  ///< bytes of tensor data a file
+  bool use_refit = false;  ///< down projections of the map's refit file instead of the dense ones
 
   /// Every problem of these values by themselves; empty if there is none.
   std::vector<std::string> validate() const;
@@ -42,13 +44,19 @@ std::string host_description(std::string_view name);
 /// The same on every rank. Immutable.
 class ConversionPlan;
 
+/// The map's refitted down projections, which lie beside it. UsageError if the map has none,
+/// InputError if the file is missing or is not the one that the map was made with.
+std::shared_ptr<const SafetensorsFile> open_refit(const ExpertMap& map,
+                                                  const std::filesystem::path& map_file);
+
 /// Chooses host and recipe and lays out the output. `layers` are the architecture's layers of
-/// `checkpoint`; layers that `map` does not hold stay dense. UsageError with the nearest choice
-/// that works if no host can carry this, InputError if the map disagrees with the layers.
-std::shared_ptr<const ConversionPlan> plan_conversion(const Checkpoint& checkpoint,
-                                                      std::vector<LayerInfo> layers,
-                                                      std::shared_ptr<const ExpertMap> map,
-                                                      const ConvertConfig& config);
+/// `checkpoint`; layers that `map` does not hold stay dense. With config.use_refit write_shard
+/// needs `refit`, comparing does not. UsageError with the nearest choice that works if no host can
+/// carry this, InputError if the map disagrees with the layers.
+std::shared_ptr<const ConversionPlan> plan_conversion(
+    const Checkpoint& checkpoint, std::vector<LayerInfo> layers,
+    std::shared_ptr<const ExpertMap> map, const ConvertConfig& config,
+    std::shared_ptr<const SafetensorsFile> refit = nullptr);
 
 /// InputError unless `map` was made of this checkpoint's config.json and of layers with the
 /// fingerprints it holds. Reads config.json only: the layers themselves are compared as they pass
@@ -102,6 +110,7 @@ struct LayerCheck {
   double difference = 0;  ///< largest |y_moe - y_dense|, relative to the largest |y_dense|
   double bound = 0;       ///< largest Σ_e |w_e - 1|·‖y_e‖ as stored, relative to ‖y‖
   std::string problem;    ///< layer, expert and neuron of the first difference; empty: equal
+                          ///< (with a refit the difference is no problem)
 };
 /// Number of FFN layers, those that stay dense included.
 std::size_t num_layers(const ConversionPlan& plan);
@@ -120,11 +129,20 @@ std::filesystem::path manifest_of_output(const std::filesystem::path& directory)
 /// dtypes, shapes, config.json's fields, the kept source config and originals. Whole sentences.
 std::vector<std::string> compare_structure(const ConversionPlan& plan, const Checkpoint& dense,
                                            const Checkpoint& converted);
-/// Compares every byte of the tensors planned for `shard` with what the source says; returns one
+/// Compares every byte of the tensors planned for `shard` but refitted ones with what the source
+/// says; returns one
 /// sentence for each tensor that differs, naming layer, expert and neuron where there is one.
 std::vector<std::string> compare_shard(const ConversionPlan& plan, const Checkpoint& dense,
                                        const Checkpoint& converted, std::size_t shard,
                                        std::stop_token stop);
+
+/// How far the refitted down projections of `shard` are from the dense ones: Σ (w' - w)² and Σ w².
+struct RefitDistance {
+  double squared_change = 0;
+  double squared_norm = 0;
+};
+RefitDistance refit_distance(const ConversionPlan& plan, const Checkpoint& dense,
+                             const Checkpoint& converted, std::size_t shard, std::stop_token stop);
 
 /// What `restore` needs, from a converted directory alone. InputError if something is missing.
 std::shared_ptr<const ConversionPlan> plan_of_output(const Checkpoint& converted);

@@ -43,6 +43,7 @@ CommandSpec convert_command() {
        "classic",
        Shown::help_all,
        {"classic", "fused"}},
+      {"use-refit", "", "down projections that `moefy calibrate` fitted", "", Shown::help},
       {"shard-size", "SIZE", "tensor data per file", "5G", Shown::help_all},
   };
   command.prepare = [](OptionValues& values) -> CommandRun {
@@ -56,6 +57,7 @@ CommandSpec convert_command() {
     config.convert.align = values.integer("align");
     config.convert.uneven = values.text("uneven");
     config.convert.layout = values.text("layout");
+    config.convert.use_refit = values.flag("use-refit");
     config.convert.shard_size = values.bytes("shard-size");
     values.add_problems(validate(config));
     return [config](JobContext& context) { return run_convert(config, context); };

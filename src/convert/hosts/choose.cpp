@@ -13,6 +13,19 @@ bool is_power_of_two(std::int64_t value) {
   return value > 0 && std::has_single_bit(static_cast<std::uint64_t>(value));
 }
 
+bool has_router_bias(const ConversionPlan& plan) {
+  return std::ranges::any_of(plan.results, [](const LayerResult* result) {
+    return result && !result->router.bias.empty();
+  });
+}
+
+std::vector<std::int64_t> dense_layers(const ConversionPlan& plan) {
+  std::vector<std::int64_t> layers;
+  for (std::size_t layer = 0; layer < plan.results.size(); ++layer)
+    if (!plan.results[layer]) layers.push_back(static_cast<std::int64_t>(layer));
+  return layers;
+}
+
 int exact_log2(std::int64_t power_of_two) {
   require(is_power_of_two(power_of_two), "a power of two");
   return std::countr_zero(static_cast<std::uint64_t>(power_of_two));
@@ -21,8 +34,11 @@ int exact_log2(std::int64_t power_of_two) {
 std::vector<std::unique_ptr<Host>> all_hosts() {
   std::vector<std::unique_ptr<Host>> hosts;
   hosts.push_back(make_qwen2_moe_host(false));
+  hosts.push_back(make_qwen3_moe_host(false));
+  hosts.push_back(make_glm4_moe_host());
   hosts.push_back(make_mixtral_host());
   hosts.push_back(make_qwen2_moe_host(true));
+  hosts.push_back(make_qwen3_moe_host(true));
   hosts.push_back(make_dense_host());
   return hosts;
 }

@@ -32,6 +32,8 @@ constexpr std::array kFamilies = {
              R"({"bos_token_id":1,"eos_token_id":2,"pad_token_id":null})"},
     Defaults{"qwen2", 32768, 1e-6, "silu",
              R"({"bos_token_id":null,"eos_token_id":null,"pad_token_id":null})"},
+    Defaults{"qwen3", 32768, 1e-6, "silu",
+             R"({"bos_token_id":null,"eos_token_id":null,"pad_token_id":null})"},
     Defaults{"phi3", 4096, 1e-5, "silu",
              R"({"bos_token_id":1,"eos_token_id":32000,"pad_token_id":32000})"},
     Defaults{"gemma", 8192, 1e-6, "gelu_pytorch_tanh",
@@ -39,8 +41,7 @@ constexpr std::array kFamilies = {
 };
 
 /// Families known to need what no host here has.
-constexpr std::array<std::pair<std::string_view, std::string_view>, 9> kWithoutHost = {{
-    {"qwen3", "its q and k norms have no place in qwen2_moe or mixtral"},
+constexpr std::array<std::pair<std::string_view, std::string_view>, 8> kWithoutHost = {{
     {"granite",
      "its multipliers (embedding, residual, attention, logits) have no place in "
      "qwen2_moe or mixtral"},
@@ -64,7 +65,7 @@ std::string_view name_in_layer(std::string_view name) {
 }
 
 /// The non-FFN tensors that the Llama-like MoE classes have.
-bool is_backbone_name(std::string_view name, bool qkv_bias, bool fused_qkv) {
+bool is_backbone_name(std::string_view name, const Family& family) {
   constexpr std::array<std::string_view, 3> kOutside = {"model.embed_tokens.weight",
                                                         "model.norm.weight", "lm_head.weight"};
   constexpr std::array<std::string_view, 7> kInside = {
@@ -73,12 +74,15 @@ bool is_backbone_name(std::string_view name, bool qkv_bias, bool fused_qkv) {
       "self_attn.rotary_emb.inv_freq"};
   constexpr std::array<std::string_view, 3> kBiases = {
       "self_attn.q_proj.bias", "self_attn.k_proj.bias", "self_attn.v_proj.bias"};
+  constexpr std::array<std::string_view, 2> kNorms = {"self_attn.q_norm.weight",
+                                                      "self_attn.k_norm.weight"};
   const std::string_view inside = name_in_layer(name);
   const auto among = [](const auto& names, std::string_view text) {
     return std::ranges::find(names, text) != names.end();
   };
-  return among(kOutside, name) || among(kInside, inside) || (qkv_bias && among(kBiases, inside)) ||
-         (fused_qkv && inside == "self_attn.qkv_proj.weight");
+  return among(kOutside, name) || among(kInside, inside) ||
+         (family.qkv_bias && among(kBiases, inside)) || (family.qk_norm && among(kNorms, inside)) ||
+         (family.fused_qkv && inside == "self_attn.qkv_proj.weight");
 }
 
 /// Reads config.json and tensors of one model.
@@ -139,6 +143,7 @@ bool Examiner::find_defaults() {
 
 void Examiner::tensors() {
   family_.fused_qkv = family_.model_type == "phi3";
+  family_.qk_norm = family_.model_type == "qwen3";
   family_.offset_norms = family_.model_type == "gemma";
   std::vector<bool> is_ffn(source_.tensors.size(), false);
   for (const LayerInfo& layer : source_.layers) {
@@ -159,8 +164,8 @@ void Examiner::tensors() {
   family_.qkv_bias = std::ranges::any_of(source_.tensors, has_bias);
   for (std::size_t i = 0; i < is_ffn.size(); ++i) {
     const std::string& name = source_.tensors[i].spec.name;
-    if (!is_ffn[i] && !is_backbone_name(name, family_.qkv_bias, family_.fused_qkv))
-      return obstacle(fmt::format("tensor '{}' has no place in qwen2_moe or mixtral", name));
+    if (!is_ffn[i] && !is_backbone_name(name, family_))
+      return obstacle(fmt::format("tensor '{}' has no place in an MoE class", name));
   }
 }
 
@@ -198,12 +203,12 @@ void Examiner::attention_shape() {
 
 void Examiner::window() {
   const std::string& type = family_.model_type;
-  if (type == "qwen2" && !(has("use_sliding_window") && config_["use_sliding_window"] == true))
-    return;
+  const bool is_qwen = type == "qwen2" || type == "qwen3";
+  if (is_qwen && !(has("use_sliding_window") && config_["use_sliding_window"] == true)) return;
   if (type == "gemma" || type == "llama") return;
   // MistralConfig's own default is a window of 4096; an explicit null switches it off.
   const std::int64_t otherwise =
-      (type == "mistral" || type == "qwen2") && !config_.contains("sliding_window") ? 4096 : 0;
+      (type == "mistral" || is_qwen) && !config_.contains("sliding_window") ? 4096 : 0;
   const std::int64_t window = integer("sliding_window", otherwise);
   if (window <= 0) return;
   family_.sliding_window = window;
@@ -211,7 +216,7 @@ void Examiner::window() {
     for (std::size_t i = 0; i < config_["layer_types"].size(); ++i)
       if (config_["layer_types"][i] != "sliding_attention")
         family_.full_layers.push_back(static_cast<std::int64_t>(i));
-  } else if (type == "qwen2") {
+  } else if (is_qwen) {
     const std::int64_t first = std::min(integer("max_window_layers", 28), family_.num_layers);
     for (std::int64_t i = 0; i < first; ++i) family_.full_layers.push_back(i);
   }
@@ -228,11 +233,11 @@ void Examiner::rotary() {
                                                        "llama3"};
   const bool plain_only = family_.model_type == "phi3" || family_.model_type == "gemma";
   if (std::ranges::find(kShared, kind) == kShared.end() || (plain_only && kind != "default"))
-    obstacle(fmt::format("rope scaling '{}' is not carried by qwen2_moe or mixtral", kind));
+    obstacle(fmt::format("rope scaling '{}' is not carried by an MoE class", kind));
   for (const Json* place : {&config_, static_cast<const Json*>(&rope)})
     if (place->is_object() && place->contains("partial_rotary_factor") &&
-        (*place)["partial_rotary_factor"].is_number() && (*place)["partial_rotary_factor"] != 1.0)
-      obstacle("partial rotary embeddings are not carried by qwen2_moe or mixtral");
+        (*place)["partial_rotary_factor"].is_number())
+      family_.partial_rotary = (*place)["partial_rotary_factor"];
   if (rope.is_object()) {
     if (!rope.contains("rope_theta")) rope["rope_theta"] = config_.value("rope_theta", 10000.0);
     common_["rope_parameters"] = rope;
@@ -247,7 +252,7 @@ void Examiner::multipliers() {
   for (const char* key : {"embedding_multiplier", "residual_multiplier", "attention_multiplier",
                           "logits_scaling", "attn_logit_softcapping", "final_logit_softcapping"})
     if (has(key) && config_[key] != 1.0)
-      obstacle(fmt::format("config.json's {} is not carried by qwen2_moe or mixtral", key));
+      obstacle(fmt::format("config.json's {} is not carried by an MoE class", key));
 }
 
 void Examiner::remaining() {

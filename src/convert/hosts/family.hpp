@@ -16,6 +16,8 @@ struct Family {
   std::int64_t hidden_size = 0;
   std::int64_t intermediate_size = 0;
   bool qkv_bias = false;
+  bool qk_norm = false;       ///< norms on the heads of q and k (Qwen3)
+  double partial_rotary = 1;  ///< share of each head that is rotated (Phi-4-mini)
   bool fused_qkv = false;     ///< one qkv_proj (Phi-3)
   bool offset_norms = false;  ///< norms multiply by 1 + weight, embeddings by sqrt(H) (Gemma)
   std::optional<std::int64_t> sliding_window;

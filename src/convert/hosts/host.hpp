@@ -39,12 +39,21 @@ std::unique_ptr<Host> make_dense_host();
 std::unique_ptr<Host> make_mixtral_host();
 /// `normalized`: softmax over the chosen k, which is then fixed; else over all experts.
 std::unique_ptr<Host> make_qwen2_moe_host(bool normalized);
+/// The same for models with q and k norms and without shared experts.
+std::unique_ptr<Host> make_qwen3_moe_host(bool normalized);
+/// Sigmoid weights, each expert by itself: any counts, top-k editable.
+std::unique_ptr<Host> make_glm4_moe_host();
 
 /// All hosts in the order of preference; dense last.
 std::vector<std::unique_ptr<Host>> all_hosts();
 /// The first MoE host without obstacles, or the one asked for. UsageError with reasons and the
 /// nearest counts that work.
 std::unique_ptr<Host> choose_host(ConversionPlan& plan, const Family& family);
+
+/// Whether the map's routers have a selection bias.
+bool has_router_bias(const ConversionPlan& plan);
+/// Numbers of the layers that stay dense, ascending.
+std::vector<std::int64_t> dense_layers(const ConversionPlan& plan);
 
 bool is_power_of_two(std::int64_t value);
 int exact_log2(std::int64_t power_of_two);

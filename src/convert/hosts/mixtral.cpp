@@ -38,6 +38,8 @@ class MixtralHost final : public Host {
 
 Obstacles MixtralHost::obstacles(const ConversionPlan& plan, const Family& family) const {
   Obstacles found{family.obstacles, {}};
+  if (family.qk_norm) found.family.push_back("it has no q and k norms");
+  if (family.partial_rotary != 1) found.family.push_back("it rotates whole heads only");
   if (family.qkv_bias) found.family.push_back("it has no q, k and v biases");
   if (!family.full_layers.empty())
     found.family.push_back("its sliding window is the same in all layers");
@@ -62,7 +64,7 @@ Obstacles MixtralHost::obstacles(const ConversionPlan& plan, const Family& famil
 void MixtralHost::build(ConversionPlan& plan, const Family& family) const {
   const ExpertShape& shape = plan.shape;
   plan.routed_scale_log2 = exact_log2(shape.top_k);
-  plan.normalized_over_top_k = true;
+  plan.weighting = RouterWeighting::softmax_over_chosen;
   add_backbone(plan, family);
   for (std::size_t layer = 0; layer < plan.source.layers.size(); ++layer)
     add_experts(plan, layer, plan.config.layout == "fused" ? kFusedNames : kNames);

@@ -6,6 +6,7 @@
 
 #include "host.hpp"
 #include "layout.hpp"
+#include "softmax_recipe.hpp"
 
 namespace moefy {
 
@@ -48,30 +49,21 @@ Obstacles Qwen2MoeHost::obstacles(const ConversionPlan& plan, const Family& fami
   Obstacles found{family.obstacles, {}};
   if (family.fused_qkv || family.offset_norms)
     found.family.push_back(fmt::format("family {} is carried by mixtral only", family.model_type));
-  for (const LayerResult* result : plan.results)
-    if (result && !result->router.bias.empty()) {
-      found.family.push_back("its router has no bias, and the map's has one");
-      break;
-    }
-  const ExpertShape& shape = plan.shape;
-  if (!normalized_ && !is_power_of_two(shape.num_experts))
-    found.counts.push_back(fmt::format(
-        "its factor is the number of experts, and {} is no power of two", shape.num_experts));
-  if (normalized_ && !is_power_of_two(shape.top_k))
-    found.counts.push_back(
-        fmt::format("its other factor is top-k, and {} is no power of two", shape.top_k));
+  if (family.qk_norm) found.family.push_back("it has no q and k norms");
+  if (family.partial_rotary != 1) found.family.push_back("it rotates whole heads only");
+  if (has_router_bias(plan))
+    found.family.push_back("its router has no bias, and the map's has one");
+  add_softmax_obstacles(plan, normalized_, found);
   return found;
 }
 
 std::string Qwen2MoeHost::reason(const ConversionPlan& plan) const {
-  return normalized_ ? fmt::format("top-k {} is a power of two", plan.shape.top_k)
-                     : fmt::format("{} experts are a power of two, so that top-k stays editable",
-                                   plan.shape.num_experts);
+  return softmax_reason(plan, normalized_);
 }
 
 void Qwen2MoeHost::build(ConversionPlan& plan, const Family& family) const {
   plan.routed_scale_log2 = exact_log2(normalized_ ? plan.shape.top_k : plan.shape.num_experts);
-  plan.normalized_over_top_k = normalized_;
+  if (normalized_) plan.weighting = RouterWeighting::softmax_over_chosen;
   add_backbone(plan, family);
   for (std::size_t layer = 0; layer < plan.source.layers.size(); ++layer) {
     if (plan.results[layer])
@@ -115,10 +107,7 @@ std::string Qwen2MoeHost::config_text(const ConversionPlan& plan, const Family& 
   config["num_experts_per_tok"] = shape.top_k;
   config["norm_topk_prob"] = normalized_;
   config["decoder_sparse_step"] = 1;
-  Json dense = Json::array();
-  for (std::size_t layer = 0; layer < plan.results.size(); ++layer)
-    if (!plan.results[layer]) dense.push_back(layer);
-  config["mlp_only_layers"] = std::move(dense);
+  config["mlp_only_layers"] = dense_layers(plan);
   config["qkv_bias"] = family.qkv_bias;
   config["use_sliding_window"] = family.sliding_window.has_value();
   if (family.sliding_window) {

@@ -1,0 +1,195 @@
+"""`moefy calibrate`: experts, routers and refitted down projections from what a model computes on
+real text, layer by layer. The model runs here; everything is decided in C++ (`_moefy`)."""
+
+import json
+import time
+
+import numpy as np
+import torch
+
+from .errors import InputError, UsageError
+from .models import LayerRunner, load_model, load_tokenizer
+from .progress import Progress
+from .texts import choose_sequences, digest_of_tokens, read_text, to_sequences
+
+DESCRIPTION = "experts, routers and down projections fitted to what a model computes on text"
+
+
+def add_options(parser):
+    parser.add_argument("model", metavar="MODEL", help="directory of the dense model")
+    parser.add_argument("-o", "--output", required=True, metavar="MAP.h5", help="map to make")
+    parser.add_argument("--text", nargs="+", default=[], metavar="FILE",
+                        help="texts (plain, .html, .jsonl) or folders of them, as many domains as"
+                             " possible; none: sampled from the model itself")
+    parser.add_argument("--granularity", type=int, default=32, metavar="G",
+                        help="experts and shared experts together (default 32)")
+    parser.add_argument("--active", type=float, default=0.5, metavar="SHARE",
+                        help="share of the neurons that run for a token (default 0.5)")
+    parser.add_argument("--shared", default="auto", metavar="S",
+                        help="always-on experts among them (default auto)")
+    parser.add_argument("--tokens", type=int, default=8192, metavar="N",
+                        help="calibration tokens (default 8192)")
+    parser.add_argument("--length", type=int, default=512, metavar="N",
+                        help="tokens a sequence (default 512)")
+    parser.add_argument("--refit", type=float, default=1.0, metavar="LAMBDA",
+                        help="ridge of the refitted down projections; 0 keeps the dense ones"
+                             " (default 1.0)")
+    parser.add_argument("--device", default="cpu", help="where the model runs (default cpu)")
+
+
+class FfnSwitch:
+    """Stands in for the FFN module of a decoder layer."""
+
+    def __init__(self, module):
+        self.module = module
+        self.inputs = None
+        self.outputs = None  # None: zeros
+        self._forward = module.forward
+        module.forward = self
+
+    def __call__(self, hidden_states, *args, **kwargs):
+        self.inputs = hidden_states
+        if self.outputs is None:
+            return torch.zeros_like(hidden_states)
+        return self.outputs.reshape(hidden_states.shape).to(hidden_states)
+
+    def restore(self):
+        self.module.forward = self._forward
+
+
+def ffn_module_name(model, layer):
+    """The module that computes the FFN and nothing else: what all FFN tensors of the layer share."""
+    owners = [tensor.rsplit(".", 2)[0] for tensor in layer["tensors"]]
+    name = owners[0]
+    if any(owner != name for owner in owners):
+        raise UsageError(f"layer {layer['index']}: its FFN tensors lie in several modules"
+                         f" ({', '.join(sorted(set(owners)))}); calibrate works for families whose"
+                         " FFN is a module of its own")
+    try:
+        module = model.get_submodule(name)
+    except AttributeError:
+        raise InputError(f"{name}: transformers has no such module in this model") from None
+    tensors = {f"{name}.{parameter}" for parameter, _ in module.named_parameters()}
+    if tensors != set(layer["tensors"]):
+        raise UsageError(f"{name}: holds more than the FFN ({', '.join(sorted(tensors))}); calibrate"
+                         " works for families whose FFN is a module of its own")
+    return name
+
+
+def sample_text(model, tokenizer, num_tokens, length, seed, progress):
+    """int64 [count, length]: text that the model writes by itself."""
+    count = max(1, -(-num_tokens // length))
+    start = tokenizer.bos_token_id
+    if start is None:
+        start = tokenizer.eos_token_id
+    if start is None:
+        raise UsageError("the tokenizer has neither a BOS nor an EOS token to begin a text with;"
+                         " give --text")
+    torch.manual_seed(seed)
+    ids = torch.full((count, 1), start, dtype=torch.int64)
+    bar = progress("sampling text", length, "tokens")
+    past = None
+    with torch.no_grad():
+        step = ids
+        while ids.shape[1] < length:
+            out = model(input_ids=step, past_key_values=past, use_cache=True)
+            past = out.past_key_values
+            step = torch.multinomial(torch.softmax(out.logits[:, -1].float(), -1), 1)
+            ids = torch.cat([ids, step], 1)
+            bar.advance()
+    bar.finish()
+    return ids.numpy()
+
+
+def calibration_sequences(args, model, tokenizer, progress):
+    """(token ids [count, length], what identifies them)."""
+    if args.text:
+        by_text = [to_sequences(tokenizer, read_text(path), args.length, path)
+                   for path in args.text]
+        sequences = choose_sequences(by_text, args.tokens, args.seed)
+    else:
+        sequences = sample_text(model, tokenizer, args.tokens, args.length, args.seed, progress)
+    return sequences, {"tokens": int(sequences.size), "digest": digest_of_tokens(sequences),
+                       "source": "text" if args.text else "sampled"}
+
+
+def shared_count(text):
+    if text == "auto":
+        return -1
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(f"--shared '{text}' is neither auto nor a number") from None
+
+
+def check(args):
+    for name, least in (("tokens", 1), ("length", 2)):
+        if getattr(args, name) < least:
+            raise UsageError(f"--{name} {getattr(args, name)} is below {least}")
+
+
+def run(args, out):
+    import _moefy
+
+    check(args)
+    begin = time.monotonic()
+    torch.set_num_threads(args.threads)
+    progress = Progress.factory(args)
+    layers = _moefy.ffn_layers(args.model, args.architecture or "")
+    tokenizer = load_tokenizer(args.model)
+    model = load_model(args.model).to(args.device)
+    sequences, identity = calibration_sequences(args, model, tokenizer, progress)
+    calibrator = _moefy.Calibrator(
+        args.model, args.output, args.granularity, args.active, shared_count(args.shared), 1.0,
+        args.refit, 4, args.seed, json.dumps(identity), args.architecture or "", args.threads,
+        args.force, out.warning)
+    if calibrator.already_done:
+        out.info(f"{args.output}: already done")
+        return
+    counts = calibrator.counts
+    out.info(f"{counts['experts']} routed experts, {counts['shared']} shared, top-{counts['top_k']};"
+             f" {identity['tokens']} tokens in {len(sequences)} sequences")
+    if any(map(calibrator.finished, range(calibrator.num_layers))):
+        done = sum(map(calibrator.finished, range(calibrator.num_layers)))
+        out.info(f"resuming: {done} of {calibrator.num_layers} layers were finished before")
+    errors = fit_layers(calibrator, model, layers, sequences, args.device,
+                        progress("calibrate", len(layers), "layers"))
+    calibrator.finish()
+    seconds = time.monotonic() - begin
+    out.result({"map": args.output, **counts, **identity, "output_error": float(np.mean(errors)),
+                "seconds": round(seconds, 2)},
+               f"{args.output}: {len(layers)} layers, mean relative error of their outputs"
+               f" {np.mean(errors):.4f}, {seconds:.1f} s\n"
+               f"next: moefy convert {args.model} {args.output} -o OUT"
+               + (" --use-refit" if args.refit > 0 else ""))
+
+
+def fit_layers(calibrator, model, layers, sequences, device, bar):
+    """Every layer on the inputs it will see after conversion. Returns the layers' output errors."""
+    names = [ffn_module_name(model, layer) for layer in layers]
+    runner = LayerRunner(model, [name.rsplit(".", 1)[0] for name in names], device)
+    streams = [runner.begin(ids) for ids in sequences]
+    errors = []
+    for index, name in enumerate(names):
+        switch = FfnSwitch(model.get_submodule(name))
+        try:
+            calibrator.begin(index)
+            inputs = []
+            for stream in streams:
+                residual = runner.run(index, stream)
+                inputs.append(switch.inputs[0].float().cpu().contiguous())
+                if not calibrator.finished(index):
+                    calibrator.add(inputs[-1], residual.float().cpu().contiguous())
+            if not calibrator.finished(index):
+                errors.append(calibrator.fit()["output_error"])
+            for number, stream in enumerate(streams):
+                outputs = torch.empty_like(inputs[number])
+                calibrator.apply(inputs[number], outputs)
+                switch.outputs = outputs
+                streams[number] = runner.run(index, stream)
+                switch.outputs = None
+        finally:
+            switch.restore()
+        bar.advance(name)
+    bar.finish()
+    return errors or [0.0]

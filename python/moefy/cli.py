@@ -1,0 +1,94 @@
+"""`python -m moefy COMMAND …`: the commands of moefy that need a live PyTorch model."""
+
+import argparse
+import importlib
+import json
+import os
+import sys
+
+from .errors import MoefyError, UsageError
+
+# One module a command, with DESCRIPTION, add_options(parser) and run(args, out).
+COMMANDS = ("calibrate", "evaluate")
+
+REASONS = {1: "differs", 2: "usage", 3: "invalid input", 4: "file system", 5: "communication",
+           6: "device", 70: "internal error", 75: "interrupted"}
+
+
+class Output:
+    """Results on stdout (people's text, or JSON lines with --json), all else on stderr."""
+
+    def __init__(self, args):
+        self.json = args.json
+        self.quiet = args.quiet
+
+    def info(self, text):
+        if not self.quiet:
+            print(text, file=sys.stderr, flush=True)
+
+    def warning(self, text):
+        print(f"warning: {text}", file=sys.stderr, flush=True)
+
+    def result(self, fields, text):
+        print(json.dumps(fields) if self.json else text, flush=True)
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message):
+        raise UsageError(f"{message}; see {self.prog} --help")
+
+
+def make_parser():
+    parser = Parser(prog="moefy", description=__doc__)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name in COMMANDS:
+        module = importlib.import_module(f".{name}", __package__)
+        command = commands.add_parser(name, help=module.DESCRIPTION,
+                                      description=module.DESCRIPTION)
+        module.add_options(command)
+        command.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)),
+                             metavar="N", help="default: the CPUs this process may use")
+        command.add_argument("--seed", type=int, default=0, metavar="N", help="default 0")
+        command.add_argument("--architecture", metavar="FILE",
+                             help="description of a model family that is not built in")
+        command.add_argument("--force", action="store_true",
+                             help="replace what is there, start anew")
+        command.add_argument("--json", action="store_true", help="results as JSON lines")
+        command.add_argument("--quiet", action="store_true", help="no progress, no remarks")
+        command.set_defaults(run=module.run)
+    return parser
+
+
+def say_exit(code, message=None):
+    if message:
+        print(f"moefy: {message}", file=sys.stderr)
+    print(f"moefy: exit {code} ({REASONS.get(code, 'error')})", file=sys.stderr, flush=True)
+    return code
+
+
+def main(arguments=None):
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        args = make_parser().parse_args(arguments)
+        if args.threads < 1:
+            raise UsageError(f"--threads {args.threads} is below 1")
+        if args.seed < 0:
+            raise UsageError(f"--seed {args.seed} is negative")
+        from transformers.utils import logging
+
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+        return args.run(args, Output(args)) or 0
+    except MoefyError as error:
+        return say_exit(error.code, error)
+    except KeyboardInterrupt:
+        return say_exit(75, "interrupted; the same command resumes")
+    except ImportError as error:
+        return say_exit(2, f"Python module '{error.name}' is missing ({error}); launch/setup"
+                           " installs everything, launch/build builds moefy's own")
+    except Exception as error:  # moefy's C++ side has no class to import before it is needed
+        code = getattr(error, "code", None)
+        if type(error).__module__ == "_moefy" and isinstance(code, int):
+            return say_exit(code, error)
+        raise

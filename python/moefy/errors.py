@@ -1,0 +1,29 @@
+"""Errors with the exit codes that every moefy command shares."""
+
+
+class MoefyError(Exception):
+    """A failure whose message is meant for the user; `code` is the exit code."""
+
+    code = 70
+    reason = "internal error"
+
+
+class UsageError(MoefyError):
+    """Options that cannot work, or something else in the way of the output."""
+
+    code = 2
+    reason = "usage"
+
+
+class InputError(MoefyError):
+    """Data that is not what it should be."""
+
+    code = 3
+    reason = "invalid input"
+
+
+class IoError(MoefyError):
+    """The file system said no."""
+
+    code = 4
+    reason = "file system"

@@ -1,0 +1,264 @@
+"""`moefy evaluate`: a dense model and MoE models made of it on the same text, in stock classes."""
+
+import json
+import math
+import pathlib
+import time
+
+import numpy as np
+import torch
+
+from .errors import InputError, UsageError
+from .models import load_model, load_tokenizer
+from .progress import Progress
+from .texts import read_text, to_sequences
+
+DESCRIPTION = "perplexity, agreement and speed of converted models beside the dense one"
+
+
+def add_options(parser):
+    parser.add_argument("model", metavar="MODEL", help="directory of the dense model")
+    parser.add_argument("outputs", nargs="*", metavar="OUT", help="converted directories")
+    parser.add_argument("--text", nargs="+", required=True, metavar="FILE",
+                        help="texts (plain, .html, .jsonl) or folders; one figure each")
+    parser.add_argument("--top-k", default="", metavar="K,K,…",
+                        help="also with these numbers of routed experts, where editable")
+    parser.add_argument("--sequences", type=int, default=16, metavar="N",
+                        help="sequences of each text, drawn with --seed (default 16)")
+    parser.add_argument("--length", type=int, default=512, metavar="N",
+                        help="tokens a sequence (default 512)")
+    parser.add_argument("--device", default="cpu", help="default cpu")
+    parser.add_argument("-o", "--output", metavar="FILE.json", help="results as JSON")
+    parser.add_argument("--plot", metavar="FILE",
+                        help="perplexity against active parameters (.png or .svg)")
+    parser.add_argument("--tasks", metavar="A,B,…", help="tasks of lm-evaluation-harness")
+
+
+class Text:
+    """A named text as token sequences [count, length]."""
+
+    def __init__(self, name, sequences):
+        self.name, self.sequences = name, sequences
+
+
+def load_texts(args, tokenizer):
+    texts = []
+    for path in args.text:
+        sequences = to_sequences(tokenizer, read_text(path), args.length, path)
+        order = np.random.default_rng(args.seed).permutation(len(sequences))
+        sequences = sequences[np.sort(order[: args.sequences])]
+        texts.append(Text(pathlib.Path(path).stem, sequences))
+    return texts
+
+
+def run_model(model, texts, device, bar):
+    """Per text: (negative log-likelihoods [count, length - 1], most likely next tokens), and tokens
+    a second."""
+    figures = []
+    tokens, seconds = 0, 0.0
+    for text in texts:
+        losses, guesses = [], []
+        for ids in text.sequences:
+            ids = torch.as_tensor(ids)[None].to(device)
+            begin = time.monotonic()
+            with torch.no_grad():
+                logits = model(input_ids=ids, use_cache=False).logits[0, :-1].float()
+            losses.append(torch.nn.functional.cross_entropy(
+                logits, ids[0, 1:], reduction="none").double().cpu().numpy())
+            guesses.append(logits.argmax(-1).cpu().numpy())
+            seconds += time.monotonic() - begin
+            tokens += ids.shape[1]
+            bar.advance(text.name)
+        figures.append((np.stack(losses), np.stack(guesses)))
+    return figures, tokens / max(seconds, 1e-9)
+
+
+def interval(differences):
+    """Half-width of the 95 % interval of the mean of paired differences, one a sequence."""
+    if len(differences) < 2:
+        return math.nan
+    return 1.96 * float(np.std(differences, ddof=1)) / math.sqrt(len(differences))
+
+
+def manifest_of(folder):
+    path = pathlib.Path(folder) / "moefy" / "manifest.json"
+    if not path.exists():
+        raise InputError(f"{folder}: no moefy/manifest.json; not made by moefy convert")
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def variants(folder, top_ks):
+    """The numbers of routed experts to measure a converted model with."""
+    manifest = manifest_of(folder)
+    stored = manifest["options"]["top_k"]
+    if stored is None:
+        return [None]
+    wanted = [stored]
+    for top_k in top_ks:
+        if top_k > manifest["experts"]["num_experts"]:
+            raise UsageError(f"--top-k {top_k}: {folder} has"
+                             f" {manifest['experts']['num_experts']} routed experts")
+        if manifest["top_k_editable"] and top_k not in wanted:
+            wanted.append(top_k)
+    return wanted
+
+
+def active_parameters(folder, manifest, total, top_k):
+    """Parameters used for one token."""
+    experts = manifest.get("experts")
+    if not experts:
+        return total
+    config = json.loads((pathlib.Path(folder) / "config.json").read_text())
+    layers = sum(scale is not None for scale in manifest["gate_scale_log2"])
+    idle = experts["num_experts"] - top_k
+    return total - layers * idle * experts["expert_width"] * config["hidden_size"] * 3
+
+
+def parse_top_ks(text):
+    try:
+        top_ks = [int(part) for part in text.split(",") if part]
+    except ValueError:
+        raise UsageError(f"--top-k '{text}' is not a list of numbers") from None
+    if any(top_k < 1 for top_k in top_ks):
+        raise UsageError(f"--top-k '{text}': at least 1")
+    return top_ks
+
+
+def measure(name, model, texts, dense, device, progress, **fields):
+    """One row of the table. dense: figures of the dense model, or None for its own row."""
+    bar = progress(f"evaluating {name}", sum(len(text.sequences) for text in texts), "sequences")
+    figures, speed = run_model(model, texts, device, bar)
+    bar.finish()
+    row = {"model": name, **fields, "tokens_per_second": speed, "texts": {}}
+    dense = dense or figures
+    ratios, differences, agreements = [], [], []
+    for text, (losses, guesses), (dense_losses, dense_guesses) in zip(texts, figures, dense):
+        difference = (losses - dense_losses).mean(1)
+        ratios.append(float(difference.mean()))
+        differences.append(difference - difference.mean())
+        agreements.append(float((guesses == dense_guesses).mean()))
+        row["texts"][text.name] = {
+            "perplexity": float(np.exp(losses.mean())),
+            "times_dense": math.exp(ratios[-1]),
+            "interval": interval(difference),
+            "agreement": agreements[-1],
+        }
+    row["perplexity"] = math.exp(float(np.mean([np.log(text["perplexity"])
+                                                for text in row["texts"].values()])))
+    row["times_dense"] = math.exp(float(np.mean(ratios)))
+    row["interval"] = math.sqrt(sum(interval(d) ** 2 for d in differences)) / len(differences)
+    row["agreement"] = float(np.mean(agreements))
+    return row, figures
+
+
+def table(rows):
+    texts = list(rows[0]["texts"])
+    head = ["model", "top-k", "active", *texts, "mean", "× dense", "agree", "tokens/s"]
+    lines = [head]
+    for row in rows:
+        share = row["active_parameters"] / row["parameters"]
+        lines.append([
+            row["model"], str(row["top_k"] or "-"), f"{row['active_parameters'] / 1e6:.0f}M"
+            f" ({share:.0%})", *(f"{row['texts'][name]['perplexity']:.2f}" for name in texts),
+            f"{row['perplexity']:.2f}",
+            f"{row['times_dense']:.3f}" + ("" if math.isnan(row["interval"])
+                                           else f" ±{row['times_dense'] * row['interval']:.3f}"),
+            f"{row['agreement']:.1%}", f"{row['tokens_per_second']:.0f}"])
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    return "\n".join("  ".join(cell.ljust(width) if column == 0 else cell.rjust(width)
+                               for column, (cell, width) in enumerate(zip(line, widths)))
+                     for line in lines)
+
+
+def plot(rows, path):
+    try:
+        import matplotlib
+    except ImportError:
+        raise UsageError("--plot needs matplotlib: pip install matplotlib") from None
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(6, 4))
+    for name in dict.fromkeys(row["model"] for row in rows):
+        mine = sorted((row["active_parameters"] / 1e6, row["times_dense"])
+                      for row in rows if row["model"] == name)
+        axes.plot(*zip(*mine), "o-", label=name)
+    axes.set_xlabel("active parameters [millions]")
+    axes.set_ylabel("perplexity, times dense")
+    axes.set_yscale("log")
+    axes.grid(True, which="both", alpha=0.3)
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(path)
+
+
+def run_tasks(folder, tasks, device):
+    try:
+        import lm_eval
+    except ImportError:
+        raise UsageError("--tasks needs lm-evaluation-harness: pip install lm-eval") from None
+    found = lm_eval.simple_evaluate(model="hf", tasks=tasks.split(","), device=device,
+                                    model_args=f"pretrained={folder},dtype=float32")
+    return found["results"]
+
+
+def check(args):
+    for name in ("sequences", "length"):
+        if getattr(args, name) < (2 if name == "length" else 1):
+            raise UsageError(f"--{name} {getattr(args, name)} is too small")
+    for path in (args.output, args.plot):
+        if path and not pathlib.Path(path).resolve().parent.is_dir():
+            raise UsageError(f"{path}: no such folder")
+        if path and pathlib.Path(path).exists() and not args.force:
+            raise UsageError(f"{path} exists; --force replaces it")
+
+
+def run(args, out):
+    check(args)
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    top_ks = parse_top_ks(args.top_k)
+    plans = [(folder, variants(folder, top_ks)) for folder in args.outputs]
+    progress = Progress.factory(args)
+    texts = load_texts(args, load_tokenizer(args.model))
+    model = load_model(args.model).to(args.device)
+    total = sum(parameter.numel() for parameter in model.parameters())
+    row, dense = measure("dense", model, texts, None, args.device, progress, top_k=None,
+                         parameters=total, active_parameters=total)
+    rows = [row]
+    for folder, chosen in plans:
+        manifest = manifest_of(folder)
+        model = load_model(folder).to(args.device)
+        total = sum(parameter.numel() for parameter in model.parameters())
+        for top_k in chosen:
+            if top_k is not None:
+                set_top_k(model, top_k)
+            row, _ = measure(pathlib.Path(folder).name, model, texts, dense, args.device, progress,
+                             top_k=top_k, parameters=total,
+                             active_parameters=active_parameters(folder, manifest, total, top_k))
+            rows.append(row)
+        del model
+    if args.tasks:
+        for row, folder in zip(rows, [args.model, *args.outputs]):
+            row["tasks"] = run_tasks(folder, args.tasks, args.device)
+    if args.output:
+        pathlib.Path(args.output).write_text(json.dumps(rows, indent=1) + "\n")
+    if args.plot:
+        plot(rows, args.plot)
+    if args.json:
+        for row in rows:
+            out.result(row, "")
+    else:
+        out.result({}, table(rows))
+
+
+def set_top_k(model, top_k):
+    """num_experts_per_tok of a loaded model; its modules have copied the config's value."""
+    model.config.num_experts_per_tok = top_k
+    for module in model.modules():
+        for name in ("top_k", "num_experts_per_tok"):
+            if isinstance(getattr(module, name, None), int):
+                setattr(module, name, top_k)
