@@ -12,6 +12,8 @@ from .models import LayerRunner, load_model, load_tokenizer
 from .progress import Progress
 from .texts import choose_sequences, digest_of_tokens, read_text, to_sequences
 
+# Short, so that many beginnings cover many domains, and cheap: all are written side by side.
+SAMPLED_LENGTH = 128
 DESCRIPTION = "experts, routers and down projections fitted to what a model computes on text"
 
 
@@ -29,8 +31,11 @@ def add_options(parser):
                         help="always-on experts among them (default auto)")
     parser.add_argument("--tokens", type=int, default=8192, metavar="N",
                         help="calibration tokens (default 8192)")
+    parser.add_argument("--sampled", type=int, default=4096, metavar="N",
+                        help="tokens more that the model writes by itself (default 4096): the fits"
+                             " are short of data, and these cover domains that the text does not")
     parser.add_argument("--length", type=int, default=512, metavar="N",
-                        help="tokens a sequence (default 512)")
+                        help="tokens a sequence of text (default 512)")
     parser.add_argument("--refit", type=float, default=1.0, metavar="LAMBDA",
                         help="ridge of the refitted down projections; 0 keeps the dense ones"
                              " (default 1.0)")
@@ -77,24 +82,25 @@ def ffn_module_name(model, layer):
 
 
 def sample_text(model, tokenizer, num_tokens, length, seed, progress):
-    """int64 [count, length]: text that the model writes by itself."""
+    """int64 [count, length]: text that the model writes by itself, all sequences at once."""
     count = max(1, -(-num_tokens // length))
     start = tokenizer.bos_token_id
     if start is None:
         start = tokenizer.eos_token_id
-    if start is None:
-        raise UsageError("the tokenizer has neither a BOS nor an EOS token to begin a text with;"
-                         " give --text")
-    torch.manual_seed(seed)
-    ids = torch.full((count, 1), start, dtype=torch.int64)
-    bar = progress("sampling text", length, "tokens")
+    generator = torch.Generator().manual_seed(seed)
+    if start is None:  # any token is a beginning
+        ids = torch.randint(len(tokenizer), (count, 1), generator=generator)
+    else:
+        ids = torch.full((count, 1), start, dtype=torch.int64)
+    bar = progress("sampling text", length, "tokens a sequence")
     past = None
     with torch.no_grad():
         step = ids
         while ids.shape[1] < length:
-            out = model(input_ids=step, past_key_values=past, use_cache=True)
+            out = model(input_ids=step.to(model.device), past_key_values=past, use_cache=True)
             past = out.past_key_values
-            step = torch.multinomial(torch.softmax(out.logits[:, -1].float(), -1), 1)
+            chances = torch.softmax(out.logits[:, -1].float().cpu(), -1)
+            step = torch.multinomial(chances, 1, generator=generator)
             ids = torch.cat([ids, step], 1)
             bar.advance()
     bar.finish()
@@ -102,15 +108,20 @@ def sample_text(model, tokenizer, num_tokens, length, seed, progress):
 
 
 def calibration_sequences(args, model, tokenizer, progress):
-    """(token ids [count, length], what identifies them)."""
+    """(arrays of token ids, one a sequence; what identifies them)."""
+    sequences, sampled = [], args.sampled
     if args.text:
         by_text = [to_sequences(tokenizer, read_text(path), args.length, path)
                    for path in args.text]
-        sequences = choose_sequences(by_text, args.tokens, args.seed)
+        sequences += list(choose_sequences(by_text, args.tokens, args.seed))
     else:
-        sequences = sample_text(model, tokenizer, args.tokens, args.length, args.seed, progress)
-    return sequences, {"tokens": int(sequences.size), "digest": digest_of_tokens(sequences),
-                       "source": "text" if args.text else "sampled"}
+        sampled += args.tokens
+    if sampled > 0:
+        length = min(args.length, SAMPLED_LENGTH)
+        sequences += list(sample_text(model, tokenizer, sampled, length, args.seed, progress))
+    return sequences, {"tokens": sum(map(len, sequences)),
+                       "sampled": sampled,
+                       "digest": digest_of_tokens(sequences)}
 
 
 def shared_count(text):
@@ -123,7 +134,7 @@ def shared_count(text):
 
 
 def check(args):
-    for name, least in (("tokens", 1), ("length", 2)):
+    for name, least in (("tokens", 1), ("length", 2), ("sampled", 0)):
         if getattr(args, name) < least:
             raise UsageError(f"--{name} {getattr(args, name)} is below {least}")
 
@@ -164,6 +175,17 @@ def run(args, out):
                + (" --use-refit" if args.refit > 0 else ""))
 
 
+def converted_outputs(calibrator, index, inputs, errors):
+    """What the converted FFN makes of each sequence's inputs, fitting it first if need be."""
+    outputs = torch.empty(sum(map(len, inputs)), inputs[0].shape[1])
+    if calibrator.finished(index):
+        calibrator.apply(torch.cat(inputs), outputs)
+    else:
+        errors.append(calibrator.fit()["output_error"])
+        calibrator.apply_to_added(outputs)
+    return outputs.split([len(rows) for rows in inputs])
+
+
 def fit_layers(calibrator, model, layers, sequences, device, bar):
     """Every layer on the inputs it will see after conversion. Returns the layers' output errors."""
     names = [ffn_module_name(model, layer) for layer in layers]
@@ -180,14 +202,10 @@ def fit_layers(calibrator, model, layers, sequences, device, bar):
                 inputs.append(switch.inputs[0].float().cpu().contiguous())
                 if not calibrator.finished(index):
                     calibrator.add(inputs[-1], residual.float().cpu().contiguous())
-            if not calibrator.finished(index):
-                errors.append(calibrator.fit()["output_error"])
-            for number, stream in enumerate(streams):
-                outputs = torch.empty_like(inputs[number])
-                calibrator.apply(inputs[number], outputs)
+            for number, outputs in enumerate(converted_outputs(calibrator, index, inputs, errors)):
                 switch.outputs = outputs
-                streams[number] = runner.run(index, stream)
-                switch.outputs = None
+                streams[number] = runner.run(index, streams[number])
+            switch.outputs = None
         finally:
             switch.restore()
         bar.advance(name)

@@ -144,6 +144,8 @@ def choose_sequences(by_text, num_tokens, seed):
 
 
 def digest_of_tokens(sequences):
-    """A hexadecimal digest of token ids and their shape."""
-    data = np.ascontiguousarray(sequences, dtype="<i8")
-    return hashlib.sha256(repr(data.shape).encode() + data.tobytes()).hexdigest()[:32]
+    """A hexadecimal digest of token ids, one array a sequence."""
+    digest = hashlib.sha256()
+    for ids in sequences:
+        digest.update(len(ids).to_bytes(8, "little") + np.ascontiguousarray(ids, "<i8").tobytes())
+    return digest.hexdigest()[:32]

@@ -110,10 +110,8 @@ NB_MODULE(_moefy, module) {
           "warn"_a)
       .def_prop_ro("already_done", &moefy::Calibrator::already_done)
       .def_prop_ro("num_layers", &moefy::Calibrator::num_layers)
-      .def("layer",
-           [](const moefy::Calibrator& self, std::size_t index) {
-             return description(self.layer(index));
-           })
+      .def("layer", [](const moefy::Calibrator& self,
+                       std::size_t index) { return description(self.layer(index)); })
       .def_prop_ro("counts",
                    [](const moefy::Calibrator& self) {
                      const moefy::ExpertCounts counts = self.counts();
@@ -124,8 +122,7 @@ NB_MODULE(_moefy, module) {
                      return fields;
                    })
       .def("finished", &moefy::Calibrator::finished, "layer"_a)
-      .def("begin", &moefy::Calibrator::begin, "layer"_a,
-           nb::call_guard<nb::gil_scoped_release>())
+      .def("begin", &moefy::Calibrator::begin, "layer"_a, nb::call_guard<nb::gil_scoped_release>())
       .def(
           "add",
           [](moefy::Calibrator& self, const Tokens& inputs, const Tokens& stream) {
@@ -149,5 +146,12 @@ NB_MODULE(_moefy, module) {
             self.apply(view(inputs), {outputs.data(), outputs.shape(0), outputs.shape(1)});
           },
           "inputs"_a, "outputs"_a)
+      .def(
+          "apply_to_added",
+          [](moefy::Calibrator& self, const Outputs& outputs) {
+            const nb::gil_scoped_release release;
+            self.apply_to_added({outputs.data(), outputs.shape(0), outputs.shape(1)});
+          },
+          "outputs"_a)
       .def("finish", &moefy::Calibrator::finish, nb::call_guard<nb::gil_scoped_release>());
 }

@@ -263,6 +263,7 @@ struct Calibrator::Impl {
   // ---- one layer ----
 
   void begin(std::size_t index) {
+    tokens.reset();
     current.emplace(load_ffn_layer(source.checkpoint, source.layers.at(index)));
     inputs.reset(current->hidden_size());
     streams.reset(current->hidden_size());
@@ -298,14 +299,17 @@ struct Calibrator::Impl {
 
   /// 1 / ‖stream + output‖² for each token, scaled to a mean of 1: an error counts by what it is
   /// beside the stream that carries it on.
-  void weigh_tokens(CalibrationTokens& tokens) {
+  void weigh_tokens() {
     const std::size_t width = current->hidden_size();
-    weights.assign(tokens.num_tokens(), 0.0F);
+    weights.assign(tokens->num_tokens(), 0.0F);
     Matrix<float> output;
     std::vector<double> exact(weights.size());
-    tokens.for_each_block([&](const CalibrationTokens::Block& block) {
+    std::vector<double> output_squares;
+    tokens->for_each_block([&](const CalibrationTokens::Block& block) {
       output.resize(block.hidden.rows, width);
-      multiply(block.hidden, current->down.view(), output.view(), tokens.threads());
+      multiply(block.hidden, current->down.view(), output.view(), backend->threads());
+      for (const double squares : squared_row_norms(output.view(), backend->threads()))
+        output_squares.push_back(squares);
       for (std::size_t t = 0; t < output.rows(); ++t) {
         const std::span<const float> stream = streams.all().row(block.first + t);
         double squares = 0;
@@ -321,8 +325,11 @@ struct Calibrator::Impl {
     double mean = 0;
     for (const double weight : exact) mean += weight;
     mean /= static_cast<double>(std::max<std::size_t>(1, exact.size()));
-    for (std::size_t t = 0; t < exact.size(); ++t)
+    dense_square = 0;
+    for (std::size_t t = 0; t < exact.size(); ++t) {
       weights[t] = mean > 0 ? static_cast<float>(exact[t] / mean) : 1.0F;
+      dense_square += weights[t] * output_squares[t];
+    }
   }
 
   const LayerResult& fit(const std::stop_token& stop) {
@@ -345,11 +352,11 @@ struct Calibrator::Impl {
       seconds.emplace_back(name, stopwatch.seconds());
       stopwatch = Stopwatch();
     };
-    CalibrationTokens tokens(*current, inputs, config.cache_bytes, threads);
-    weigh_tokens(tokens);
+    tokens.emplace(*current, inputs, config.cache_bytes, threads);
+    weigh_tokens();
     phase("activations");
     const RoutedSplitConfig routed{counts.top_k, config.rounds, config.router_ridge};
-    RoutedSplit found = split_by_routing(tokens, weights, split, routed, workspace, stop);
+    RoutedSplit found = split_by_routing(*tokens, weights, split, routed, workspace, stop);
     // What counts is the router as it will be stored.
     round_router(down_tensor(info).dtype, found.router);
     phase("split");
@@ -357,16 +364,16 @@ struct Calibrator::Impl {
     phase("describe");
     std::vector<std::byte> down;
     if (config.refit > 0) {
-      DownRefit refit = refit_down(tokens, weights, fitted.router, fitted.partition.labels(),
-                                   counts.top_k, config.refit);
+      DownRefit refit = refit_down(*tokens, weights, dense_square, fitted.router,
+                                   fitted.partition.labels(), counts.top_k, config.refit);
       fitted.metrics.emplace_back("output_error", refit.error_after);
       fitted.metrics.emplace_back("output_error_without_refit", refit.error_before);
       down = as_in_file(down_tensor(info), refit.down);
       current->down = std::move(refit.down);
     } else {
-      fitted.metrics.emplace_back(
-          "output_error",
-          routed_error(tokens, weights, fitted.router, fitted.partition.labels(), counts.top_k));
+      fitted.metrics.emplace_back("output_error",
+                                  routed_error(*tokens, weights, dense_square, fitted.router,
+                                               fitted.partition.labels(), counts.top_k));
     }
     phase("refit");
     fitted.seconds = std::move(seconds);
@@ -397,25 +404,42 @@ struct Calibrator::Impl {
     require(current && result, "fit comes before apply");
     require(rows.cols == current->hidden_size() && out.rows == rows.rows && out.cols == rows.cols,
             "inputs and outputs [T, hidden_size]");
-    ThreadPool& threads = backend->threads();
-    const std::span<const std::int32_t> label = result->partition.labels();
-    Matrix<float> hidden, factor, scores, chosen;
+    Matrix<float> hidden, factor;
     for (std::size_t first = 0; first < rows.rows; first += kTokenBlock) {
       const std::size_t count = std::min(kTokenBlock, rows.rows - first);
       const MatrixView<const float> block{rows.data + first * rows.cols, count, rows.cols};
-      const MatrixView<float> target{out.data + first * out.cols, count, out.cols};
       hidden.resize(count, current->num_neurons());
-      ffn_hidden(*current, block, hidden.view(), factor, threads);
-      scores.resize(count, static_cast<std::size_t>(counts.experts));
-      chosen.resize(count, static_cast<std::size_t>(counts.experts));
-      router_scores(result->router, block, scores.view(), threads);
-      choose_experts(scores.view(), static_cast<std::size_t>(counts.top_k), chosen.view(), threads);
-      mask_hidden(chosen.view(), label, hidden.view(), threads);
-      multiply(hidden.view(), current->down.view(), target, threads);
-      if (current->down_bias.empty()) continue;
-      for (std::size_t t = 0; t < count; ++t)
-        for (std::size_t j = 0; j < target.cols; ++j) target.row(t)[j] += current->down_bias[j];
+      ffn_hidden(*current, block, hidden.view(), factor, backend->threads());
+      output_of(block, hidden.view(), {out.data + first * out.cols, count, out.cols});
     }
+  }
+
+  /// The same for the tokens that were added, whose hidden activations are there.
+  void apply_to_added(MatrixView<float> out) {
+    require(current && result && tokens, "add and fit come before apply_to_added");
+    require(out.rows == tokens->num_tokens() && out.cols == current->hidden_size(),
+            "outputs [T, hidden_size] of all tokens added");
+    Matrix<float> hidden;
+    tokens->for_each_block([&](const CalibrationTokens::Block& block) {
+      hidden.resize(block.hidden.rows, block.hidden.cols);
+      std::ranges::copy(block.hidden.values(), hidden.values().begin());
+      output_of(block.inputs, hidden.view(),
+                {out.data + block.first * out.cols, block.hidden.rows, out.cols});
+    });
+  }
+
+  /// Routed outputs from hidden activations, which are changed.
+  void output_of(MatrixView<const float> rows, MatrixView<float> hidden, MatrixView<float> out) {
+    ThreadPool& threads = backend->threads();
+    Matrix<float> scores(rows.rows, static_cast<std::size_t>(counts.experts));
+    Matrix<float> chosen(rows.rows, static_cast<std::size_t>(counts.experts));
+    router_scores(result->router, rows, scores.view(), threads);
+    choose_experts(scores.view(), static_cast<std::size_t>(counts.top_k), chosen.view(), threads);
+    mask_hidden(chosen.view(), result->partition.labels(), hidden, threads);
+    multiply(hidden, current->down.view(), out, threads);
+    if (current->down_bias.empty()) return;
+    for (std::size_t t = 0; t < out.rows; ++t)
+      for (std::size_t j = 0; j < out.cols; ++j) out.row(t)[j] += current->down_bias[j];
   }
 
   // ---- the end ----
@@ -486,7 +510,9 @@ struct Calibrator::Impl {
 
   std::optional<FfnLayer> current;
   StoredInputs inputs, streams;
+  std::optional<CalibrationTokens> tokens;  ///< of `inputs`, once fitting has begun
   std::vector<float> weights;
+  double dense_square = 0;  ///< Σ_t w_t ‖y_t‖² of the dense layer
   std::optional<LayerResult> result;
 };
 
@@ -510,6 +536,7 @@ const LayerResult& Calibrator::fit(std::stop_token stop) { return impl_->fit(sto
 void Calibrator::apply(MatrixView<const float> inputs, MatrixView<float> out) {
   impl_->apply(inputs, out);
 }
+void Calibrator::apply_to_added(MatrixView<float> out) { impl_->apply_to_added(out); }
 void Calibrator::finish() { impl_->finish(); }
 
 }  // namespace moefy

@@ -12,11 +12,13 @@ namespace {
 
 constexpr std::size_t kRows = 256;
 
-std::vector<float> read_bias(LayerReader& reader, const LayerInfo& layer, FfnRole role,
-                             std::size_t size, AlignedBuffer<std::byte>& scratch) {
+std::vector<float> read_bias(const Checkpoint& checkpoint, const LayerInfo& layer, FfnRole role,
+                             std::size_t size) {
   if (!layer.find(role)) return {};
+  std::vector<std::byte> raw(role_bytes(layer, role));
+  read_role(checkpoint, layer, role, raw);
   std::vector<float> values(size);
-  reader.read_rows(role, scratch, {values.data(), 1, size});
+  widen_role(layer, role, raw, {values.data(), 1, size});
   return values;
 }
 
@@ -49,9 +51,9 @@ FfnLayer load_ffn_layer(const Checkpoint& checkpoint, const LayerInfo& layer) {
   read(FfnRole::gate, loaded.gate);
   read(FfnRole::up, loaded.up);
   read(FfnRole::down, loaded.down);
-  loaded.gate_bias = read_bias(reader, layer, FfnRole::gate_bias, neurons, scratch);
-  loaded.up_bias = read_bias(reader, layer, FfnRole::up_bias, neurons, scratch);
-  loaded.down_bias = read_bias(reader, layer, FfnRole::down_bias, width, scratch);
+  loaded.gate_bias = read_bias(checkpoint, layer, FfnRole::gate_bias, neurons);
+  loaded.up_bias = read_bias(checkpoint, layer, FfnRole::up_bias, neurons);
+  loaded.down_bias = read_bias(checkpoint, layer, FfnRole::down_bias, width);
   loaded.fingerprint = reader.fingerprint();
   return loaded;
 }

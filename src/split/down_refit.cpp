@@ -38,7 +38,7 @@ class RoutedBlocks {
         label_(label),
         top_k_(static_cast<std::size_t>(top_k)) {}
 
-  /// Calls body(kept [T, n], missing output [T, d]); adds up Σ w‖missing‖² and Σ w‖y‖².
+  /// Calls body(kept [T, n], missing output [T, d]); adds up Σ w‖missing output‖².
   template <class Body>
   void for_each(const Body& body) {
     const FfnLayer& layer = tokens_.layer();
@@ -53,17 +53,14 @@ class RoutedBlocks {
       missing_.resize(count, layer.num_neurons());
       weigh(block);
       mask_hidden(chosen_.view(), label_, kept_.view(), threads);
-      output_.resize(count, layer.hidden_size());
-      multiply(missing_.view(), layer.down.view(), output_.view(), threads);
-      dense_square += sum_of(squared_row_norms(output_.view(), threads));
       leave_missing();
+      output_.resize(count, layer.hidden_size());
       multiply(missing_.view(), layer.down.view(), output_.view(), threads);
       missing_square += sum_of(squared_row_norms(output_.view(), threads));
       body(kept_.view(), output_.view());
     });
   }
 
-  double dense_square = 0;
   double missing_square = 0;
 
  private:
@@ -107,8 +104,8 @@ double relative(double error, double whole) { return whole > 0 ? std::max(0.0, e
 }  // namespace
 
 DownRefit refit_down(CalibrationTokens& tokens, std::span<const float> token_weight,
-                     const RouterWeights& router, std::span<const std::int32_t> label,
-                     std::int64_t top_k, double lambda) {
+                     double dense_square, const RouterWeights& router,
+                     std::span<const std::int32_t> label, std::int64_t top_k, double lambda) {
   const FfnLayer& layer = tokens.layer();
   Matrix<double> gram = zeros(layer.num_neurons(), layer.num_neurons());
   Matrix<double> change = zeros(layer.num_neurons(), layer.hidden_size());
@@ -124,7 +121,7 @@ DownRefit refit_down(CalibrationTokens& tokens, std::span<const float> token_wei
   DownRefit refit;
   refit.down.resize(layer.num_neurons(), layer.hidden_size());
   std::ranges::copy(layer.down.values(), refit.down.values().begin());
-  refit.error_before = relative(blocks.missing_square, blocks.dense_square);
+  refit.error_before = relative(blocks.missing_square, dense_square);
   refit.error_after = refit.error_before;
   if (diagonal > 0) {
     double used = lambda;
@@ -140,19 +137,19 @@ DownRefit refit_down(CalibrationTokens& tokens, std::span<const float> token_wei
       squares += change.values()[i] * change.values()[i];
       refit.down.values()[i] += static_cast<float>(change.values()[i]);
     }
-    refit.error_after = relative(blocks.missing_square - explained - used * diagonal * squares,
-                                 blocks.dense_square);
+    refit.error_after =
+        relative(blocks.missing_square - explained - used * diagonal * squares, dense_square);
   }
   round_to(layer.info.find(FfnRole::down)->dtype, refit.down);
   return refit;
 }
 
 double routed_error(CalibrationTokens& tokens, std::span<const float> token_weight,
-                    const RouterWeights& router, std::span<const std::int32_t> label,
-                    std::int64_t top_k) {
+                    double dense_square, const RouterWeights& router,
+                    std::span<const std::int32_t> label, std::int64_t top_k) {
   RoutedBlocks blocks(tokens, token_weight, router, label, top_k);
   blocks.for_each([](MatrixView<const float>, MatrixView<const float>) {});
-  return relative(blocks.missing_square, blocks.dense_square);
+  return relative(blocks.missing_square, dense_square);
 }
 
 }  // namespace moefy

@@ -73,6 +73,9 @@ class Calibrator {
   /// out [T, hidden_size] = what the converted FFN makes of inputs, with weights as they will be
   /// stored.
   void apply(MatrixView<const float> inputs, MatrixView<float> out);
+  /// The same for all tokens that were added to this layer, in their order: cheaper, because their
+  /// activations are at hand. Only after fit.
+  void apply_to_added(MatrixView<float> out);
   /// Writes map and refitted weights and removes the journal. Every layer must be finished.
   void finish();
 

@@ -1,0 +1,202 @@
+#include "moefy/split/routed_split.hpp"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "moefy/backend/linear_algebra.hpp"
+#include "moefy/core/error.hpp"
+#include "moefy/core/random.hpp"
+#include "moefy/split/down_refit.hpp"
+
+namespace moefy {
+namespace {
+
+class FixedInputs : public LayerInputs {
+ public:
+  explicit FixedInputs(Matrix<float> values) : values_(std::move(values)) {}
+  std::size_t num_tokens() const override { return values_.rows(); }
+  MatrixView<const float> rows(std::size_t first, std::size_t count,
+                               Matrix<float>& /*scratch*/) const override {
+    return {values_.values().data() + first * values_.cols(), count, values_.cols()};
+  }
+
+ private:
+  Matrix<float> values_;
+};
+
+constexpr std::size_t kNeurons = 40;
+constexpr std::size_t kWidth = 12;
+constexpr std::size_t kTokens = kTokenBlock + 200;
+
+Matrix<float> random_matrix(std::size_t rows, std::size_t cols, std::uint64_t seed) {
+  Matrix<float> matrix(rows, cols);
+  RandomStream stream(seed, 0, RandomPurpose::verification);
+  for (float& value : matrix.values()) value = stream.next_normal();
+  return matrix;
+}
+
+/// A random gated layer, its inputs, and everything that works on them.
+struct Scene {
+  explicit Scene(std::size_t num_threads = 2, std::size_t cache = std::size_t{1} << 30)
+      : inputs(random_matrix(kTokens, kWidth, 9)),
+        threads(num_threads),
+        backend(make_cpu_backend(num_threads)),
+        workspace(*backend) {
+    layer.info.activation = "silu";
+    layer.info.num_neurons = kNeurons;
+    layer.info.hidden_size = kWidth;
+    for (const FfnRole role : {FfnRole::gate, FfnRole::up, FfnRole::down})
+      layer.info.tensors.push_back({role, "t", role != FfnRole::down, 0, 0, DType::f32});
+    layer.gate = random_matrix(kNeurons, kWidth, 1);
+    layer.up = random_matrix(kNeurons, kWidth, 2);
+    layer.down = random_matrix(kNeurons, kWidth, 3);
+    split.experts = 6;
+    split.shared = 2;
+    weight.assign(kTokens, 1.0F);
+    for (std::size_t t = 0; t < kTokens; t += 3) weight[t] = 0.25F;
+    tokens.emplace(layer, inputs, cache, threads);
+  }
+
+  RoutedSplit run(int rounds = 4) {
+    return split_by_routing(*tokens, weight, split, {2, rounds, 1.0}, workspace, {});
+  }
+
+  double dense_square() {
+    double sum = 0;
+    Matrix<float> output;
+    tokens->for_each_block([&](const CalibrationTokens::Block& block) {
+      output.resize(block.hidden.rows, kWidth);
+      multiply(block.hidden, layer.down.view(), output.view(), threads);
+      const std::vector<double> squares = squared_row_norms(output.view(), threads);
+      for (std::size_t t = 0; t < squares.size(); ++t)
+        sum += static_cast<double>(weight[block.first + t]) * squares[t];
+    });
+    return sum;
+  }
+
+  FfnLayer layer;
+  FixedInputs inputs;
+  ThreadPool threads;
+  std::unique_ptr<Backend> backend;
+  SplitWorkspace workspace;
+  SplitConfig split;
+  std::vector<float> weight;
+  std::optional<CalibrationTokens> tokens;
+};
+
+TEST(RoutedSplitTest, every_list_has_its_share_of_the_neurons) {
+  Scene scene;
+  const RoutedSplit found = scene.run();
+
+  std::vector<std::size_t> sizes(scene.split.experts + 1, 0);
+  for (const std::int32_t label : found.label)
+    ++sizes[label == kSharedLabel ? sizes.size() - 1 : static_cast<std::size_t>(label)];
+  EXPECT_EQ(sizes, (std::vector<std::size_t>{5, 5, 5, 5, 5, 5, 10}));
+  EXPECT_EQ(found.router.weight.rows(), 6u);
+  EXPECT_GT(found.router.logit_std, 0);
+}
+
+TEST(RoutedSplitTest, a_reassignment_never_loses_more_for_the_routing_it_was_made_for) {
+  Scene scene;
+  const RoutedSplit found = scene.run();
+
+  ASSERT_GE(found.lost_energy.size(), 4u);
+  for (std::size_t i = 0; i + 1 < found.lost_energy.size(); i += 2)
+    EXPECT_LE(found.lost_energy[i + 1], found.lost_energy[i] * (1 + 1e-9));
+  // The refinement as a whole pays off.
+  EXPECT_LT(found.lost_energy.back(), 0.9 * found.lost_energy.front());
+}
+
+TEST(RoutedSplitTest, results_depend_neither_on_threads_nor_on_what_is_kept_in_memory) {
+  Scene one(1), three(3), without_cache(2, 0);
+  const RoutedSplit first = one.run();
+
+  for (Scene* scene : {&three, &without_cache}) {
+    const RoutedSplit other = scene->run();
+    EXPECT_EQ(first.label, other.label);
+    EXPECT_TRUE(std::ranges::equal(first.router.weight.values(), other.router.weight.values()));
+    EXPECT_EQ(first.lost_energy, other.lost_energy);
+  }
+}
+
+TEST(RoutedSplitTest, no_tokens_and_infinite_activations_are_input_errors) {
+  Scene scene;
+  const FixedInputs none(Matrix<float>(0, kWidth));
+  CalibrationTokens empty(scene.layer, none, 0, scene.threads);
+  EXPECT_THROW(split_by_routing(empty, {}, scene.split, {2, 1, 1.0}, scene.workspace, {}),
+               InputError);
+  for (float& value : scene.layer.up.values()) value = 1e30F;
+  EXPECT_THROW(scene.run(), InputError);
+}
+
+TEST(RoutedSplitTest, stops_when_asked) {
+  Scene scene;
+  std::stop_source stop;
+  stop.request_stop();
+  EXPECT_THROW(split_by_routing(*scene.tokens, scene.weight, scene.split, {2, 4, 1.0},
+                                scene.workspace, stop.get_token()),
+               Interrupted);
+}
+
+TEST(DownRefitTest, lowers_the_error_by_what_it_says) {
+  Scene scene;
+  const RoutedSplit found = scene.run();
+  const double dense = scene.dense_square();
+
+  const DownRefit refit =
+      refit_down(*scene.tokens, scene.weight, dense, found.router, found.label, 2, 0.1);
+
+  EXPECT_LT(refit.error_after, refit.error_before);
+  EXPECT_NEAR(routed_error(*scene.tokens, scene.weight, dense, found.router, found.label, 2),
+              refit.error_before, 1e-9);
+  // The error of the new rows, computed directly.
+  double error = 0;
+  Matrix<float> scores, chosen, kept, wanted, made;
+  scene.tokens->for_each_block([&](const CalibrationTokens::Block& block) {
+    const std::size_t count = block.hidden.rows;
+    scores.resize(count, 6);
+    chosen.resize(count, 6);
+    router_scores(found.router, block.inputs, scores.view(), scene.threads);
+    choose_experts(scores.view(), 2, chosen.view(), scene.threads);
+    kept.resize(count, kNeurons);
+    std::ranges::copy(block.hidden.values(), kept.values().begin());
+    mask_hidden(chosen.view(), found.label, kept.view(), scene.threads);
+    wanted.resize(count, kWidth);
+    made.resize(count, kWidth);
+    multiply(block.hidden, scene.layer.down.view(), wanted.view(), scene.threads);
+    multiply(kept.view(), refit.down.view(), made.view(), scene.threads);
+    for (std::size_t t = 0; t < count; ++t)
+      for (std::size_t j = 0; j < kWidth; ++j)
+        error += static_cast<double>(scene.weight[block.first + t]) *
+                 std::pow(static_cast<double>(wanted.row(t)[j] - made.row(t)[j]), 2);
+  });
+  EXPECT_NEAR(error / dense, refit.error_after, 1e-5);
+}
+
+TEST(DownRefitTest, changes_nothing_where_every_expert_runs) {
+  Scene scene;
+  const RoutedSplit found = scene.run(1);
+
+  const DownRefit refit = refit_down(*scene.tokens, scene.weight, scene.dense_square(),
+                                     found.router, found.label, 6, 1.0);
+
+  EXPECT_EQ(refit.error_before, 0);
+  EXPECT_TRUE(std::ranges::equal(refit.down.values(), scene.layer.down.values()));
+}
+
+TEST(DownRefitTest, is_rounded_to_the_dtype_of_the_file) {
+  Scene scene;
+  const RoutedSplit found = scene.run(1);
+  scene.layer.info.tensors[2].dtype = DType::bf16;
+
+  const DownRefit refit = refit_down(*scene.tokens, scene.weight, scene.dense_square(),
+                                     found.router, found.label, 2, 1.0);
+
+  for (const float value : refit.down.values())
+    ASSERT_EQ(value, bfloat16_to_float(float_to_bfloat16(value)));
+}
+
+}  // namespace
+}  // namespace moefy
