@@ -46,6 +46,7 @@ def make_parser():
         command = commands.add_parser(name, help=module.DESCRIPTION,
                                       description=module.DESCRIPTION)
         module.add_options(command)
+        command.add_argument("--help-all", action="help", help="the same as --help")
         command.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)),
                              metavar="N", help="default: the CPUs this process may use")
         command.add_argument("--seed", type=int, default=0, metavar="N", help="default 0")

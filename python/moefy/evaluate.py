@@ -231,16 +231,15 @@ def run(args, out):
     rows = [row]
     for folder, chosen in plans:
         manifest = manifest_of(folder)
-        model = load_model(folder).to(args.device)
-        total = sum(parameter.numel() for parameter in model.parameters())
         for top_k in chosen:
-            if top_k is not None:
-                set_top_k(model, top_k)
+            edits = {} if top_k is None else {"num_experts_per_tok": top_k}
+            model = load_model(folder, **edits).to(args.device)
+            total = sum(parameter.numel() for parameter in model.parameters())
             row, _ = measure(pathlib.Path(folder).name, model, texts, dense, args.device, progress,
                              top_k=top_k, parameters=total,
                              active_parameters=active_parameters(folder, manifest, total, top_k))
             rows.append(row)
-        del model
+            del model
     if args.tasks:
         for row, folder in zip(rows, [args.model, *args.outputs]):
             row["tasks"] = run_tasks(folder, args.tasks, args.device)
@@ -253,12 +252,3 @@ def run(args, out):
             out.result(row, "")
     else:
         out.result({}, table(rows))
-
-
-def set_top_k(model, top_k):
-    """num_experts_per_tok of a loaded model; its modules have copied the config's value."""
-    model.config.num_experts_per_tok = top_k
-    for module in model.modules():
-        for name in ("top_k", "num_experts_per_tok"):
-            if isinstance(getattr(module, name, None), int):
-                setattr(module, name, top_k)

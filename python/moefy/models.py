@@ -18,18 +18,21 @@ def load_tokenizer(model):
         raise InputError(f"{model}: no usable tokenizer: {first_line(error)}") from None
 
 
-def load_model(model, dtype=torch.float32, **options):
-    """A causal language model in a stock class. InputError if anything is missing, unexpected or
-    newly initialised."""
-    from transformers import AutoModelForCausalLM
+def load_model(model, dtype=torch.float32, **edits):
+    """A causal language model in a stock class, with fields of its config edited. InputError if
+    anything is missing, unexpected or newly initialised."""
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     folder = pathlib.Path(model)
     if not folder.is_dir():
         raise UsageError(f"{model}: no such model directory")
     try:
+        config = AutoConfig.from_pretrained(model, local_files_only=True)
+        for name, value in edits.items():
+            setattr(config, name, value)
         loaded, report = AutoModelForCausalLM.from_pretrained(
-            model, dtype=dtype, output_loading_info=True, local_files_only=True,
-            trust_remote_code=False, **options)
+            model, config=config, dtype=dtype, output_loading_info=True, local_files_only=True,
+            trust_remote_code=False)
     except (OSError, ValueError, RuntimeError, json.JSONDecodeError) as error:
         raise InputError(f"{model}: transformers cannot load it: {first_line(error)}") from None
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include "python_command.hpp"
+
 namespace moefy {
 
 namespace {
@@ -37,6 +39,8 @@ std::string program_help() {
       "usage: moefy COMMAND MODEL… [options]        moefy COMMAND --help\n\n"
       "MODEL is a directory or the name of a model in the local Hugging Face cache.\n\n";
   for (const CommandSpec& command : all_commands())
+    text += fmt::format("  {:<10} {}\n", command.name, command.summary);
+  for (const PythonCommand& command : python_commands())
     text += fmt::format("  {:<10} {}\n", command.name, command.summary);
   text +=
       "\n  --version                                   versions of everything\n"

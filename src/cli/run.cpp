@@ -13,6 +13,7 @@
 #include "moefy/jobs/listing.hpp"
 #include "moefy/jobs/version.hpp"
 #include "parse.hpp"
+#include "python_command.hpp"
 
 namespace moefy {
 
@@ -45,6 +46,7 @@ CommandSpec find_command(const std::string& name) {
     if (command.name == name) return command;
     names.push_back(command.name);
   }
+  for (const PythonCommand& command : python_commands()) names.emplace_back(command.name);
   throw UsageError("command '" + name + "' is unknown" + suggestion(name, names));
 }
 
@@ -207,6 +209,10 @@ int run_program(int argc, char** argv) {
     if (arguments[0] == "--version") return print_and_return(version_report(), rank);
     if (arguments[0] == "--list")
       return print_and_return(listing(arguments.size() > 1 ? arguments[1] : ""), rank);
+    if (is_python_command(arguments[0])) {
+      if (rank > 0) return 0;  // one process does it all
+      run_python_command(arguments);
+    }
     std::optional<Prepared> prepared = prepare(arguments, launch);
     if (!prepared) return 0;
     if (launch.kind == LaunchInfo::Kind::torchrun) {

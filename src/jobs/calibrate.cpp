@@ -12,6 +12,7 @@
 #include "moefy/backend/linear_algebra.hpp"
 #include "moefy/checkpoint/safetensors_file.hpp"
 #include "moefy/checkpoint/writer.hpp"
+#include "moefy/convert/convert.hpp"
 #include "moefy/core/error.hpp"
 #include "moefy/core/stopwatch.hpp"
 #include "moefy/core/text.hpp"
@@ -113,6 +114,53 @@ void round_router(DType dtype, RouterWeights& router) {
   widen(dtype, raw, router.weight.values());
 }
 
+/// UsageError unless an MoE host can carry the model with these counts: asked with a made-up map.
+void check_host(const ModelSource& source, const ExpertCounts& counts) {
+  auto map = std::make_shared<ExpertMap>();
+  map->header.num_layers = static_cast<std::int64_t>(source.layers.size());
+  const auto lists = static_cast<std::size_t>(counts.experts + counts.shared);
+  for (const LayerInfo& layer : source.layers) {
+    std::vector<std::int32_t> label(static_cast<std::size_t>(layer.num_neurons));
+    for (std::size_t i = 0; i < label.size(); ++i) {
+      const auto list = static_cast<std::int32_t>(i % lists);
+      label[i] = list < counts.experts ? list : kSharedLabel;
+    }
+    LayerResult& result = map->layers.emplace_back();
+    result.layer_index = layer.index;
+    result.name = layer.name;
+    result.hidden_size = layer.hidden_size;
+    result.partition =
+        Partition::from_labels(std::move(label), static_cast<std::size_t>(counts.experts),
+                               static_cast<std::size_t>(counts.shared));
+  }
+  ConvertConfig config;
+  config.top_k = counts.top_k;
+  plan_conversion(source.checkpoint, source.layers, map, config);
+}
+
+/// The counts that were asked for; with shared experts of its own choice the nearest number of them
+/// that a host can carry.
+ExpertCounts carried_counts(const CalibrateConfig& config, const ModelSource& source) {
+  const ExpertCounts wanted =
+      choose_expert_counts(config.granularity, config.active, config.shared);
+  const std::int64_t lists = wanted.shared + wanted.top_k;
+  std::string first_reason;
+  for (std::int64_t distance = 0; distance < lists; ++distance) {
+    for (const std::int64_t shared : {wanted.shared - distance, wanted.shared + distance}) {
+      const ExpertCounts counts{config.granularity - shared, shared, lists - shared};
+      if (shared < 0 || counts.top_k < 1) continue;
+      try {
+        check_host(source, counts);
+        return counts;
+      } catch (const UsageError& error) {
+        if (first_reason.empty()) first_reason = error.what();
+      }
+    }
+    if (config.shared >= 0) break;
+  }
+  throw UsageError(first_reason);
+}
+
 void check_finite(MatrixView<const float> rows, const char* what) {
   const auto at = first_non_finite(rows.values());
   if (!at) return;
@@ -160,8 +208,8 @@ struct Calibrator::Impl {
   Impl(const CalibrateConfig& config_in, const std::function<void(const std::string&)>& warn_in)
       : config(config_in),
         warn(warn_in ? warn_in : [](const std::string&) {}),
-        counts(checked_counts(config)),
-        source(open_model(config.model, config.architecture_file)),
+        source(open_checked(config)),
+        counts(carried_counts(config, source)),
         backend(make_backend("cpu", config.threads)),
         workspace(*backend) {
     split.experts = counts.experts;
@@ -187,10 +235,16 @@ struct Calibrator::Impl {
     }
   }
 
-  static ExpertCounts checked_counts(const CalibrateConfig& config) {
+  static ModelSource open_checked(const CalibrateConfig& config) {
     if (const std::vector<std::string> problems = config.validate(); !problems.empty())
       throw UsageError(problems);
-    return choose_expert_counts(config.granularity, config.active, config.shared);
+    ModelSource source = open_model(config.model, config.architecture_file);
+    for (const LayerInfo& layer : source.layers)
+      if (config.granularity > layer.num_neurons)
+        throw UsageError(fmt::format("--granularity {}: layer {} ({}) has only {} neurons",
+                                     config.granularity, layer.index, layer.name,
+                                     layer.num_neurons));
+    return source;
   }
 
   void check_layers() const {
@@ -498,8 +552,8 @@ struct Calibrator::Impl {
 
   CalibrateConfig config;
   std::function<void(const std::string&)> warn;
-  ExpertCounts counts;
   ModelSource source;
+  ExpertCounts counts;
   std::unique_ptr<Backend> backend;
   SplitWorkspace workspace;
   SplitConfig split;

@@ -42,7 +42,8 @@ struct ExpertCounts {
 };
 /// With t = round(active · granularity) lists on for a token: `shared`, or where it is -1 about a
 /// quarter of them (a third from t = 3/4 of all on, a half up to a quarter), at least one.
-/// UsageError if no routed expert is left to choose.
+/// UsageError if no routed expert is left to choose. The calibrator takes the nearest number of
+/// shared experts with which an MoE host can carry the model.
 ExpertCounts choose_expert_counts(std::int64_t granularity, double active, std::int64_t shared);
 
 /// Builds the experts of one layer after the other from what the model shows to each of them: the

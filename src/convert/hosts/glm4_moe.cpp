@@ -48,16 +48,20 @@ Obstacles Glm4MoeHost::obstacles(const ConversionPlan& plan, const Family& famil
   if (family.offset_norms) found.family.push_back("it has no place for Gemma's norms");
   if (leading_dense_layers(plan) < 0)
     found.family.push_back("its dense layers come first, and the map leaves others dense");
-  const ExpertShape& shape = plan.shape;
-  if (shape.num_shared > 0 && shape.shared_width != shape.num_shared * shape.expert_width)
-    found.counts.push_back(
-        fmt::format("its {} shared experts are each as wide as a routed one ({} neurons), and the "
-                    "map's are {} wide together",
-                    shape.num_shared, shape.expert_width, shape.shared_width));
   return found;
 }
 
+/// The class counts shared experts, each as wide as a routed one.
+void widen_shared(ConversionPlan& plan) {
+  ExpertShape& shape = plan.shape;
+  const std::int64_t width = shape.num_shared * shape.expert_width;
+  for (const LayerResult* result : plan.results)
+    if (result) shape.padding += width - shape.shared_width;
+  shape.shared_width = width;
+}
+
 void Glm4MoeHost::build(ConversionPlan& plan, const Family& family) const {
+  widen_shared(plan);
   plan.weighting = RouterWeighting::twice_sigmoid;
   add_backbone(plan, family);
   for (std::size_t layer = 0; layer < plan.source.layers.size(); ++layer) {

@@ -1,0 +1,187 @@
+"""calibrate, convert --use-refit, verify, restore and evaluate on tiny models, through the program."""
+
+import json
+import pathlib
+import re
+import sys
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+OPTIONS = ("--granularity", "8", "--active", "0.5", "--tokens", "96", "--sampled", "64", "--length",
+           "16", "--quiet")
+
+
+def calibrate(moefy, model, output, *more, **options):
+    return moefy("calibrate", model, "-o", output, *OPTIONS, *more, **options)
+
+
+# The families whose FFN is a module of its own and that an MoE class can carry.
+@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3", "phi3"])
+def test_a_calibrated_model_loads_and_comes_back(moefy, tiny, text, tmp_path, family):
+    from moefy.models import load_model
+
+    model = tiny(family)
+    calibrate(moefy, model, "map.h5", "--text", text("a.txt"))
+    moefy("convert", model, "map.h5", "-o", "out", "--use-refit")
+    verified = moefy("verify", model, "out").stdout
+    assert "refitted" in verified
+    converted = load_model(tmp_path / "out")  # refuses anything missing or unexpected
+    ids = torch.arange(3, 19)[None]
+    with torch.no_grad():
+        assert torch.isfinite(converted(input_ids=ids).logits).all()
+    moefy("restore", "out", "-o", "back")
+    dense, back = load_file(model / "model.safetensors"), load_file(tmp_path / "back/model.safetensors")
+    assert dense.keys() == back.keys()
+    assert all(np.array_equal(dense[name], back[name]) for name in dense)
+
+
+def test_the_stored_model_does_what_the_calibration_saw(moefy, tiny, text, tmp_path):
+    """The converted model in a stock class routes and computes as the calibrator did: the FFN of
+    the first layer, on the same inputs, gives the same outputs up to the weights' distance from
+    one."""
+    import _moefy
+    from moefy.models import load_model
+
+    model = tiny("llama")
+    calibrate(moefy, model, "map.h5", "--text", text("a.txt"))
+    moefy("convert", model, "map.h5", "-o", "out", "--use-refit")
+    with h5py.File(tmp_path / "map.h5") as stored:
+        assert stored.attrs["refit_file"] == "map.refit.safetensors"
+        layer = stored["layers/00000"]
+        labels, router = layer["labels"][:], layer["router/weight"][:]
+        metrics = dict(layer["stats/metrics"].attrs)
+        top_k = int(stored.attrs["top_k"])
+    assert 0 < metrics["output_error"] <= metrics["output_error_without_refit"]
+    down = load_file(tmp_path / "map.refit.safetensors")["model.layers.0.mlp.down_proj.weight"]
+    dense = load_file(model / "model.safetensors")
+    gate, up = (dense[f"model.layers.0.mlp.{name}_proj.weight"] for name in ("gate", "up"))
+    inputs = np.random.default_rng(0).standard_normal((20, gate.shape[1])).astype(np.float32)
+    z = inputs @ gate.T
+    hidden = z / (1 + np.exp(-z)) * (inputs @ up.T)
+    scores = inputs @ router.T
+    chosen = np.argsort(-scores, axis=1, kind="stable")[:, :top_k]
+    on = np.zeros(scores.shape, bool)
+    np.put_along_axis(on, chosen, True, 1)
+    mask = np.where(labels < 0, True, on[:, np.maximum(labels, 0)])
+    expected = (hidden * mask) @ down.T
+    with torch.no_grad():
+        found = load_model(tmp_path / "out").model.layers[0].mlp(torch.tensor(inputs)[None])[0]
+    assert np.abs(found.numpy() - expected).max() <= 0.01 * np.abs(expected).max()
+    assert _moefy.version().startswith("moefy")
+
+
+def test_a_second_run_is_done_and_other_text_is_refused(moefy, tiny, text):
+    model = tiny("llama")
+    calibrate(moefy, model, "map.h5", "--text", text("a.txt"))
+    again = moefy("calibrate", model, "-o", "map.h5", *OPTIONS[:-1], "--text", text("a.txt"))
+    assert "already done" in again.stderr
+    other = calibrate(moefy, model, "map.h5", "--text", text("b.txt", "other words "), code=2)
+    assert "text" in other.stderr and "--force" in other.stderr
+    calibrate(moefy, model, "map.h5", "--text", text("b.txt", "other words "), "--force")
+
+
+def test_the_same_run_gives_the_same_bytes(moefy, tiny, text, tmp_path):
+    model = tiny("llama")
+    for name in ("one", "two"):
+        calibrate(moefy, model, f"{name}.h5", "--text", text("a.txt"), "--threads", "1")
+    one, two = (load_file(tmp_path / f"{name}.refit.safetensors") for name in ("one", "two"))
+    assert all(np.array_equal(one[name], two[name]) for name in one)
+
+
+def test_without_text_the_model_writes_it(moefy, tiny):
+    model = tiny("llama")
+    found = json.loads(calibrate(moefy, model, "map.h5", "--json").stdout)
+    assert found["sampled"] == found["tokens"] == 96 + 64
+    assert (found["experts"], found["shared"], found["top_k"]) == (7, 1, 3)
+
+
+@pytest.mark.parametrize(("more", "code", "message"), [
+    (["--granularity", "1"], 2, "--granularity 1"),
+    (["--active", "2"], 2, "--active 2"),
+    (["--shared", "lots"], 2, "neither auto nor a number"),
+    (["--text", "none.txt"], 2, "no such file"),
+    (["--wrong"], 2, "--wrong"),
+    (["--granularity", "4096"], 2, "24 neurons"),
+])
+def test_wrong_options_are_refused_before_any_work(moefy, tiny, tmp_path, more, code, message):
+    result = calibrate(moefy, tiny("llama"), "map.h5", *more, code=code)
+    assert message in result.stderr
+    assert result.stderr.rstrip().endswith(f"moefy: exit {code} (usage)")
+    assert not list(tmp_path.glob("map*"))
+
+
+def test_a_model_without_tokenizer_or_weights_is_named(moefy, tiny, tmp_path, text):
+    model = tiny("llama")
+    for path in model.glob("tokenizer*"):
+        path.unlink()
+    assert "tokenizer" in calibrate(moefy, model, "map.h5", "--text", text("a.txt"), code=3).stderr
+    assert calibrate(moefy, tmp_path / "none", "map.h5", code=2).stderr
+
+
+def test_families_without_a_host_are_refused(moefy, tiny, text):
+    result = calibrate(moefy, tiny("opt"), "map.h5", "--text", text("a.txt"), code=2)
+    assert "no MoE host can carry this model" in result.stderr
+
+
+def test_a_missing_interpreter_is_told(moefy, tiny):
+    result = moefy("calibrate", tiny("llama"), "-o", "map.h5", code=2,
+                   env={"MOEFY_PYTHON": "/no/such/python"})
+    assert "MOEFY_PYTHON" in result.stderr
+
+
+def test_evaluate_puts_models_side_by_side(moefy, tiny, text, tmp_path):
+    model = tiny("llama")
+    words = text("words.txt")
+    calibrate(moefy, model, "map.h5", "--text", words)
+    moefy("convert", model, "map.h5", "-o", "out", "--use-refit")
+    options = ("--text", words, text("b.txt", "some other words. "), "--length", "16",
+               "--sequences", "3", "--quiet")
+    table = moefy("evaluate", model, "out", "--top-k", "7", *options, "-o", "figures.json").stdout
+    assert [line.split()[0] for line in table.splitlines()] == ["model", "dense", "out", "out"]
+    dense, stored, all_on = json.loads((tmp_path / "figures.json").read_text())
+    assert dense["times_dense"] == 1 and dense["agreement"] == 1
+    assert set(dense["texts"]) == {"words", "b"}
+    assert (stored["top_k"], all_on["top_k"]) == (3, 7)
+    assert stored["active_parameters"] < all_on["active_parameters"] == all_on["parameters"]
+    ratio = np.exp(np.mean([np.log(t["times_dense"]) for t in stored["texts"].values()]))
+    assert stored["times_dense"] == pytest.approx(ratio)
+    # Against transformers directly.
+    from moefy.models import load_model, load_tokenizer
+    from moefy.texts import read_text, to_sequences
+
+    sequences = to_sequences(load_tokenizer(model), read_text(words), 16, "words")
+    order = np.random.default_rng(0).permutation(len(sequences))
+    ids = torch.as_tensor(sequences[np.sort(order[:3])])
+    with torch.no_grad():
+        loss = load_model(model)(input_ids=ids, labels=ids).loss
+    assert dense["texts"]["words"]["perplexity"] == pytest.approx(float(loss.exp()), rel=1e-4)
+    assert "exists" in moefy("evaluate", model, *options, "-o", "figures.json", code=2).stderr
+
+
+def test_evaluate_refuses_what_moefy_did_not_make(moefy, tiny, text):
+    model = tiny("llama")
+    result = moefy("evaluate", model, model, "--text", text("a.txt"), "--length", "16", code=3)
+    assert "manifest.json" in result.stderr
+
+
+def test_use_refit_needs_a_calibrated_map_and_an_moe_host(moefy, tiny, text):
+    model = tiny("llama")
+    moefy("split", model, "-o", "plain.h5", "--experts", "4")
+    assert "moefy calibrate" in moefy("convert", model, "plain.h5", "-o", "out", "--use-refit",
+                                      code=2).stderr
+    calibrate(moefy, model, "map.h5", "--text", text("a.txt"))
+    assert "dense host" in moefy("convert", model, "map.h5", "-o", "out", "--use-refit", "--host",
+                                 "dense", code=2).stderr
+
+
+def test_help_lists_the_commands_of_the_package(moefy):
+    listing = moefy("--help").stdout
+    for command in ("calibrate", "evaluate"):
+        assert re.search(rf"^  {command} ", listing, re.MULTILINE)
+        assert "usage: moefy" in moefy(command, "--help").stdout
+    assert "calibrate" in moefy("calibrat", code=2).stderr
+    assert pathlib.Path(sys.executable).exists()

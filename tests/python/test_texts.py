@@ -1,0 +1,93 @@
+"""Files to token sequences."""
+
+import numpy as np
+import pytest
+from moefy.errors import InputError, UsageError
+from moefy.texts import choose_sequences, digest_of_tokens, html_to_prose, read_text, to_sequences
+
+LONG = "This sentence is certainly longer than the sixty characters that are asked for."
+
+
+def test_prose_is_what_stands_in_paragraphs_items_and_para_divisions():
+    page = f"""<html><head><p>{LONG} head</p></head><body>
+      <h1>{LONG} heading</h1>
+      <p>{LONG}  one\n two&nbsp;three</p><li>{LONG} item</li>
+      <div class="para note">{LONG} para</div><div class="other">{LONG} other</div>
+      <p>short</p><pre><p>{LONG} pre</p></pre><table><tr><td><p>{LONG} cell</p></td></tr></table>
+    </body></html>"""
+    assert html_to_prose(page).split("\n") == [f"{LONG} one two three", f"{LONG} item",
+                                               f"{LONG} para"]
+
+
+def test_a_blank_line_and_an_inner_paragraph_begin_new_ones():
+    page = f"<p>{LONG} a\n \n{LONG} b<div class='para'>{LONG} c</div>{LONG} d</p>{LONG} outside"
+    assert html_to_prose(page).split("\n") == [f"{LONG} {name}" for name in "abcd"]
+
+
+def test_an_end_tag_closes_what_is_still_open_inside_it():
+    # The second <p> is not inside the first, whose end is missing.
+    page = f"<div><p>{LONG} a<pre>{LONG} code</div><p>{LONG} b</p>"
+    assert html_to_prose(page).split("\n") == [f"{LONG} a", f"{LONG} b"]
+
+
+def test_a_folder_is_its_text_files_in_order(tmp_path):
+    (tmp_path / "b.txt").write_text("second")
+    (tmp_path / "a.jsonl").write_text('{"text": "first"}\n\n{"text": "and more"}\n')
+    (tmp_path / "c.bin").write_bytes(b"\0")
+    assert read_text(tmp_path) == "first\nand more\nsecond"
+
+
+@pytest.mark.parametrize(("name", "content", "error", "message"), [
+    ("x.txt", b"\xff\xfe", InputError, "not UTF-8"),
+    ("x.jsonl", b'{"text": 3}', InputError, ":1: no \"text\""),
+    ("x.jsonl", b"{", InputError, ":1: not JSON"),
+])
+def test_files_that_are_no_text_are_named(tmp_path, name, content, error, message):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(error, match=message) as caught:
+        read_text(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_file_is_a_usage_error(tmp_path):
+    with pytest.raises(UsageError, match="no such file"):
+        read_text(tmp_path / "none.txt")
+
+
+class LetterTokenizer:
+    bos_token_id = 1
+
+    def __init__(self, bos):
+        self.bos = bos
+
+    def __call__(self, text, add_special_tokens=True, verbose=True):
+        ids = [ord(letter) for letter in text]
+        return {"input_ids": [1, *ids] if self.bos and add_special_tokens else ids}
+
+
+def test_sequences_are_cut_from_one_text_and_the_rest_is_dropped():
+    plain = to_sequences(LetterTokenizer(bos=False), "abcdefgh", 3, "x")
+    assert plain.tolist() == [[97, 98, 99], [100, 101, 102]]
+    with_bos = to_sequences(LetterTokenizer(bos=True), "abcdefgh", 3, "x")
+    assert with_bos.tolist() == [[1, 97, 98, 99], [1, 100, 101, 102]]
+    with pytest.raises(InputError, match="2 tokens, fewer than one sequence of 3"):
+        to_sequences(LetterTokenizer(bos=False), "ab", 3, "x")
+
+
+def test_every_text_gives_in_turn_until_there_are_enough_tokens():
+    first = np.arange(20).reshape(10, 2)
+    second = np.arange(100, 104).reshape(2, 2)
+    chosen = choose_sequences([first, second], 12, seed=0)
+    assert chosen.shape == (6, 2)
+    assert len({tuple(row) for row in chosen.tolist()}) == 6
+    assert sum(row[0] >= 100 for row in chosen) == 2  # all that the second has
+    again = choose_sequences([first, second], 12, seed=0)
+    other = choose_sequences([first, second], 12, seed=1)
+    assert np.array_equal(chosen, again) and not np.array_equal(chosen, other)
+
+
+def test_the_digest_knows_ids_and_cuts():
+    assert digest_of_tokens([np.array([1, 2, 3])]) == digest_of_tokens(np.array([[1, 2, 3]]))
+    assert digest_of_tokens([[1, 2], [3]]) != digest_of_tokens([[1, 2, 3]])
+    assert digest_of_tokens([[1, 2], [3]]) != digest_of_tokens([[1], [2, 3]])
