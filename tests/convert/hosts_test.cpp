@@ -61,10 +61,15 @@ INSTANTIATE_TEST_SUITE_P(Rules, HostChoiceTest,
                          testing::Values(Choice{"llama", {4, 0, 3, -1, 1}, "qwen2-moe", true},
                                          Choice{"llama", {4, 1, 3, -1, 1}, "qwen2-moe", true},
                                          Choice{"llama", {4, 1, 3, 0, 1}, "qwen2-moe", true},
-                                         Choice{"llama", {6, 0, 2, -1, 1}, "mixtral", false},
-                                         Choice{"llama", {6, 0, 2, 1, 1}, "qwen2-moe", false},
-                                         Choice{"llama", {5, 1, 4, -1, 1}, "qwen2-moe", false},
-                                         Choice{"qwen2", {6, 0, 2, -1, 1}, "qwen2-moe", false},
+                                         Choice{"llama", {6, 0, 2, -1, 1}, "glm4-moe", true},
+                                         Choice{"llama", {6, 0, 2, 1, 1}, "glm4-moe", true},
+                                         Choice{"llama", {6, 0, 2, 0, 1}, "qwen2-moe", false},
+                                         Choice{"llama", {5, 2, 3, -1, 1}, "glm4-moe", true},
+                                         Choice{"mistral", {6, 0, 2, -1, 1}, "mixtral", false},
+                                         Choice{"mistral", {5, 1, 4, -1, 1}, "qwen2-moe", false},
+                                         Choice{"qwen2", {6, 0, 2, -1, 1}, "glm4-moe", true},
+                                         Choice{"qwen3", {4, 0, 3, -1, 1}, "qwen3-moe", true},
+                                         Choice{"qwen3", {4, 1, 3, -1, 1}, "glm4-moe", true},
                                          Choice{"gemma", {4, 0, 4, -1, 1}, "mixtral", false}));
 
 TEST(HostTest, default_top_k_is_the_maps_else_all) {
@@ -77,7 +82,7 @@ TEST(HostTest, default_top_k_is_the_maps_else_all) {
 }
 
 TEST(HostTest, counts_that_fit_no_host_are_refused_with_the_nearest) {
-  EXPECT_THAT(refusal(tiny_model("llama", {}), {6, 1, 3, -1, 1}),
+  EXPECT_THAT(refusal(tiny_model("mistral", {}), {6, 1, 3, -1, 1}),
               AllOf(HasSubstr("6 is no power of two"), HasSubstr("3 is no power of two"),
                     HasSubstr("--top-k 2"), HasSubstr("--experts 4"), HasSubstr("--host dense")));
 }
@@ -89,9 +94,8 @@ TEST(HostTest, top_k_above_the_experts_is_refused) {
 
 TEST(HostTest, families_without_a_host_are_refused_with_the_reason) {
   const MapShape shape{4, 0, 0, -1, 1};
-  EXPECT_THAT(refusal(tiny_model("qwen3", {}), shape),
-              AllOf(HasSubstr("q and k norms"), HasSubstr("--host dense")));
-  EXPECT_THAT(refusal(tiny_model("granite", {}), shape), HasSubstr("multipliers"));
+  EXPECT_THAT(refusal(tiny_model("granite", {}), shape),
+              AllOf(HasSubstr("multipliers"), HasSubstr("--host dense")));
   EXPECT_THAT(refusal(tiny_model("gemma2", {}), shape), HasSubstr("soft caps"));
   EXPECT_THAT(refusal(tiny_model("gpt2", {}), shape), HasSubstr("--host dense"));
 }
@@ -107,8 +111,10 @@ TEST(HostTest, what_a_host_would_drop_is_refused) {
       biased.tensors.push_back(random_tensor(prefix + "bias", DType::f32, {rows}));
     }
   EXPECT_THAT(refusal(std::move(biased), shape), HasSubstr("o_proj.bias"));
-  EXPECT_THAT(refusal(model_with("llama", {{"partial_rotary_factor", 0.75}}), shape),
-              HasSubstr("partial rotary"));
+  ConvertConfig qwen2;
+  qwen2.host = "qwen2-moe";
+  EXPECT_THAT(refusal(model_with("llama", {{"partial_rotary_factor", 0.75}}), shape, qwen2),
+              HasSubstr("rotates whole heads"));
   EXPECT_THAT(refusal(model_with("llama", {{"rope_scaling", {{"rope_type", "longrope"}}}}), shape),
               HasSubstr("longrope"));
   EXPECT_THAT(refusal(model_with("llama", {{"logits_scaling", 8.0}}), shape),
@@ -125,12 +131,52 @@ TEST(HostTest, mixtral_refuses_what_it_has_no_place_for) {
               AllOf(HasSubstr("3 is no power of two"), HasSubstr("--top-k 2")));
 }
 
-TEST(HostTest, a_router_bias_is_refused) {
+TEST(HostTest, a_selection_bias_goes_where_there_is_a_place_for_it) {
   const Conversion conversion(tiny_model("llama", {}));
   auto map = std::make_shared<ExpertMap>(random_map(conversion.dense(), conversion.layers(), {}));
   map->layers[1].router.bias.assign(4, 1.0f);
+  const auto plan = [&](const char* host) {
+    ConvertConfig config;
+    config.host = host;
+    return plan_conversion(conversion.dense(), conversion.layers(), map, config);
+  };
 
-  EXPECT_THROW(plan_conversion(conversion.dense(), conversion.layers(), map, {}), UsageError);
+  EXPECT_EQ(summarize(*plan("auto")).host, "glm4-moe");
+  EXPECT_THROW(plan("qwen2-moe"), UsageError);
+  EXPECT_THROW(plan("mixtral"), UsageError);
+}
+
+TEST(HostTest, a_selection_bias_is_scaled_by_a_quarter_of_the_gate_scale) {
+  // 2^-12 on the router's rows and 2^-14 on the bias: the sigmoid's slope at 0 is one quarter.
+  const Conversion conversion(tiny_model("llama", {}));
+  auto map = std::make_shared<ExpertMap>(random_map(conversion.dense(), conversion.layers(), {}));
+  map->layers[1].router.bias = {1.0f, -2.0f, 0.0f, 0.5f};
+  ConvertConfig config;
+  config.host = "glm4-moe";
+  config.gate_scale = "2^-12";
+  const auto plan = plan_conversion(conversion.dense(), conversion.layers(), map, config);
+  const TempDir dir;
+  ThreadPool pool(1);
+  write_expert_map(dir / "map.h5", *map);
+  write_shard(*plan, conversion.dense(), 0, dir.path(), pool, {});
+  write_metadata(*plan, conversion.dense(), dir / "map.h5", dir.path());
+  const Checkpoint written = Checkpoint::open(dir.path());
+
+  const std::string name = ".mlp.gate.e_score_correction_bias";
+  const float unit = 1.0f / (1 << 14);
+  EXPECT_EQ(values_of(written, "model.layers.1" + name),
+            (std::vector<float>{unit, -2 * unit, 0, unit / 2}));
+  EXPECT_EQ(values_of(written, "model.layers.0" + name), (std::vector<float>{0, 0, 0, 0}));
+  EXPECT_EQ(written.at("model.layers.0" + name).dtype, DType::f32);
+}
+
+TEST(HostTest, glm4_moe_takes_dense_layers_only_at_the_beginning) {
+  ConvertConfig glm;
+  glm.host = "glm4-moe";
+  EXPECT_THAT(refusal(tiny_model("llama", {}), {4, 0, 0, 0, 1}, glm), HasSubstr("dense layers"));
+  const Conversion conversion(tiny_model("llama", {}), {4, 0, 2, 1, 1});
+  const auto plan = conversion.plan(glm);
+  EXPECT_TRUE(summarize(*plan).top_k_editable);
 }
 
 TEST(HostTest, uneven_experts_are_padded_or_refused) {

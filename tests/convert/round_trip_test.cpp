@@ -73,6 +73,15 @@ std::vector<Case> cases() {
       list.push_back({family, "qwen2-moe", {4, 1, 0, 1, 1}, dtype, "classic", 1});
       list.push_back({family, "qwen2-moe", {4, 1, 0, -1, 1}, dtype, "fused", 1});
     }
+  for (const char* family : {"llama", "qwen2", "qwen3"})
+    for (const char* layout : {"classic", "fused"}) {
+      list.push_back({family, "glm4-moe", {5, 0, 2, -1, 1}, DType::bf16, layout, 1});
+      list.push_back({family, "glm4-moe", {6, 3, 2, 1, 1}, DType::f32, layout, 2});
+    }
+  for (const char* layout : {"classic", "fused"}) {
+    list.push_back({"qwen3", "qwen3-moe", {4, 0, 3, -1, 1}, DType::bf16, layout, 1});
+    list.push_back({"qwen3", "qwen3-moe", {5, 0, 2, 0, 1}, DType::f16, layout, 1});
+  }
   for (const char* family : {"llama", "mistral", "gemma"})
     for (const char* layout : {"classic", "fused"})
       list.push_back({family, "mixtral", {5, 0, 2, -1, 1}, DType::bf16, layout, 1});

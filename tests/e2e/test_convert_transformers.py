@@ -17,7 +17,7 @@ SAME = 2e-5
 # As stored, weights are 1 + O(2^-10) of the router's spread.
 CLOSE = 2e-2
 
-DENSE_ONLY = ["llama-bias", "llama-base", "qwen3", "gemma2", "gemma3", "granite", "granite-bias", "gpt2",
+DENSE_ONLY = ["llama-bias", "llama-base", "gemma2", "gemma3", "granite", "granite-bias", "gpt2",
               "gpt2-default-width", "gpt2-base", "opt", "opt-base", "gpt_neox", "gpt_neox-base", "bert",
               "bert-base", "t5", "t5-gated"]
 
@@ -91,7 +91,17 @@ MOE = [
     ("mistral", "qwen2_moe", ("--experts", 8), ()),
     ("mistral", "mixtral", ("--experts", 8), ("--host", "mixtral")),
     ("qwen2", "qwen2_moe", ("--experts", 4, "--shared", 1), ()),
-    ("phi3", "mixtral", ("--experts", 4), ()),
+    ("llama", "glm4_moe", ("--experts", 5, "--shared", 2), ()),
+    ("llama", "glm4_moe", ("--experts", 5), ()),
+    ("llama", "glm4_moe", ("--experts", 5, "--shared", 1), ("--layout", "fused")),
+    ("llama", "glm4_moe", ("--experts", 6, "--layers", "1"), ()),
+    ("qwen2", "glm4_moe", ("--experts", 5, "--shared", 1), ()),
+    ("qwen3", "glm4_moe", ("--experts", 4, "--shared", 2), ()),
+    ("qwen3", "qwen3_moe", ("--experts", 4), ()),
+    ("qwen3", "qwen3_moe", ("--experts", 4, "--layers", "1"), ()),
+    ("qwen3", "qwen3_moe", ("--experts", 4), ("--layout", "fused")),
+    ("phi3", "glm4_moe", ("--experts", 4), ()),
+    ("phi3", "mixtral", ("--experts", 4), ("--host", "mixtral")),
     ("gemma", "mixtral", ("--experts", 4), ()),
 ]
 
@@ -152,13 +162,16 @@ VARIANTS = [
 
 
 @pytest.mark.parametrize("model_type, settings", VARIANTS)
-@pytest.mark.parametrize("host", ["qwen2-moe", "mixtral"])
+@pytest.mark.parametrize("host", ["qwen2-moe", "mixtral", "glm4-moe"])
 def test_what_a_family_needs_is_carried(model_type, settings, host, moefy, tmp_path):
     dense = save(model_type, tmp_path / "model", **settings)
     split(moefy, tmp_path / "model")
 
     result = moefy("convert", tmp_path / "model", "map.h5", "-o", "out", "--host", host, check=False)
 
+    if host == "glm4-moe" and (settings.get("use_sliding_window") or settings.get("sliding_window")):
+        assert result.returncode == 2 and "no sliding window" in result.stderr
+        return
     if model_type == "qwen2" and host == "mixtral":
         assert result.returncode == 2 and "biases" in result.stderr
         return
@@ -167,11 +180,29 @@ def test_what_a_family_needs_is_carried(model_type, settings, host, moefy, tmp_p
     assert difference(dense, converted) <= SAME * max(float(output_of(dense).abs().max()), 1)
 
 
-def test_top_k_is_edited_in_config_json(moefy, tmp_path):
-    """With k experts a token, the output is the dense model's with the FFN masked to those experts."""
-    dense = write_tiny("llama", tmp_path / "model")
+@pytest.mark.parametrize("partial", [1.0, 0.5])
+def test_partial_rotary_embeddings_are_carried_by_glm4_moe(partial, moefy, tmp_path):
+    torch.manual_seed(1)
+    config = transformers.Phi3Config(**{**FAMILIES["phi3"][2], "hidden_size": 32, "rope_parameters": dict(
+        rope_type="default", rope_theta=500.0, partial_rotary_factor=partial)})
+    dense = transformers.AutoModelForCausalLM.from_config(config).eval()
+    dense.save_pretrained(tmp_path / "model")
     split(moefy, tmp_path / "model")
-    moefy("convert", tmp_path / "model", "map.h5", "-o", "out")
+
+    moefy("convert", tmp_path / "model", "map.h5", "-o", "out", "--host", "glm4-moe")
+    refused = moefy("convert", tmp_path / "model", "map.h5", "-o", "other", "--host", "mixtral", check=False)
+
+    assert difference(dense, zero_routers(load(tmp_path / "out"))) <= SAME * max(
+        float(output_of(dense).abs().max()), 1)
+    assert refused.returncode == (0 if partial == 1.0 else 2)
+
+
+@pytest.mark.parametrize("family, host", [("llama", "qwen2-moe"), ("llama", "glm4-moe"), ("qwen3", "qwen3-moe")])
+def test_top_k_is_edited_in_config_json(family, host, moefy, tmp_path):
+    """With k experts a token, the output is the dense model's with the FFN masked to those experts."""
+    dense = write_tiny(family, tmp_path / "model")
+    split(moefy, tmp_path / "model")
+    moefy("convert", tmp_path / "model", "map.h5", "-o", "out", "--host", host)
     edit_config(tmp_path / "out", num_experts_per_tok=2)
 
     converted = load(tmp_path / "out")
