@@ -75,6 +75,28 @@ TEST(ExpertMapTest, comes_back_with_nothing_that_may_be_absent) {
   EXPECT_TRUE(again.run.empty());
 }
 
+TEST(ExpertMapTest, comes_back_with_refitted_weights_beside_it) {
+  ExpertMap map = test::sample_map();
+  map.header.refit_file = "map.refit.safetensors";
+  map.header.refit_fingerprint = {3, 4};
+
+  test::expect_equal_maps(parse_expert_map(expert_map_bytes(map), "memory"), map);
+}
+
+TEST(ExpertMapTest, refuses_a_refit_file_elsewhere) {
+  ExpertMap map = test::sample_map();
+  map.header.refit_file = "../other/map.refit.safetensors";
+  EXPECT_THROW(parse_expert_map(expert_map_bytes(map), "memory"), InputError);
+}
+
+TEST(ExpertMapTest, refuses_metrics_that_are_not_finite_or_out_of_order) {
+  ExpertMap map = test::sample_map();
+  map.layers[0].metrics = {{"b", 1.0}, {"a", 2.0}};
+  EXPECT_THROW((void)expert_map_bytes(map), InternalError);
+  map.layers[0].metrics = {{"a", std::numeric_limits<double>::infinity()}};
+  EXPECT_THROW((void)expert_map_bytes(map), InternalError);
+}
+
 TEST(ExpertMapTest, comes_back_without_layers) {
   ExpertMap map = sample_map();
   map.layers.clear();

@@ -85,6 +85,7 @@ LayerResult sample_layer(std::int64_t index, const SampleShape& shape) {
   layer.stop_reason = StopReason::fixpoint;
   layer.fingerprint = {0x0123456789abcdef + static_cast<std::uint64_t>(index), 0xfedcba98};
   fill_trace(layer, stream);
+  layer.metrics = {{"lost_energy_first", 2.5}, {"output_error", 0.125}};
   layer.seconds = {{"read", 0.25}, {"cluster", 1.5}};
   layer.rank = index % 2;
   return layer;

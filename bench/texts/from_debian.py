@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Makes the texts of the quality benchmark from Debian packages, one plain file a domain:
 
-    bench/quality_texts.py FOLDER
+    bench/texts/from_debian.py FOLDER
 
 FOLDER/calibration/ holds domains to calibrate with, FOLDER/evaluation/ domains that stand in no
 calibration text. Packages are fetched with `apt-get download` and unpacked, not installed."""
@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "python"))
 from moefy.texts import html_to_prose  # noqa: E402
 
