@@ -28,8 +28,8 @@ ClusteredRows prepare_rows_besides(const SplitTask& task, std::span<const std::i
 LayerResult begin_result(const SplitTask& task, const ClusteredRows& clustered,
                          std::span<const std::int32_t> row_label);
 
-/// Figures of labels that no clustering of these rows made: means as centroids, inertia, and the gap
-/// that prices of zero leave.
+/// Figures of labels that no clustering of these rows made: means as centroids, inertia, and the
+/// gap that prices of zero leave.
 void describe_labels(LayerResult& result, const SplitTask& task, SplitWorkspace& workspace,
                      const ClusteredRows& clustered, std::span<const std::int32_t> row_label);
 
