@@ -23,7 +23,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 MOEFY = ROOT / "launch/moefy"
 SEEDS = (0, 1, 2)
 ACTIVE = (0.75, 0.5, 0.25)
-SEQUENCES = 6
+SEQUENCES = 4
 TOKENS = 7168
 
 

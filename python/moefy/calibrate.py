@@ -36,9 +36,9 @@ def add_options(parser):
                              " are short of data, and these cover domains that the text does not")
     parser.add_argument("--length", type=int, default=512, metavar="N",
                         help="tokens a sequence of text (default 512)")
-    parser.add_argument("--refit", type=float, default=1.0, metavar="LAMBDA",
+    parser.add_argument("--refit", type=float, default=0.2, metavar="LAMBDA",
                         help="ridge of the refitted down projections; 0 keeps the dense ones"
-                             " (default 1.0)")
+                             " (default 0.2)")
     parser.add_argument("--device", default="cpu", help="where the model runs (default cpu)")
 
 

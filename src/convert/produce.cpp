@@ -200,6 +200,7 @@ void Producer::from_columns(const std::string& source, std::span<const Target> t
 void Producer::columns_of_part(const Target& target, std::size_t first_row, std::size_t num_rows,
                                std::size_t row_bytes) {
   const NeuronPart& part = *target.part;
+  if (part.width == 0) return;  // a tensor without elements
   const FfnTensor& from = place(part);
   const std::size_t size = size_of(from.dtype);
   const std::size_t part_bytes = static_cast<std::size_t>(part.width) * size;

@@ -158,6 +158,7 @@ void Restorer::from_columns(std::size_t place, std::size_t source, const Origin&
     stop_point(stop_);
     const std::size_t count = std::min(rows_a_block, num_rows - row);
     for (const auto& [tensor, part] : origin.parts) {
+      if (part->width == 0) continue;  // a tensor without elements
       const FfnTensor& from = *plan_.source.layers[part->layer].find(part->role);
       // Rows of the output tensor lie `stride` apart and are read in one piece.
       const std::size_t stride_bytes = static_cast<std::size_t>(part->stride) * size;

@@ -208,7 +208,7 @@ def test_several_usage_errors_are_told_at_once(moefy, llama):
 def test_counts_without_a_host_name_the_nearest(moefy, llama):
     moefy("split", llama, "-o", "map.h5", "--method", "random", "--experts", 6, "--shared", 1)
 
-    result = moefy("convert", llama, "map.h5", "-o", "out", "--top-k", 3, check=False)
+    result = moefy("convert", llama, "map.h5", "-o", "out", "--top-k", 3, "--host", "qwen2-moe", check=False)
 
     assert result.returncode == 2
     assert "--top-k 2" in result.stderr and "--host dense" in result.stderr

@@ -22,7 +22,7 @@ struct CalibrateConfig {
   double active = 0.5;            ///< share of the neurons that run for a token
   std::int64_t shared = -1;       ///< always-on experts; -1: chosen (choose_expert_counts)
   double router_ridge = 1.0;      ///< relative to the mean diagonal
-  double refit = 1.0;             ///< the same for down projections; 0: keep the dense ones
+  double refit = 0.2;             ///< the same for down projections; 0: keep the dense ones
   int rounds = 4;                 ///< reassignments of neurons at most
   std::uint64_t seed = 0;
   std::string text;               ///< JSON text that identifies the calibration tokens
