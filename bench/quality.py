@@ -70,15 +70,17 @@ def measure(model, work, outputs, texts, top_ks=""):
     return [json.loads(line) for line in output.splitlines()]
 
 
-def run(model, work, seeds, only):
+def run(model, work, seeds, only_existing):
     texts = work / "texts"
     if not texts.exists():
         timed(sys.executable, ROOT / "bench/texts/from_debian.py", texts)
     rows = {}
     for configuration, active, options in plans(texts):
-        for seed in range(seeds) if only in ("", configuration) else ():
+        for seed in range(seeds):
             name = f"{configuration.replace(' ', '-')}-{active}-{seed}"
             done = work / f"{name}.json"
+            if only_existing and not done.exists():
+                continue
             if not done.exists():
                 done.write_text(json.dumps(calibrated(model, work, name, active, seed, options)))
             timings = json.loads(done.read_text())
@@ -136,7 +138,7 @@ def main():
     parser.add_argument("--table", type=pathlib.Path, metavar="RESULT.json")
     parser.add_argument("--work", type=pathlib.Path, metavar="FOLDER")
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="models of each kind")
-    parser.add_argument("--only", default="", metavar="KIND", help="many domains, one domain, no text")
+    parser.add_argument("--existing", action="store_true", help="only models that --work holds")
     options = parser.parse_args()
     if options.table:
         print(table(options.table))
@@ -147,7 +149,7 @@ def main():
     with tempfile.TemporaryDirectory() as scratch:
         work = options.work or pathlib.Path(scratch)
         work.mkdir(parents=True, exist_ok=True)
-        run(model, work, options.seeds, options.only)
+        run(model, work, options.seeds, options.existing)
 
 
 if __name__ == "__main__":
