@@ -11,12 +11,14 @@ namespace {
 
 const ExpertNames kNames = {"block_sparse_moe.gate.weight",
                             "block_sparse_moe.experts",
-                            "block_sparse_moe.experts",
                             "w1.weight",
                             "w3.weight",
-                            "w2.weight"};
+                            "w2.weight",
+                            "",
+                            ""};
 /// transformers 5 writes the fused layout under other names.
-const ExpertNames kFusedNames = {"mlp.gate.weight", "", "mlp.experts", "", "", ""};
+const ExpertNames kFusedNames = {"mlp.gate.weight",      "", "", "", "", "mlp.experts.gate_up_proj",
+                                 "mlp.experts.down_proj"};
 
 /// MixtralForCausalLM: softmax over the chosen k, so down carries the factor k.
 class MixtralHost final : public Host {

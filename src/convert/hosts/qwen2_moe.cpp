@@ -12,9 +12,6 @@ namespace moefy {
 
 namespace {
 
-const ExpertNames kNames = {"mlp.gate.weight",  "mlp.experts",    "mlp.experts",
-                            "gate_proj.weight", "up_proj.weight", "down_proj.weight"};
-
 /// The class always builds a shared expert. Where nothing is shared it is a zero one of this width:
 /// tensors without elements are not known to load everywhere.
 constexpr std::int64_t kEmptySharedWidth = 8;
@@ -75,7 +72,7 @@ void Qwen2MoeHost::build(ConversionPlan& plan, const Family& family) const {
 }
 
 void Qwen2MoeHost::add_layer(ConversionPlan& plan, std::size_t layer) const {
-  add_experts(plan, layer, kNames);
+  add_experts(plan, layer, qwen_expert_names());
   const LayerInfo& info = plan.source.layers[layer];
   const std::string prefix = layer_prefix(plan, layer) + "mlp.";
   const DType dtype = info.find(FfnRole::up)->dtype;

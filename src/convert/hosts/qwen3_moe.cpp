@@ -8,9 +8,6 @@ namespace moefy {
 
 namespace {
 
-const ExpertNames kNames = {"mlp.gate.weight",  "mlp.experts",    "mlp.experts",
-                            "gate_proj.weight", "up_proj.weight", "down_proj.weight"};
-
 /// Qwen3MoeForCausalLM: Qwen2's recipes with q and k norms, without shared experts.
 class Qwen3MoeHost final : public Host {
  public:
@@ -52,7 +49,7 @@ void Qwen3MoeHost::build(ConversionPlan& plan, const Family& family) const {
   add_backbone(plan, family);
   for (std::size_t layer = 0; layer < plan.source.layers.size(); ++layer) {
     if (plan.results[layer])
-      add_experts(plan, layer, kNames);
+      add_experts(plan, layer, qwen_expert_names());
     else
       add_dense_layer(plan, layer);
   }
