@@ -1,5 +1,6 @@
 #include <nlohmann/json.hpp>
 
+#include "abilities.hpp"
 #include "host.hpp"
 #include "sigmoid_recipe.hpp"
 
@@ -23,10 +24,13 @@ class Glm4MoeHost final : public Host {
 };
 
 Obstacles Glm4MoeHost::obstacles(const ConversionPlan& plan, const Family& family) const {
-  Obstacles found{family.obstacles, {}};
-  add_sigmoid_obstacles(plan, family, found);
-  add_prefix_obstacle(plan, found);
-  return found;
+  Abilities abilities = sigmoid_abilities();
+  abilities.biases = Abilities::Biases::query_key_value;
+  abilities.qk_norms = Abilities::Norms::optional;
+  abilities.dense_layers = Abilities::DenseLayers::first;
+  abilities.partial_rotary = true;
+  abilities.split_qkv = true;
+  return sigmoid_obstacles(abilities, plan, family);
 }
 
 void Glm4MoeHost::build(ConversionPlan& plan, const Family& family) const {

@@ -120,7 +120,7 @@ std::string layer_prefix(const ConversionPlan& plan, std::size_t layer) {
   return name.substr(0, name.size() - kSuffix.size());
 }
 
-void add_backbone(ConversionPlan& plan, const Family& family) {
+void add_backbone(ConversionPlan& plan, const Family& family, Embeddings embeddings) {
   std::vector<bool> is_ffn(plan.source.tensors.size(), false);
   for (const LayerInfo& layer : plan.source.layers)
     for (const FfnTensor& tensor : layer.tensors) is_ffn[plan.source.at(tensor.tensor)] = true;
@@ -131,7 +131,8 @@ void add_backbone(ConversionPlan& plan, const Family& family) {
       split_qkv(plan, i);
     } else if (family.offset_norms && name.ends_with("norm.weight")) {
       change(plan, i, 1, 1);
-    } else if (family.offset_norms && name == "model.embed_tokens.weight") {
+    } else if (family.offset_norms && name == "model.embed_tokens.weight" &&
+               embeddings == Embeddings::multiplied_in_the_file) {
       // The head of the tied source reads the plain embedding.
       change(plan, i, std::sqrt(static_cast<float>(family.hidden_size)), 0);
       if (plan.source.find("lm_head.weight") < 0) copy_as(plan, i, "lm_head.weight");

@@ -22,9 +22,16 @@ struct ExpertNames {
 /// Of Qwen's classes and those that follow them.
 const ExpertNames& qwen_expert_names();
 
+/// Who multiplies Gemma's embeddings by sqrt(H).
+enum class Embeddings {
+  multiplied_in_the_file,  ///< the head keeps the plain ones
+  multiplied_by_the_class,
+};
+
 /// Adds all tensors that are no FFN weights: as they are, Phi-3's qkv_proj cut in three, Gemma's
 /// norms and embedding made plain (originals kept).
-void add_backbone(ConversionPlan& plan, const Family& family);
+void add_backbone(ConversionPlan& plan, const Family& family,
+                  Embeddings embeddings = Embeddings::multiplied_in_the_file);
 /// Adds router and routed experts of a layer, in the classic or fused layout.
 void add_experts(ConversionPlan& plan, std::size_t layer, const ExpertNames& names);
 /// Adds one plain gated FFN for `neurons` of a layer, `width` wide, named `prefix` + gate_proj …

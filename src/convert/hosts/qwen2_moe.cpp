@@ -4,6 +4,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "abilities.hpp"
 #include "host.hpp"
 #include "layout.hpp"
 #include "softmax_recipe.hpp"
@@ -43,13 +44,12 @@ class Qwen2MoeHost final : public Host {
 };
 
 Obstacles Qwen2MoeHost::obstacles(const ConversionPlan& plan, const Family& family) const {
-  Obstacles found{family.obstacles, {}};
-  if (family.fused_qkv || family.offset_norms)
-    found.family.push_back(fmt::format("family {} is carried by mixtral only", family.model_type));
-  if (family.qk_norm) found.family.push_back("it has no q and k norms");
-  if (family.partial_rotary != 1) found.family.push_back("it rotates whole heads only");
-  if (has_router_bias(plan))
-    found.family.push_back("its router has no bias, and the map's has one");
+  Abilities abilities;
+  abilities.biases = Abilities::Biases::query_key_value;
+  abilities.window = Abilities::Window::by_layer;
+  abilities.dense_layers = Abilities::DenseLayers::anywhere;
+  abilities.shared_experts = true;
+  Obstacles found = obstacles_to(abilities, plan, family);
   add_softmax_obstacles(plan, normalized_, found);
   return found;
 }

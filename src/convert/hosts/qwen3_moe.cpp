@@ -1,5 +1,6 @@
 #include <nlohmann/json.hpp>
 
+#include "abilities.hpp"
 #include "host.hpp"
 #include "layout.hpp"
 #include "softmax_recipe.hpp"
@@ -30,14 +31,10 @@ class Qwen3MoeHost final : public Host {
 };
 
 Obstacles Qwen3MoeHost::obstacles(const ConversionPlan& plan, const Family& family) const {
-  Obstacles found{family.obstacles, {}};
-  if (!family.qk_norm) found.family.push_back("it needs q and k norms, and the model has none");
-  if (family.qkv_bias || family.fused_qkv || family.offset_norms)
-    found.family.push_back("its attention is Qwen3's");
-  if (family.sliding_window) found.family.push_back("it has no sliding window");
-  if (has_router_bias(plan))
-    found.family.push_back("its router has no bias, and the map's has one");
-  if (plan.shape.num_shared > 0) found.counts.push_back("it has no shared experts");
+  Abilities abilities;
+  abilities.qk_norms = Abilities::Norms::required;
+  abilities.dense_layers = Abilities::DenseLayers::anywhere;
+  Obstacles found = obstacles_to(abilities, plan, family);
   add_softmax_obstacles(plan, normalized_, found);
   return found;
 }

@@ -34,22 +34,19 @@ void add_layer(ConversionPlan& plan, std::size_t layer, std::string_view selecti
 
 }  // namespace
 
-std::int64_t leading_dense_layers(const ConversionPlan& plan) {
-  const std::vector<std::int64_t> dense = dense_layers(plan);
-  const auto count = static_cast<std::int64_t>(dense.size());
-  return dense.empty() || dense.back() == count - 1 ? count : -1;
+Abilities sigmoid_abilities() {
+  Abilities abilities;
+  abilities.router_bias = true;
+  abilities.shared_experts = true;
+  return abilities;
 }
 
-void add_sigmoid_obstacles(const ConversionPlan& plan, const Family& family, Obstacles& found) {
-  if (family.sliding_window) found.family.push_back("it has no sliding window");
-  if (family.offset_norms) found.family.push_back("it has no place for Gemma's norms");
+Obstacles sigmoid_obstacles(const Abilities& abilities, const ConversionPlan& plan,
+                            const Family& family) {
+  Obstacles found = obstacles_to(abilities, plan, family);
   if (plan.shape.num_experts < 2)
     found.counts.push_back("its router compares the best two experts, and there is one");
-}
-
-void add_prefix_obstacle(const ConversionPlan& plan, Obstacles& found) {
-  if (leading_dense_layers(plan) < 0)
-    found.family.push_back("its dense layers come first, and the map leaves others dense");
+  return found;
 }
 
 std::string sigmoid_reason(const ConversionPlan& plan) {

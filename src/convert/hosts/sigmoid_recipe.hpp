@@ -1,9 +1,9 @@
 #pragma once
 
-#include <cstdint>
 #include <string>
 #include <string_view>
 
+#include "abilities.hpp"
 #include "host.hpp"
 
 namespace moefy {
@@ -12,14 +12,10 @@ namespace moefy {
 // which is one where logits are small, whatever the counts. Top-k stays editable, a selection bias
 // has a place, and shared experts are each as wide as a routed one.
 
-/// Layers before the first that is converted; -1 if others stay dense, too.
-std::int64_t leading_dense_layers(const ConversionPlan& plan);
-
-/// Adds what none of these hosts has: a sliding window, norms that are to be offset, a single
-/// expert.
-void add_sigmoid_obstacles(const ConversionPlan& plan, const Family& family, Obstacles& found);
-/// Adds a problem unless the dense layers come first.
-void add_prefix_obstacle(const ConversionPlan& plan, Obstacles& found);
+/// What all of them carry.
+Abilities sigmoid_abilities();
+Obstacles sigmoid_obstacles(const Abilities& abilities, const ConversionPlan& plan,
+                            const Family& family);
 std::string sigmoid_reason(const ConversionPlan& plan);
 
 /// Fills tensors and factors. `selection_bias`: its name on disk behind "model.layers.N.mlp.".
