@@ -17,7 +17,7 @@ SAME = 2e-5
 # As stored, weights are 1 + O(2^-10) of the router's spread.
 CLOSE = 2e-2
 
-DENSE_ONLY = ["llama-bias", "llama-base", "gemma2", "gemma3", "granite", "granite-bias", "gpt2",
+DENSE_ONLY = ["llama-bias", "llama-base", "gemma2", "gemma3", "granite-bias", "gpt2",
               "gpt2-default-width", "gpt2-base", "opt", "opt-base", "gpt_neox", "gpt_neox-base", "bert",
               "bert-base", "t5", "t5-gated"]
 
@@ -32,13 +32,21 @@ def load(folder, **settings):
         folder, dtype=torch.float32, output_loading_info=True, **settings)
     problems = {key: value for key, value in report.items() if value}
     assert not problems, problems
+    # Some classes ignore tensors that they do not expect without reporting them.
+    in_file = sum(tensor.numel() for file in folder.glob("*.safetensors") for tensor in load_file(file).values())
+    assert in_file == sum(tensor.numel() for tensor in unique_tensors(model))
     return model.eval()
+
+
+def unique_tensors(model):
+    """Parameters and saved buffers, tied ones once."""
+    return {tensor.data_ptr() or id(tensor): tensor for tensor in model.state_dict().values()}.values()
 
 
 def zero_routers(model):
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if name.endswith("mlp.gate.weight"):
+            if name.endswith(("mlp.gate.weight", "block_sparse_moe.router.weight")):
                 parameter.zero_()
     return model
 
@@ -102,7 +110,25 @@ MOE = [
     ("qwen3", "qwen3_moe", ("--experts", 4), ("--layout", "fused")),
     ("phi3", "glm4_moe", ("--experts", 4), ()),
     ("phi3", "mixtral", ("--experts", 4), ("--host", "mixtral")),
-    ("gemma", "mixtral", ("--experts", 4), ()),
+    ("gemma", "mixtral", ("--experts", 4), ("--host", "mixtral")),
+    ("gemma", "granitemoe", ("--experts", 4), ()),
+    ("gemma", "granitemoeshared", ("--experts", 4, "--shared", 1), ()),
+    ("granite", "granitemoe", ("--experts", 4), ()),
+    ("granite", "granitemoe", ("--experts", 4), ("--layout", "fused")),
+    ("granite", "granitemoeshared", ("--experts", 4, "--shared", 2), ()),
+    ("granite", "granitemoeshared", ("--experts", 4, "--shared", 1), ("--layout", "fused")),
+    ("granite", "granitemoeshared", ("--experts", 4), ("--host", "granitemoeshared")),
+    ("llama-attention-bias", "granitemoe", ("--experts", 4), ()),
+    ("llama-attention-bias", "granitemoeshared", ("--experts", 4, "--shared", 1), ()),
+    ("llama", "solar_open", ("--experts", 5), ("--host", "solar-open")),
+    ("llama", "solar_open", ("--experts", 5, "--shared", 2), ("--host", "solar-open", "--layout", "fused")),
+    ("qwen2", "solar_open", ("--experts", 5, "--shared", 1), ("--host", "solar-open")),
+    ("qwen3", "dots1", ("--experts", 5), ("--host", "dots1")),
+    ("qwen3", "dots1", ("--experts", 5, "--shared", 2, "--layers", "1"), ("--host", "dots1")),
+    ("qwen3", "dots1", ("--experts", 5, "--shared", 1), ("--host", "dots1", "--layout", "fused")),
+    ("qwen3", "exaone_moe", ("--experts", 5), ("--host", "exaone-moe")),
+    ("qwen3", "exaone_moe", ("--experts", 5, "--shared", 2, "--layers", "0"), ("--host", "exaone-moe")),
+    ("qwen3", "exaone_moe", ("--experts", 5, "--shared", 1), ("--host", "exaone-moe", "--layout", "fused")),
 ]
 
 
