@@ -187,23 +187,69 @@ VARIANTS = [
 ]
 
 
+# What a host has no place for, by a word of the message; everything else must be carried.
+NO_WINDOW = {"glm4-moe", "granitemoe", "solar-open"}
+NO_BIASES = {"mixtral": "biases", "granitemoe": "biases"}
+
+
+def refusal_of(host, model_type, settings):
+    if host in NO_WINDOW and settings.get("sliding_window"):
+        return "no sliding window"
+    return NO_BIASES.get(host) if model_type == "qwen2" else None
+
+
 @pytest.mark.parametrize("model_type, settings", VARIANTS)
-@pytest.mark.parametrize("host", ["qwen2-moe", "mixtral", "glm4-moe"])
-def test_what_a_family_needs_is_carried(model_type, settings, host, moefy, tmp_path):
+def test_what_a_family_needs_is_carried(model_type, settings, moefy, tmp_path):
     dense = save(model_type, tmp_path / "model", **settings)
     split(moefy, tmp_path / "model")
+    scale = max(float(output_of(dense).abs().max()), 1)
 
-    result = moefy("convert", tmp_path / "model", "map.h5", "-o", "out", "--host", host, check=False)
+    for host in ["qwen2-moe", "mixtral", "glm4-moe", "granitemoe", "solar-open"]:
+        result = moefy("convert", tmp_path / "model", "map.h5", "-o", host, "--host", host, check=False)
 
-    if host == "glm4-moe" and (settings.get("use_sliding_window") or settings.get("sliding_window")):
-        assert result.returncode == 2 and "no sliding window" in result.stderr
-        return
-    if model_type == "qwen2" and host == "mixtral":
-        assert result.returncode == 2 and "biases" in result.stderr
-        return
-    assert result.returncode == 0, result.stderr
-    converted = zero_routers(load(tmp_path / "out"))
-    assert difference(dense, converted) <= SAME * max(float(output_of(dense).abs().max()), 1)
+        if reason := refusal_of(host, model_type, settings):
+            assert result.returncode == 2 and reason in result.stderr, host
+            continue
+        assert result.returncode == 0, result.stderr
+        assert difference(dense, zero_routers(load(tmp_path / host))) <= SAME * scale, host
+
+
+@pytest.mark.parametrize("settings", [
+    dict(rms_norm_eps=1e-3, head_dim=12), dict(tie_word_embeddings=True), dict(attention_bias=True),
+    dict(rope_parameters=dict(rope_type="yarn", rope_theta=500.0, factor=4.0, original_max_position_embeddings=16)),
+])
+def test_what_qwen3_needs_is_carried(settings, moefy, tmp_path):
+    dense = save("qwen3", tmp_path / "model", **settings)
+    split(moefy, tmp_path / "model")
+    scale = max(float(output_of(dense).abs().max()), 1)
+
+    for host in ["qwen3-moe", "glm4-moe", "dots1", "exaone-moe"]:
+        result = moefy("convert", tmp_path / "model", "map.h5", "-o", host, "--host", host, check=False)
+
+        if "attention_bias" in settings and host != "dots1":
+            assert result.returncode == 2 and "bias" in result.stderr, host
+            continue
+        assert result.returncode == 0, result.stderr
+        assert difference(dense, zero_routers(load(tmp_path / host))) <= SAME * scale, host
+
+
+@pytest.mark.parametrize("family, hosts", [
+    ("llama", ["glm4-moe", "solar-open", "granitemoe", "granitemoeshared"]), ("qwen3", ["dots1", "exaone-moe"])])
+def test_the_older_spelling_of_rope_is_read_by_every_host(family, hosts, moefy, tmp_path):
+    """config.json of transformers 4: rope_theta and rope_scaling beside the other fields."""
+    dense = save(family, tmp_path / "model", rope_parameters=dict(
+        rope_type="linear", rope_theta=500.0, factor=4.0))
+    config = config_of(tmp_path / "model")
+    del config["rope_parameters"]
+    config |= dict(rope_theta=500.0, rope_scaling=dict(type="linear", factor=4.0))
+    (tmp_path / "model/config.json").write_text(json.dumps(config))
+    split(moefy, tmp_path / "model")
+
+    for host in hosts:
+        moefy("convert", tmp_path / "model", "map.h5", "-o", host, "--host", host)
+
+        scale = max(float(output_of(dense).abs().max()), 1)
+        assert difference(dense, zero_routers(load(tmp_path / host))) <= SAME * scale, host
 
 
 @pytest.mark.parametrize("partial", [1.0, 0.5])
@@ -223,24 +269,44 @@ def test_partial_rotary_embeddings_are_carried_by_glm4_moe(partial, moefy, tmp_p
     assert refused.returncode == (0 if partial == 1.0 else 2)
 
 
-@pytest.mark.parametrize("family, host", [("llama", "qwen2-moe"), ("llama", "glm4-moe"), ("qwen3", "qwen3-moe")])
-def test_top_k_is_edited_in_config_json(family, host, moefy, tmp_path):
+# host, family, whether top-k may be edited after the conversion
+TOP_K = [("qwen2-moe", "llama", True), ("glm4-moe", "llama", True), ("qwen3-moe", "qwen3", True),
+         ("dots1", "qwen3", True), ("exaone-moe", "qwen3", True), ("solar-open", "llama", True),
+         ("mixtral", "llama", False), ("granitemoe", "granite", False), ("granitemoeshared", "gemma", False)]
+
+
+@pytest.mark.parametrize("host, family, editable", TOP_K)
+def test_two_experts_a_token_are_the_masked_dense_model(host, family, editable, moefy, tmp_path):
     """With k experts a token, the output is the dense model's with the FFN masked to those experts."""
     dense = write_tiny(family, tmp_path / "model")
     split(moefy, tmp_path / "model")
-    moefy("convert", tmp_path / "model", "map.h5", "-o", "out", "--host", host)
-    edit_config(tmp_path / "out", num_experts_per_tok=2)
+    moefy("convert", tmp_path / "model", "map.h5", "-o", "out", "--host", host, *(() if editable else ("--top-k", 2)))
+    all_on = load(tmp_path / "out") if editable else None
+    if editable:
+        edit_config(tmp_path / "out", num_experts_per_tok=2)
 
     converted = load(tmp_path / "out")
 
     moefy("verify", tmp_path / "model", "out")
+    for layer, (labels, router) in enumerate(routers_of(moefy.folder / "map.h5")):
+        mask_ffn(dense.model.layers[layer].mlp, labels, router, 2)
+    scale = max(float(output_of(converted).abs().max()), 1)
+    assert difference(dense, converted) <= CLOSE * scale
+    # The mask matters: the bound above is no coincidence.
+    assert not editable or difference(dense, all_on) > 5 * CLOSE * scale
+    if not editable:
+        edit_config(tmp_path / "out", num_experts_per_tok=4)
+        result = moefy("verify", tmp_path / "model", "out", check=False)
+        assert result.returncode != 0 and "num_experts_per_tok" in result.stdout + result.stderr
+
+
+def routers_of(map_file):
+    """(label of every neuron, router) of each layer of a map."""
     import h5py
-    with h5py.File(tmp_path / "map.h5", "r") as file:
+    with h5py.File(map_file, "r") as file:
         for layer in range(LAYERS):
-            labels = torch.from_numpy(file[f"layers/{layer:05d}/labels"][()]).long()
-            router = torch.from_numpy(file[f"layers/{layer:05d}/router/weight"][()])
-            mask_ffn(dense.model.layers[layer].mlp, labels, router, 2)
-    assert difference(dense, converted) <= CLOSE * max(float(output_of(converted).abs().max()), 1)
+            group = file[f"layers/{layer:05d}"]
+            yield torch.from_numpy(group["labels"][()]).long(), torch.from_numpy(group["router/weight"][()])
 
 
 def mask_ffn(mlp, labels, router, top_k):
