@@ -4,12 +4,14 @@ All comparisons are in fp32: the noise of bf16 arithmetic is larger than any err
 """
 
 import json
+import subprocess
 
 import pytest
 import torch
 import transformers
 from safetensors.torch import load_file
 
+from conftest import helper
 from tiny_models import FAMILIES, LAYERS, LLAMA, load_tiny, output_of, write_tiny
 
 # Weights of deviation 0.3 make logits of about one; summation order alone moves them this much.
@@ -300,6 +302,32 @@ def test_two_experts_a_token_are_the_masked_dense_model(host, family, editable, 
         assert result.returncode != 0 and "num_experts_per_tok" in result.stdout + result.stderr
 
 
+@pytest.mark.parametrize("host, family", [("glm4-moe", "llama"), ("solar-open", "llama"), ("dots1", "qwen3"),
+                                          ("exaone-moe", "qwen3")])
+def test_a_selection_bias_chooses_what_it_chooses_beside_unscaled_logits(host, family, moefy, tmp_path):
+    dense = write_tiny(family, tmp_path / "model")
+    split(moefy, tmp_path / "model")
+    subprocess.run([helper("convert/bias_routers"), tmp_path / "map.h5", tmp_path / "biased.h5"], check=True)
+    for name in ("map", "biased"):
+        moefy("convert", tmp_path / "model", name + ".h5", "-o", name, "--host", host, "--top-k", 2)
+    moefy("verify", tmp_path / "model", "biased", "--bound")
+
+    unbiased, biased = load(tmp_path / "map"), load(tmp_path / "biased")
+
+    for layer, (labels, router) in enumerate(routers_of(tmp_path / "biased.h5")):
+        mask_ffn(dense.model.layers[layer].mlp, labels, router, 2, bias_of(tmp_path / "biased.h5", layer))
+    scale = max(float(output_of(biased).abs().max()), 1)
+    assert difference(dense, biased) <= CLOSE * scale
+    assert difference(unbiased, biased) > 5 * CLOSE * scale
+    assert_restored(moefy, tmp_path / "model", tmp_path / "biased")
+
+
+def bias_of(map_file, layer):
+    import h5py
+    with h5py.File(map_file, "r") as file:
+        return torch.from_numpy(file[f"layers/{layer:05d}/router/bias"][()])
+
+
 def routers_of(map_file):
     """(label of every neuron, router) of each layer of a map."""
     import h5py
@@ -309,9 +337,9 @@ def routers_of(map_file):
             yield torch.from_numpy(group["labels"][()]).long(), torch.from_numpy(group["router/weight"][()])
 
 
-def mask_ffn(mlp, labels, router, top_k):
+def mask_ffn(mlp, labels, router, top_k, bias=0):
     def forward(x):
-        chosen = (x @ router.T).topk(top_k, dim=-1).indices
+        chosen = (x @ router.T + bias).topk(top_k, dim=-1).indices
         mask = (labels[None, None, :, None] == chosen[:, :, None, :]).any(-1)
         hidden = mlp.act_fn(mlp.gate_proj(x)) * mlp.up_proj(x)
         return mlp.down_proj(hidden * mask)
