@@ -19,6 +19,16 @@ add_library(moefy_blas INTERFACE)
 target_include_directories(moefy_blas SYSTEM INTERFACE ${OPENBLAS_INCLUDE_DIR} ${LAPACKE_INCLUDE_DIR})
 target_link_libraries(moefy_blas INTERFACE ${LAPACKE_LIBRARY} ${OPENBLAS_LIBRARY})
 
+# Only `split --method coactivation` needs it.
+find_path(METIS_INCLUDE_DIR metis.h)
+find_library(METIS_LIBRARY metis)
+add_library(moefy_metis INTERFACE)
+if(METIS_INCLUDE_DIR AND METIS_LIBRARY)
+  target_include_directories(moefy_metis SYSTEM INTERFACE ${METIS_INCLUDE_DIR})
+  target_link_libraries(moefy_metis INTERFACE ${METIS_LIBRARY})
+  target_compile_definitions(moefy_metis INTERFACE MOEFY_METIS=1)
+endif()
+
 find_path(XXHASH_INCLUDE_DIR xxhash.h REQUIRED)
 find_library(XXHASH_LIBRARY xxhash REQUIRED)
 add_library(moefy_xxhash INTERFACE)

@@ -29,8 +29,9 @@ std::vector<OptionSpec> common_options() {
 }
 
 std::vector<CommandSpec> all_commands() {
-  return {split_command(),   plan_command(),    convert_command(), verify_command(),
-          restore_command(), inspect_command(), diff_command(),    bench_command()};
+  return {split_command(),   plan_command(),   route_command(),
+          convert_command(), verify_command(), restore_command(),
+          inspect_command(), diff_command(),   bench_command()};
 }
 
 }  // namespace moefy

@@ -45,6 +45,7 @@ class OptionValues {
   const std::string& text(const std::string& name) const;
   bool flag(const std::string& name) const;
   std::int64_t integer(const std::string& name);
+  double real(const std::string& name);
   double seconds(const std::string& name);
   std::uint64_t bytes(const std::string& name);
   /// Positional argument `index`; empty if there are fewer.
@@ -93,6 +94,7 @@ std::vector<OptionSpec> common_options();
 
 CommandSpec split_command();
 CommandSpec plan_command();
+CommandSpec route_command();
 CommandSpec convert_command();
 CommandSpec verify_command();
 CommandSpec restore_command();

@@ -57,6 +57,12 @@ std::int64_t OptionValues::integer(const std::string& name) {
   return 0;
 }
 
+double OptionValues::real(const std::string& name) {
+  if (const auto parsed = parse_real(text(name))) return *parsed;
+  if (given(name)) add_problem("--" + name + " '" + text(name) + "': expected a number");
+  return 0;
+}
+
 double OptionValues::seconds(const std::string& name) {
   if (const auto parsed = parse_duration(text(name))) return *parsed;
   if (given(name))

@@ -68,6 +68,13 @@ std::optional<std::uint64_t> parse_bytes(std::string_view text) {
   return std::nullopt;
 }
 
+std::optional<double> parse_real(std::string_view text) {
+  double value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  const bool whole = error == std::errc() && end == text.data() + text.size() && !text.empty();
+  return whole && std::isfinite(value) ? std::optional(value) : std::nullopt;
+}
+
 std::optional<double> parse_duration(std::string_view text) {
   const std::optional<double> number = take_number(text);
   if (!number) return std::nullopt;

@@ -438,12 +438,7 @@ struct Calibrator::Impl {
 
   /// The result without the figures of its output.
   LayerResult described(RoutedSplit& found) {
-    const RowSource rows = [&](FfnRole role, MatrixView<float> out) {
-      const Matrix<float>& matrix = role == FfnRole::gate ? current->gate
-                                    : role == FfnRole::up ? current->up
-                                                          : current->down;
-      std::ranges::copy(matrix.values(), out.values().begin());
-    };
+    const RowSource rows = rows_of(*current);
     const SplitTask task{current->info, split, rows, nullptr, {}};
     LayerResult fitted = result_of_labels(task, workspace, "routed", found.label);
     fitted.router = std::move(found.router);

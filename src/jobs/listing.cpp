@@ -33,10 +33,22 @@ std::string hosts() {
 constexpr const char* kMethods =
     "kmeans      exact balanced k-means on weight rows, with an optimality certificate\n"
     "random      keyed random balanced split (baseline)\n"
-    "contiguous  neurons in file order (baseline)\n";
+    "contiguous  neurons in file order (baseline)\n"
+    "those that need --recordings (moefy record):\n"
+    "coactivation  METIS parts of the graph of neurons that are active together, made exact\n"
+    "activation  exact balanced k-means of activation patterns\n"
+    "gradient    neurons that matter most for one cluster of texts each\n"
+    "routed      neurons and ridge router fitted to each other, for --top-k\n";
 
 constexpr const char* kRouters =
-    "centroid    unit mean of each expert's unit rows, from the weights alone (made by split)\n";
+    "centroid    unit mean of each expert's unit rows, from the weights alone (made by split)\n"
+    "mean-gate   the same with the length of the layer's rows\n"
+    "random      normal, standard deviation 0.02\n"
+    "zero        all experts equal, for checks\n"
+    "those that need --recordings (moefy record):\n"
+    "ridge       least squares of the norm of each expert's output\n"
+    "mlp         MoEfication's two layers (no stock host computes them)\n"
+    "mlp-topk    LLaMA-MoE's two layers (no stock host computes them)\n";
 
 }  // namespace
 

@@ -13,6 +13,7 @@
 #include "moefy/core/progress.hpp"
 #include "moefy/jobs/model_source.hpp"
 #include "moefy/schedule/layer_queue.hpp"
+#include "recorded_inputs.hpp"
 
 namespace moefy {
 
@@ -48,6 +49,17 @@ double layer_seconds(const LayerShape& shape, std::size_t threads) {
   return serial * (kSerialShare + (1 - kSerialShare) / static_cast<double>(threads));
 }
 
+/// What methods that look at recordings hold besides: the layer, a block of tokens, the hidden
+/// activations that are kept, and two matrices of pairs of neurons at most.
+std::uint64_t recorded_memory(const LayerInfo& layer) {
+  const auto neurons = static_cast<std::uint64_t>(layer.num_neurons);
+  const auto width = static_cast<std::uint64_t>(layer.hidden_size);
+  const std::uint64_t matrices = 4 * neurons * width * (layer.gated() ? 3 : 2);
+  const std::uint64_t block = 4 * kTokenBlock * (4 * neurons + 2 * width);
+  const std::uint64_t pairs = 2 * 8 * neurons * neurons;
+  return matrices + block + kHiddenCacheBytes + pairs;
+}
+
 std::uint64_t layer_memory(const SplitConfig& config, const LayerInfo& layer) {
   const LayerShape shape = shape_of(config, layer);
   const std::uint64_t stride = (shape.sites + kSiteAlignment - 1) / kSiteAlignment * kSiteAlignment;
@@ -59,7 +71,8 @@ std::uint64_t layer_memory(const SplitConfig& config, const LayerInfo& layer) {
   const std::uint64_t open_rows = (int8_rows + costs) / 3;  // at most, copied to settle alone
   const std::uint64_t centroids = (8 + 6 * 4) * shape.sites * shape.columns;
   const std::uint64_t arcs = (3 * 4 + 16 * 8) * shape.sites * stride;
-  return fp32_rows + part + start_rows + int8_rows + costs + open_rows + centroids + arcs;
+  return fp32_rows + part + start_rows + int8_rows + costs + open_rows + centroids + arcs +
+         (config.recorded ? recorded_memory(layer) : 0);
 }
 
 std::uint64_t layer_output(const SplitConfig& config, const LayerInfo& layer) {
@@ -92,7 +105,7 @@ json to_json(const SplitPlan& plan, const PlanJobConfig& config) {
           {"seconds", plan.seconds}};
 }
 
-void print_text(std::ostream& out, const SplitPlan& plan) {
+void print_text(std::ostream& out, const SplitPlan& plan, bool recorded) {
   const auto bytes = [](std::uint64_t value) { return format_bytes(static_cast<double>(value)); };
   out << fmt::format("{:>6}  {:>4}  {:>10}  {:>10}  {:>9}  {}\n", "layer", "rank", "read", "send",
                      "time", "name");
@@ -105,9 +118,10 @@ void print_text(std::ostream& out, const SplitPlan& plan) {
       "to read          {}\n"
       "to send          {} (only if a rank cannot read the model)\n"
       "map and journal  {}\n"
-      "time             about {}\n",
+      "time             about {}{}\n",
       bytes(plan.peak_memory), bytes(plan.peak_memory_if_sent), bytes(plan.bytes_to_read),
-      bytes(plan.bytes_to_send), bytes(plan.output_bytes), format_seconds(plan.seconds));
+      bytes(plan.bytes_to_send), bytes(plan.output_bytes), format_seconds(plan.seconds),
+      recorded ? ", and the passes over the recordings" : "");
 }
 
 void require_fit(const SplitPlan& plan, const PlanJobConfig& config) {
@@ -193,7 +207,7 @@ ExitCode run_plan(const PlanJobConfig& config, JobContext& context) {
     if (context.json) {
       context.out << to_json(plan, config).dump() << '\n';
     } else {
-      print_text(context.out, plan);
+      print_text(context.out, plan, config.split.split.recorded);
     }
     require_fit(plan, config);
   });

@@ -22,6 +22,7 @@
 #include "moefy/store/expert_map.hpp"
 #include "moefy/store/layer_record.hpp"
 #include "rank_table.hpp"
+#include "recorded_inputs.hpp"
 #include "run_record.hpp"
 #include "split_report.hpp"
 
@@ -61,7 +62,10 @@ class SplitJob {
     tell_all();
     if (already_done_) return ExitCode::done;
     local_feed_ = choose_local_feed(config_, context_, identity_, source_);
-    together(comm_, [&] { backend_ = make_backend(device_, context_.threads); });
+    together(comm_, [&] {
+      backend_ = make_backend(device_, context_.threads);
+      open_recordings();
+    });
     show_rank_table(context_, backend_->name());
     try {
       cluster_layers();
@@ -92,6 +96,8 @@ class SplitJob {
     if (problems.size() > kMostProblems) problems.resize(kMostProblems);
     if (!problems.empty()) throw UsageError(problems);
     read_start_map();
+    if (open_recordings())
+      for (const LayerInfo& layer : layers_) recorded_layer(*recordings_, layer);
 
     const auto warn = [&](const std::string& text) { context_.log.warning(text); };
     lock_ = std::make_unique<OutputLock>(with_suffix(config_.output, ".lock"), warn);
@@ -116,6 +122,14 @@ class SplitJob {
       }
       start_.emplace(layer.index, start_of(*found));
     }
+  }
+
+  /// Every rank reads the recordings itself. Whether there are any.
+  bool open_recordings() {
+    if (config_.recordings.empty()) return false;
+    if (!recordings_) recordings_.emplace(config_.recordings);
+    config_.recordings_identity = recordings_->identity().hex();
+    return true;
   }
 
   std::string fingerprint_json() const {
@@ -279,10 +293,15 @@ class SplitJob {
         read_seconds += reading.seconds();
       };
       const auto found = start_.find(id);
-      const SplitTask task{layer, config_.split, timed_source,
-                           found == start_.end() ? nullptr : &found->second, stop};
-      LayerResult result = splitter_->split(task, *workspace_);
-      if (reader) result.fingerprint = reader->fingerprint();
+      SplitTask task{layer, config_.split, timed_source,
+                     found == start_.end() ? nullptr : &found->second, stop};
+      LayerResult result;
+      if (recordings_) {
+        result = split_recorded(task, reader ? &*reader : nullptr);
+      } else {
+        result = splitter_->split(task, *workspace_);
+        if (reader) result.fingerprint = reader->fingerprint();
+      }
       if (context_.verify) {
         const auto neurons = static_cast<std::size_t>(layer.num_neurons);
         result.partition.verify(routed_capacities(config_.split, neurons).bounds());
@@ -299,12 +318,43 @@ class SplitJob {
     }
   }
 
+  /// The same with all of the layer in memory, and what was recorded of it. `reader` is null if the
+  /// weights came from rank 0, which then knows the fingerprint.
+  LayerResult split_recorded(const SplitTask& from, LayerReader* reader) {
+    const FfnLayer loaded = load_ffn_layer(from.layer, from.source);
+    const RecordedLayer& recorded = recorded_layer(*recordings_, from.layer);
+    Digest fingerprint;
+    if (reader) {
+      fingerprint = reader->fingerprint();
+      check_recorded_weights(*recordings_, recorded, fingerprint);
+    }
+    const RecordedInputs inputs(*recordings_, recorded, config_.max_tokens);
+    CalibrationTokens tokens(loaded, inputs, kHiddenCacheBytes, backend_->threads());
+    Matrix<double> importance;
+    const bool needs_importance = splitter_->needs() == RecordingNeed::importance;
+    if (needs_importance) importance = recordings_->read_importance(recorded);
+    const RowSource source = rows_of(loaded);
+    const SplitTask task{from.layer,
+                         from.config,
+                         source,
+                         from.start,
+                         from.stop,
+                         &tokens,
+                         needs_importance ? &importance : nullptr};
+    LayerResult result = splitter_->split(task, *workspace_);
+    result.fingerprint = fingerprint;
+    return result;
+  }
+
   /// Rank 0, as results arrive.
   void commit(std::int64_t id, int rank, std::vector<std::byte> bytes) {
     LayerResult result = decode_layer(bytes, fmt::format("result of rank {}", rank));
     if (!local_feed_ && rank > 0) {
       const std::lock_guard lock(fingerprint_mutex_);
       result.fingerprint = fingerprints_.at(id);
+      if (recordings_)
+        check_recorded_weights(*recordings_, recorded_layer(*recordings_, *find_layer(id)),
+                               result.fingerprint);
       bytes = encode_layer(result);
     }
     journal_->append(id, bytes);
@@ -371,6 +421,7 @@ class SplitJob {
   std::unique_ptr<Backend> backend_;
   std::unique_ptr<Splitter> splitter_;
   std::optional<SplitWorkspace> workspace_;
+  std::optional<Recordings> recordings_;
   AlignedBuffer<std::byte> raw_;
   std::map<std::int64_t, LayerPayload> payloads_;
 

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "moefy/core/text.hpp"
@@ -18,6 +19,22 @@ const char* start_name(StartMethod start) {
       return "random";
   }
   throw InternalError("unknown start method");
+}
+
+/// Methods and options that look at recordings need them.
+void check_recording_options(const SplitJobConfig& config, std::vector<std::string>& problems) {
+  const std::vector<std::string> known = method_names();
+  const bool valid = std::ranges::find(known, config.method) != known.end();
+  if (!valid) return;
+  const bool needed = make_splitter(config.method)->needs() != RecordingNeed::none;
+  if (needed && config.recordings.empty())
+    problems.push_back("--method " + config.method +
+                       " needs --recordings REC.h5, which `moefy record` makes");
+  if (config.split.order == "activity" && config.recordings.empty())
+    problems.push_back("--order activity needs --recordings REC.h5, which `moefy record` makes");
+  if (config.method == "routed" && config.top_k < 1)
+    problems.push_back("--method routed needs --top-k K, the experts a token is sent to");
+  if (needed && !config.init_from.empty()) problems.push_back("--init-from is for --method kmeans");
 }
 
 std::string quoted(const std::string& text) { return "'" + text + "'"; }
@@ -52,9 +69,18 @@ std::vector<std::string> validate(const SplitJobConfig& config) {
                        std::to_string(split.experts) + " experts");
   }
   check_name("--method", config.method, method_names());
+  check_recording_options(config, problems);
   check_name("--weights", split.weights, {"auto", "gate", "up", "down", "concat"});
   check_name("--normalize", split.normalize, {"l2", "none"});
-  check_name("--order", split.order, {"id", "norm"});
+  check_name("--order", split.order, {"id", "norm", "activity"});
+  check_name("--coactivation", split.coactivation, {"count", "clamped", "product"});
+  check_name("--assign", split.assign, {"exact", "greedy"});
+  check_name("--criterion", split.criterion, {"max", "min"});
+  check_name("--score-norm", split.score_norm, {"none", "sum", "rank", "zscore"});
+  check_range("--coact-block", split.coact_block, 0);
+  check_range("--max-tokens", config.max_tokens, 1);
+  if (!(split.active_fraction > 0) || split.active_fraction > 1)
+    problems.push_back("--active-fraction must be above 0 and at most 1");
   check_name("--backend", config.backend, backend_names());
   check_range("--device", config.device, 0);
   if (config.device > 0 && (config.backend == "cpu" || config.backend == "reference"))
@@ -87,6 +113,20 @@ std::string result_options_json(const SplitJobConfig& config) {
       {"top-k", config.top_k},
       {"weights", split.weights},
   };
+  if (config.recordings.empty()) return options.dump();
+  options["recordings"] = config.recordings_identity;
+  options["max-tokens"] = config.max_tokens;
+  if (config.method == "coactivation") {
+    options["coactivation"] = split.coactivation;
+    if (split.coactivation == "clamped") options["coact-block"] = split.coact_block;
+  }
+  if (config.method == "coactivation" || config.method == "activation")
+    options["active-fraction"] = split.active_fraction;
+  if (config.method == "gradient") {
+    options["assign"] = split.assign;
+    options["criterion"] = split.criterion;
+    options["score-norm"] = split.score_norm;
+  }
   return options.dump();
 }
 

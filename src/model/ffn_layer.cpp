@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <span>
 
 #include "moefy/backend/linear_algebra.hpp"
 #include "moefy/core/error.hpp"
@@ -12,14 +13,43 @@ namespace {
 
 constexpr std::size_t kRows = 256;
 
-std::vector<float> read_bias(const Checkpoint& checkpoint, const LayerInfo& layer, FfnRole role,
-                             std::size_t size) {
-  if (!layer.find(role)) return {};
-  std::vector<std::byte> raw(role_bytes(layer, role));
-  read_role(checkpoint, layer, role, raw);
-  std::vector<float> values(size);
-  widen_role(layer, role, raw, {values.data(), 1, size});
-  return values;
+/// Where a layer keeps a role's values; `layer` may be const.
+template <class Layer>
+auto values_of(Layer& layer, FfnRole role) {
+  switch (role) {
+    case FfnRole::gate:
+      return std::span(layer.gate.values());
+    case FfnRole::up:
+      return std::span(layer.up.values());
+    case FfnRole::down:
+      return std::span(layer.down.values());
+    case FfnRole::gate_bias:
+      return std::span(layer.gate_bias);
+    case FfnRole::up_bias:
+      return std::span(layer.up_bias);
+    case FfnRole::down_bias:
+      return std::span(layer.down_bias);
+  }
+  throw InternalError("unknown role of an FFN tensor");
+}
+
+void make_room(FfnLayer& layer, FfnRole role) {
+  const auto neurons = static_cast<std::size_t>(layer.info.num_neurons);
+  const auto width = static_cast<std::size_t>(layer.info.hidden_size);
+  if (role == FfnRole::gate) layer.gate.resize(neurons, width);
+  if (role == FfnRole::up) layer.up.resize(neurons, width);
+  if (role == FfnRole::down) layer.down.resize(neurons, width);
+  if (role == FfnRole::gate_bias) layer.gate_bias.resize(neurons);
+  if (role == FfnRole::up_bias) layer.up_bias.resize(neurons);
+  if (role == FfnRole::down_bias) layer.down_bias.resize(width);
+}
+
+void load_role(FfnLayer& layer, FfnRole role, const RowSource& source) {
+  make_room(layer, role);
+  const auto values = values_of(layer, role);
+  const bool matrix = role == FfnRole::gate || role == FfnRole::up || role == FfnRole::down;
+  const std::size_t rows = matrix ? static_cast<std::size_t>(layer.info.num_neurons) : 1;
+  source(role, {values.data(), rows, values.size() / rows});
 }
 
 /// Calls body(row) for every row, in tiles.
@@ -36,26 +66,37 @@ void add_bias(std::span<float> row, std::span<const float> bias) {
 
 }  // namespace
 
-FfnLayer load_ffn_layer(const Checkpoint& checkpoint, const LayerInfo& layer) {
+std::vector<FfnRole> roles_of_neurons(const LayerInfo& layer) {
+  std::vector<FfnRole> roles;
+  for (const FfnRole role :
+       {FfnRole::gate, FfnRole::up, FfnRole::down, FfnRole::gate_bias, FfnRole::up_bias})
+    if (layer.find(role)) roles.push_back(role);
+  return roles;
+}
+
+FfnLayer load_ffn_layer(const LayerInfo& layer, const RowSource& source) {
   FfnLayer loaded;
   loaded.info = layer;
-  const auto neurons = static_cast<std::size_t>(layer.num_neurons);
-  const auto width = static_cast<std::size_t>(layer.hidden_size);
+  for (const FfnRole role : roles_of_neurons(layer)) load_role(loaded, role, source);
+  return loaded;
+}
+
+FfnLayer load_ffn_layer(const Checkpoint& checkpoint, const LayerInfo& layer) {
   AlignedBuffer<std::byte> scratch;
   LayerReader reader(checkpoint, layer);
-  const auto read = [&](FfnRole role, Matrix<float>& matrix) {
-    if (!layer.find(role)) return;
-    matrix.resize(neurons, width);
-    reader.read_rows(role, scratch, matrix.view());
+  const RowSource source = [&](FfnRole role, MatrixView<float> out) {
+    reader.read_rows(role, scratch, out);
   };
-  read(FfnRole::gate, loaded.gate);
-  read(FfnRole::up, loaded.up);
-  read(FfnRole::down, loaded.down);
-  loaded.gate_bias = read_bias(checkpoint, layer, FfnRole::gate_bias, neurons);
-  loaded.up_bias = read_bias(checkpoint, layer, FfnRole::up_bias, neurons);
-  loaded.down_bias = read_bias(checkpoint, layer, FfnRole::down_bias, width);
+  FfnLayer loaded = load_ffn_layer(layer, source);
+  if (layer.find(FfnRole::down_bias)) load_role(loaded, FfnRole::down_bias, source);
   loaded.fingerprint = reader.fingerprint();
   return loaded;
+}
+
+RowSource rows_of(const FfnLayer& layer) {
+  return [&layer](FfnRole role, MatrixView<float> out) {
+    std::ranges::copy(values_of(layer, role), out.values().begin());
+  };
 }
 
 void ffn_hidden(const FfnLayer& layer, MatrixView<const float> inputs, MatrixView<float> hidden,

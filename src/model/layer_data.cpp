@@ -144,10 +144,10 @@ void widen_role_from(const LayerInfo& layer, FfnRole role, const RawSource& next
                      AlignedBuffer<std::byte>& scratch, MatrixView<float> out) {
   constexpr std::size_t kBlockValues = std::size_t{1} << 15;  // raw block and rows stay in L2
   const FfnTensor& tensor = tensor_of(layer, role);
-  require(is_matrix(role) && out.rows == static_cast<std::size_t>(layer.num_neurons) &&
-              out.cols == static_cast<std::size_t>(layer.hidden_size),
-          "a row for each neuron");
-  const bool straight = tensor.neuron_first;
+  require(out.size() * size_of(tensor.dtype) == role_bytes(layer, role) &&
+              (!is_matrix(role) || out.rows == static_cast<std::size_t>(layer.num_neurons)),
+          "a row for each neuron, or one of a bias");
+  const bool straight = tensor.neuron_first || !is_matrix(role);
   const std::size_t file_rows = straight ? out.rows : out.cols;
   const std::size_t file_cols = straight ? out.cols : out.rows;
   const std::size_t block = straight ? std::max<std::size_t>(1, kBlockValues / file_cols) : kTile;

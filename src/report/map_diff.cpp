@@ -25,7 +25,8 @@ bool equal_contents(const LayerResult& a, const LayerResult& b) {
                     layer.stop_reason, layer.fingerprint);
   };
   return scalars(a) == scalars(b) && equal_matrices(a.centroids, b.centroids) &&
-         equal_matrices(a.router.weight, b.router.weight);
+         equal_matrices(a.router.weight, b.router.weight) &&
+         equal_matrices(a.router.output, b.router.output);
 }
 
 /// Labels from 0 on: the shared set becomes the last group.

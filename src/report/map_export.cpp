@@ -40,6 +40,7 @@ json full_layer_json(const LayerResult& layer) {
   out["prices"] = numbers_json(layer.prices);
   if (out["router"].is_object()) {
     out["router"]["weight"] = matrix_json(layer.router.weight);
+    if (layer.router.output.rows() > 0) out["router"]["output"] = matrix_json(layer.router.output);
     out["router"]["bias"] = list_json(std::span<const float>(layer.router.bias));
   }
   out["stats"] = {{"inertia_trace", numbers_json(layer.inertia_trace)},
@@ -98,6 +99,7 @@ std::vector<NamedArray> named_arrays(const ExpertMap& map) {
     list.add("centroids", layer.centroids);
     list.add("prices", DType::f64, std::span<const double>(layer.prices));
     list.add("router.weight", layer.router.weight);
+    if (layer.router.output.rows() > 0) list.add("router.output", layer.router.output);
     list.add("router.bias", DType::f32, std::span<const float>(layer.router.bias));
     list.add("stats.inertia_trace", DType::f64, std::span<const double>(layer.inertia_trace));
   }

@@ -3,19 +3,35 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <optional>
 
 #include "moefy/core/error.hpp"
+#include "moefy/router/router_fitter.hpp"
 
 namespace moefy {
 
 namespace {
 
 constexpr std::size_t kRows = 256;
+constexpr double kLeastInputNorm = 1e-12;
 
 Matrix<double> zeros(std::size_t rows, std::size_t cols) {
   Matrix<double> matrix(rows, cols);
   std::ranges::fill(matrix.values(), 0.0);
   return matrix;
+}
+
+/// output · tanh(weight · x / ‖x‖).
+void two_layer_scores(const RouterWeights& router, MatrixView<const float> inputs,
+                      MatrixView<float> out, ThreadPool& threads) {
+  Matrix<float> inner(inputs.rows, router.weight.rows());
+  multiply_transposed(inputs, router.weight.view(), inner.view(), threads);
+  const std::vector<double> squares = squared_row_norms(inputs, threads);
+  for (std::size_t t = 0; t < inner.rows(); ++t) {
+    const auto scale = static_cast<float>(1 / std::max(std::sqrt(squares[t]), kLeastInputNorm));
+    for (float& value : inner.row(t)) value = std::tanh(scale * value);
+  }
+  multiply_transposed(std::as_const(inner).view(), router.output.view(), out, threads);
 }
 
 Matrix<double> gram_of_inputs(CalibrationTokens& tokens) {
@@ -27,21 +43,53 @@ Matrix<double> gram_of_inputs(CalibrationTokens& tokens) {
   return gram;
 }
 
+/// The target of each expert on each token.
+class TargetScores {
+ public:
+  TargetScores(CalibrationTokens& tokens, const std::vector<std::vector<std::int32_t>>& members,
+               RidgeTarget what)
+      : what_(what), threads_(tokens.threads()) {
+    if (what == RidgeTarget::score) {
+      label_.assign(tokens.layer().num_neurons(), kSharedLabel);
+      for (std::size_t e = 0; e < members.size(); ++e)
+        for (const std::int32_t neuron : members[e])
+          label_[static_cast<std::size_t>(neuron)] = static_cast<std::int32_t>(e);
+    } else {
+      norms_.emplace(tokens.layer(), members, threads_);
+    }
+  }
+
+  void compute(MatrixView<const float> hidden, MatrixView<float> out) const {
+    if (what_ == RidgeTarget::score) return oracle_scores(hidden, label_, out, threads_);
+    norms_->compute(hidden, out, threads_);
+    if (what_ == RidgeTarget::output) return;
+    for (float& value : out.values()) value = std::log(std::max(value, kLeastNorm));
+  }
+
+ private:
+  static constexpr float kLeastNorm = 1e-6F;
+  RidgeTarget what_;
+  ThreadPool& threads_;
+  std::vector<std::int32_t> label_;
+  std::optional<ExpertNorms> norms_;
+};
+
 }  // namespace
 
 RidgeRouter::RidgeRouter(CalibrationTokens& tokens, double ridge)
     : factor_(ridge_factor(gram_of_inputs(tokens), ridge)) {}
 
 RouterWeights RidgeRouter::fit(CalibrationTokens& tokens,
-                               const std::vector<std::vector<std::int32_t>>& members) const {
+                               const std::vector<std::vector<std::int32_t>>& members,
+                               RidgeTarget what) const {
   const std::size_t width = tokens.layer().hidden_size();
   const std::size_t experts = members.size();
-  const ExpertNorms norms(tokens.layer(), members, tokens.threads());
+  const TargetScores scores(tokens, members, what);
   Matrix<double> rhs = zeros(width, experts);
   Matrix<float> target;
   tokens.for_each_block([&](const CalibrationTokens::Block& block) {
     target.resize(block.hidden.rows, experts);
-    norms.compute(block.hidden, target.view(), tokens.threads());
+    scores.compute(block.hidden, target.view());
     add_block_product(block.inputs, target.view(), rhs, tokens.threads());
   });
   factor_.solve(rhs);
@@ -57,6 +105,7 @@ RouterWeights RidgeRouter::fit(CalibrationTokens& tokens,
 
 void router_scores(const RouterWeights& router, MatrixView<const float> inputs,
                    MatrixView<float> out, ThreadPool& threads) {
+  if (router.output.rows() > 0) return two_layer_scores(router, inputs, out, threads);
   multiply_transposed(inputs, router.weight.view(), out, threads);
   if (router.bias.empty()) return;
   for (std::size_t t = 0; t < out.rows; ++t)
@@ -81,6 +130,34 @@ void choose_experts(MatrixView<const float> scores, std::size_t top_k, MatrixVie
     }
   });
 }
+
+namespace {
+
+/// `route --router ridge`.
+class RidgeFitter : public RouterFitter {
+ public:
+  std::string name() const override { return "ridge"; }
+  bool needs_recordings() const override { return true; }
+  std::vector<std::string> targets() const override { return {"output", "log-output", "score"}; }
+
+  RouterWeights fit(const RouterTask& task) const override {
+    const RidgeRouter ridge(*task.tokens, task.config.ridge);
+    std::vector<std::vector<std::int32_t>> members;
+    for (std::size_t e = 0; e < task.partition.num_experts(); ++e) {
+      const auto list = task.partition.expert_members(e);
+      members.emplace_back(list.begin(), list.end());
+    }
+    const std::string& target = task.config.target;
+    return ridge.fit(*task.tokens, members,
+                     target == "score"        ? RidgeTarget::score
+                     : target == "log-output" ? RidgeTarget::log_output
+                                              : RidgeTarget::output);
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<RouterFitter> make_ridge_fitter() { return std::make_unique<RidgeFitter>(); }
 
 double logit_spread(const RouterWeights& router, CalibrationTokens& tokens) {
   Matrix<float> scores;

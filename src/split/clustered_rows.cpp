@@ -2,12 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 #include <optional>
 
 #include "moefy/core/error.hpp"
 #include "moefy/core/random.hpp"
 #include "moefy/router/centroid_router.hpp"
+#include "neuron_energy.hpp"
 
 namespace moefy {
 
@@ -54,31 +54,6 @@ std::int64_t count_zero_rows(MatrixView<const float> rows) {
   return count;
 }
 
-/// The neurons of the shared experts: those with the largest product of row norms over the layer's
-/// matrices, which for inputs without a preferred direction is the energy they add. Lowest id on
-/// ties; ascending.
-std::vector<std::int32_t> pick_shared(const SplitTask& task, SplitWorkspace& workspace) {
-  const std::size_t n = neurons_of(task.layer);
-  const std::size_t wanted = shared_neurons(task.config, n);
-  if (wanted == 0) return {};
-  std::vector<double> score(n, 1.0);
-  workspace.rows.resize(n, static_cast<std::size_t>(task.layer.hidden_size));
-  for (const FfnRole role : {FfnRole::gate, FfnRole::up, FfnRole::down}) {
-    if (!task.layer.find(role)) continue;
-    task.source(role, workspace.rows.view());
-    const std::vector<double> norms = row_norms(workspace.rows.view(), workspace.backend.threads());
-    for (std::size_t i = 0; i < n; ++i) score[i] *= norms[i];
-  }
-  std::vector<std::int32_t> order(n);
-  std::iota(order.begin(), order.end(), 0);
-  std::stable_sort(order.begin(), order.end(), [&](std::int32_t a, std::int32_t b) {
-    return score[static_cast<std::size_t>(a)] > score[static_cast<std::size_t>(b)];
-  });
-  order.resize(wanted);
-  std::sort(order.begin(), order.end());
-  return order;
-}
-
 void load_clustered(const SplitTask& task, SplitWorkspace& workspace) {
   const std::size_t n = neurons_of(task.layer);
   const auto d = static_cast<std::size_t>(task.layer.hidden_size);
@@ -118,11 +93,12 @@ MatrixView<float> compact_rows(Matrix<float>& rows, std::span<const std::int32_t
   return {rows.values().data(), neuron.size(), rows.cols()};
 }
 
-/// Largest norm first; the order of ids where norms are equal.
-Partition with_requested_order(Partition partition, const SplitConfig& config,
+/// Largest norm or energy first; the order of ids where they are equal.
+Partition with_requested_order(Partition partition, const SplitTask& task,
                                std::span<const double> norm) {
-  if (config.order != "norm") return partition;
+  if (task.config.order == "id") return partition;
   std::vector<double> rank(norm.begin(), norm.end());
+  if (task.config.order == "activity") rank = neuron_energies(*task.tokens);
   for (double& value : rank) value = -value;
   return partition.with_member_order(rank);
 }
@@ -137,6 +113,7 @@ std::string resolved_weights(const SplitConfig& config, const LayerInfo& layer) 
 FfnRole router_role(const LayerInfo& layer) { return layer.gated() ? FfnRole::gate : FfnRole::up; }
 
 std::vector<FfnRole> roles_read(const SplitConfig& config, const LayerInfo& layer) {
+  if (config.recorded) return roles_of_neurons(layer);
   std::vector<FfnRole> roles;
   if (config.shared > 0) {
     for (const FfnRole role : {FfnRole::gate, FfnRole::up, FfnRole::down})
@@ -199,22 +176,24 @@ LayerResult begin_result(const SplitTask& task, const ClusteredRows& clustered,
   result.partition = with_requested_order(
       Partition::from_labels(std::move(label), static_cast<std::size_t>(task.config.experts),
                              static_cast<std::size_t>(task.config.shared), capacities.bounds()),
-      task.config, clustered.norm);
+      task, clustered.norm);
   result.zero_rows = clustered.zero_rows;
   return result;
 }
 
-void attach_router(LayerResult& result, const SplitTask& task, SplitWorkspace& workspace,
-                   const ClusteredRows& clustered, std::span<const std::int32_t> row_label) {
-  const std::size_t experts = result.partition.num_experts();
-  const std::string weights = resolved_weights(task.config, task.layer);
-  if (weights != "concat" && role_of(weights) == router_role(task.layer)) {
-    result.router = fit_centroid_router(clustered.rows, row_label, experts);
-    return;
-  }
+void attach_router(LayerResult& result, const SplitTask& task, SplitWorkspace& workspace) {
   workspace.rows.resize(neurons_of(task.layer), static_cast<std::size_t>(task.layer.hidden_size));
   task.source(router_role(task.layer), workspace.rows.view());
-  result.router = fit_centroid_router(workspace.rows.view(), result.partition.labels(), experts);
+  result.router = fit_centroid_router(workspace.rows.view(), result.partition.labels(),
+                                      result.partition.num_experts());
+}
+
+void attach_router(LayerResult& result, const SplitTask& task, SplitWorkspace& workspace,
+                   const ClusteredRows& clustered, std::span<const std::int32_t> row_label) {
+  const std::string weights = resolved_weights(task.config, task.layer);
+  if (weights == "concat" || role_of(weights) != router_role(task.layer))
+    return attach_router(result, task, workspace);
+  result.router = fit_centroid_router(clustered.rows, row_label, result.partition.num_experts());
 }
 
 std::vector<std::int32_t> random_labels(std::size_t num_rows, std::size_t experts,

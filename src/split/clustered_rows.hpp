@@ -37,6 +37,9 @@ void describe_labels(LayerResult& result, const SplitTask& task, SplitWorkspace&
 void attach_router(LayerResult& result, const SplitTask& task, SplitWorkspace& workspace,
                    const ClusteredRows& clustered, std::span<const std::int32_t> row_label);
 
+/// The same, reading the router's rows anew: for labels that no clustering of rows made.
+void attach_router(LayerResult& result, const SplitTask& task, SplitWorkspace& workspace);
+
 /// Labels of the keyed random balanced split of `num_rows` rows: the baseline of every report.
 std::vector<std::int32_t> random_labels(std::size_t num_rows, std::size_t experts,
                                         std::uint64_t seed, std::int64_t layer);

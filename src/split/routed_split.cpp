@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 
 #include "moefy/core/error.hpp"
+#include "recorded_splitter.hpp"
 
 namespace moefy {
 
@@ -54,57 +54,12 @@ class Refinement {
     return ridge_.fit(tokens_, members_by_expert(result_.label, experts_));
   }
 
-  /// Neurons with the largest energy Σ_t h_ti² ‖down_i‖², lowest id on ties.
-  std::vector<std::int32_t> most_energetic(std::size_t count) {
-    std::vector<double> energy(layer_.num_neurons(), 0.0);
-    if (count > 0) {
-      tokens_.for_each_block([&](const CalibrationTokens::Block& block) {
-        for (std::size_t t = 0; t < block.hidden.rows; ++t) {
-          const std::span<const float> row = block.hidden.row(t);
-          for (std::size_t i = 0; i < row.size(); ++i)
-            energy[i] += static_cast<double>(row[i]) * static_cast<double>(row[i]);
-        }
-      });
-    }
-    for (std::size_t i = 0; i < energy.size(); ++i) energy[i] *= down_squares_[i];
-    std::vector<std::int32_t> order(energy.size());
-    std::iota(order.begin(), order.end(), 0);
-    std::ranges::stable_sort(order, [&](std::int32_t a, std::int32_t b) {
-      return energy[static_cast<std::size_t>(a)] > energy[static_cast<std::size_t>(b)];
-    });
-    order.resize(count);
-    return order;
-  }
-
   std::vector<std::int32_t> start() {
-    const std::size_t neurons = layer_.num_neurons();
-    std::vector<std::int32_t> label(neurons, 0);
-    for (const std::int32_t neuron : most_energetic(shared_neurons(split_, neurons)))
-      label[static_cast<std::size_t>(neuron)] = kSharedLabel;
-    std::vector<std::size_t> routed;
-    for (std::size_t i = 0; i < neurons; ++i)
-      if (label[i] != kSharedLabel) routed.push_back(i);
-    const BalancedKMeansResult clusters = cluster(routed);
-    for (std::size_t i = 0; i < routed.size(); ++i) label[routed[i]] = clusters.label[i];
-    return label;
-  }
-
-  /// Balanced k-means on the unit gate rows (up rows without a gate).
-  BalancedKMeansResult cluster(std::span<const std::size_t> routed) {
-    const Matrix<float>& source = layer_.gate.rows() > 0 ? layer_.gate : layer_.up;
-    Matrix<float>& rows = workspace_.rows;
-    rows.resize(routed.size(), source.cols());
-    for (std::size_t i = 0; i < routed.size(); ++i)
-      std::ranges::copy(source.row(routed[i]), rows.row(i).begin());
-    const std::vector<double> squares = squared_row_norms(rows.view(), tokens_.threads());
-    for (std::size_t i = 0; i < routed.size(); ++i) {
-      if (squares[i] == 0) continue;
-      const auto scale = static_cast<float>(1 / std::sqrt(squares[i]));
-      for (float& value : rows.row(i)) value *= scale;
-    }
-    return workspace_.kmeans.run(rows.view(), routed_capacities(split_, layer_.num_neurons()),
-                                 split_.kmeans, static_cast<std::uint64_t>(layer_.info.index),
-                                 nullptr, stop_);
+    const RowSource source = rows_of(layer_);
+    const SplitTask task{layer_.info, split_, source, nullptr, stop_, &tokens_};
+    const std::vector<std::int32_t> routed =
+        neurons_besides(pick_shared(task, workspace_), layer_.num_neurons());
+    return labels_of_all(routed, cluster_gate_rows(task, workspace_, routed), layer_.num_neurons());
   }
 
   /// Energy that neuron i loses in expert e: column e; the last column is all its energy.

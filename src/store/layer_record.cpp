@@ -13,7 +13,7 @@ namespace moefy {
 namespace {
 
 constexpr std::array<char, 4> kMagic = {'m', 'f', 'l', 'r'};
-constexpr std::uint32_t kVersion = 2;
+constexpr std::uint32_t kVersion = 3;
 
 void write_matrix(ByteWriter& writer, const Matrix<float>& matrix) {
   writer.value(static_cast<std::uint64_t>(matrix.rows()));
@@ -58,6 +58,7 @@ void write_router(ByteWriter& writer, const RouterWeights& router) {
   writer.text(router.kind);
   write_matrix(writer, router.weight);
   writer.list(std::span(router.bias));
+  write_matrix(writer, router.output);
   writer.value(router.logit_std);
 }
 
@@ -66,6 +67,7 @@ RouterWeights read_router(ByteReader& reader) {
   router.kind = reader.text();
   router.weight = read_matrix(reader);
   router.bias = reader.list<float>();
+  router.output = read_matrix(reader);
   router.logit_std = reader.value<double>();
   return router;
 }

@@ -37,6 +37,13 @@ std::optional<std::string> find_layer_problem(const LayerResult& layer) {
   if (auto problem = find_matrix_problem(layer.router.weight, "router/weight", num_experts)) {
     return problem;
   }
+  if (auto problem = find_matrix_problem(layer.router.output, "router/1/weight", num_experts)) {
+    return problem;
+  }
+  if (layer.router.output.rows() > 0 && layer.router.output.cols() != num_experts) {
+    return fmt::format("router/1/weight has {} columns for {} experts", layer.router.output.cols(),
+                       num_experts);
+  }
   const auto& weight = layer.router.weight;
   if (weight.rows() > 0 && weight.cols() != static_cast<std::size_t>(layer.hidden_size)) {
     return fmt::format("router/weight has {} columns, expected hidden_size = {}", weight.cols(),

@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <charconv>
-#include <limits>
 #include <string_view>
 #include <utility>
 
+#include "attribute_values.hpp"
 #include "hdf5.hpp"
 #include "layer_rules.hpp"
 #include "moefy/core/error.hpp"
@@ -17,25 +17,6 @@
 
 namespace moefy {
 namespace {
-
-constexpr std::int64_t kMaxCount = std::numeric_limits<std::int32_t>::max();
-
-std::int64_t count_attribute(const ObjectReader& reader, const std::string& name) {
-  const auto count = reader.number<std::int64_t>(name);
-  if (count < 0 || count > kMaxCount) reader.fail(fmt::format("{} is {}", name, count));
-  return count;
-}
-
-Digest digest_attribute(const ObjectReader& reader, const std::string& name) {
-  const std::string text = reader.text(name);
-  Digest digest;
-  const char* begin = text.data();
-  const bool parsed = text.size() == 32 &&
-                      std::from_chars(begin, begin + 16, digest.high, 16).ptr == begin + 16 &&
-                      std::from_chars(begin + 16, begin + 32, digest.low, 16).ptr == begin + 32;
-  if (!parsed) reader.fail(fmt::format("{} is '{}', expected 32 hexadecimal digits", name, text));
-  return digest;
-}
 
 void check_format(const ObjectReader& root) {
   const std::string format = root.text("format");
@@ -113,9 +94,20 @@ Partition read_partition(const ObjectReader& reader) {
 RouterWeights read_router(const ObjectReader& layer_reader, std::size_t num_experts) {
   RouterWeights router;
   const auto reader = layer_reader.find_group("router");
-  if (!reader || !reader->has_link("weight")) return router;
+  if (!reader || (!reader->has_link("weight") && !reader->has_link("0"))) return router;
   router.kind = reader->text("kind");
   router.logit_std = reader->number_or<double>("logit_std", 0);
+  if (!reader->has_link("weight")) {
+    if (reader->find_text("activation") != "tanh" ||
+        reader->number_or<std::int64_t>("normalize_input", 0) != 1)
+      reader->fail("a router of two layers that is not tanh on unit inputs");
+    const auto layer = [&](const char* name) {
+      return reader->group(name, reader->place() + "/" + name).matrix("weight", num_experts);
+    };
+    router.weight = layer("0");
+    router.output = layer("1");
+    return router;
+  }
   router.weight = reader->matrix("weight", num_experts);
   if (reader->has_link("bias")) router.bias = reader->array<float>("bias", num_experts);
   return router;

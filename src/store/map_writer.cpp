@@ -135,6 +135,13 @@ void write_router(const Id& layer_group, const RouterWeights& router) {
   const Id group = hdf5::make_group(layer_group, "router");
   write_attribute(group, "kind", router.kind);
   write_attribute(group, "logit_std", router.logit_std);
+  if (router.output.rows() > 0) {
+    write_attribute(group, "activation", std::string("tanh"));
+    write_attribute(group, "normalize_input", std::int64_t{1});
+    write_matrix(hdf5::make_group(group, "0"), "weight", router.weight);
+    write_matrix(hdf5::make_group(group, "1"), "weight", router.output);
+    return;
+  }
   write_matrix(group, "weight", router.weight);
   if (!router.bias.empty()) write_vector<float>(group, "bias", router.bias);
 }

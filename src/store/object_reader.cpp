@@ -44,6 +44,19 @@ bool is_variable(const Id& type) {
   return hdf5::check(H5Tis_variable_str(type.get()), "H5Tis_variable_str") > 0;
 }
 
+/// IEEE half precision, which this version of the library has no name for.
+Id half_type() {
+  Id type = hdf5::own(H5Tcopy(H5T_IEEE_F32LE), "H5Tcopy");
+  hdf5::check(H5Tset_fields(type.get(), 15, 10, 5, 0, 10), "H5Tset_fields");
+  hdf5::check(H5Tset_size(type.get(), 2), "H5Tset_size");
+  hdf5::check(H5Tset_ebias(type.get(), 15), "H5Tset_ebias");
+  return type;
+}
+
+bool is_type(const Id& type, hid_t expected) {
+  return hdf5::check(H5Tequal(type.get(), expected), "H5Tequal") > 0;
+}
+
 bool is_single_value(const Id& space) { return H5Sget_simple_extent_npoints(space.get()) == 1; }
 
 }  // namespace
@@ -265,6 +278,27 @@ Matrix<float> ObjectReader::matrix(const std::string& name, std::size_t rows) co
                       result.values().data()),
               "H5Dread");
   return result;
+}
+
+StoredMatrix ObjectReader::stored_matrix(const std::string& name) const {
+  Id dataset = open_dataset(name);
+  const auto shape = shape_of(dataset, name);
+  if (shape.size() != 2)
+    fail(fmt::format("the data set '{}' has {} dimensions, expected 2", name, shape.size()));
+  const Id type = hdf5::own(H5Dget_type(dataset.get()), "H5Dget_type");
+  const haddr_t offset = H5Dget_offset(dataset.get());
+  StoredMatrix stored{offset, shape[0], shape[1], DType::f32};
+  const ObjectReader attributes(std::move(dataset), fmt::format("{}: {}", place_, name), *budget_);
+  if (is_type(type, H5T_IEEE_F64LE))
+    stored.dtype = DType::f64;
+  else if (is_type(type, H5T_STD_U16LE) && attributes.find_text("dtype") == "bfloat16")
+    stored.dtype = DType::bf16;
+  else if (is_type(type, half_type().get()))
+    stored.dtype = DType::f16;
+  else if (!is_type(type, H5T_IEEE_F32LE))
+    attributes.fail("the values are of another type than float32, float64, float16 or bfloat16");
+  if (offset == HADDR_UNDEF) attributes.fail("it was never written");
+  return stored;
 }
 
 std::optional<std::string> ObjectReader::find_text_dataset(const std::string& name) const {

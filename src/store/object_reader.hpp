@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "hdf5.hpp"
+#include "moefy/core/dtype.hpp"
 #include "moefy/core/matrix.hpp"
 
 namespace moefy {
@@ -22,6 +23,14 @@ class ReadBudget {
 
  private:
   std::size_t left_;
+};
+
+/// Where a contiguous matrix lies in its file.
+struct StoredMatrix {
+  std::uint64_t offset = 0;
+  std::size_t rows = 0;
+  std::size_t cols = 0;
+  DType dtype = DType::f32;
 };
 
 /// Reads the attributes, data sets and groups of one group, trusting nothing: every type and extent
@@ -60,6 +69,9 @@ class ObjectReader {
   std::vector<T> array(const std::string& name) const;
   /// [rows, any number of columns]
   Matrix<float> matrix(const std::string& name, std::size_t rows) const;
+  /// A matrix of real numbers of any shape, where it lies: float32, float64, float16, or bfloat16
+  /// (16-bit integers with the attribute dtype="bfloat16"). Its values stay in the file.
+  StoredMatrix stored_matrix(const std::string& name) const;
   /// One text in a data set; nothing if it is something else.
   std::optional<std::string> find_text_dataset(const std::string& name) const;
   /// Texts of fixed width in a one-dimensional data set.

@@ -12,7 +12,10 @@ enum class RandomPurpose : std::uint32_t {
   initial_rows = 1,
   random_split = 2,
   verification = 3,
-  bench = 4
+  bench = 4,
+  random_router = 5,
+  router_training = 6,
+  router_metrics = 7
 };
 
 /// Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011).

@@ -16,6 +16,8 @@ std::string to_text(std::span<const std::byte> bytes);
 
 /// Whole text as a decimal integer; nothing for anything else (empty, overflow, trailing text).
 std::optional<std::int64_t> parse_integer(std::string_view text);
+/// A finite decimal number; nothing if `text` is anything else.
+std::optional<double> parse_real(std::string_view text);
 /// Bytes: a number with an optional K, M, G, T (powers of 1000) or KiB, MiB, GiB, TiB.
 std::optional<std::uint64_t> parse_bytes(std::string_view text);
 /// Seconds: `90`, `90s`, `15m`, `2h`.

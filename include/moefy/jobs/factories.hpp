@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "moefy/backend/backend.hpp"
+#include "moefy/router/router_fitter.hpp"
 #include "moefy/split/splitter.hpp"
 
 namespace moefy {
@@ -14,6 +15,11 @@ namespace moefy {
 std::vector<std::string> method_names();
 /// UsageError with the nearest names.
 std::unique_ptr<Splitter> make_splitter(const std::string& method);
+
+/// Values of --router.
+std::vector<std::string> router_names();
+/// UsageError with the nearest names.
+std::unique_ptr<RouterFitter> make_router_fitter(const std::string& router);
 
 /// Values of --backend: auto, reference, cpu, cuda.
 std::vector<std::string> backend_names();

@@ -17,14 +17,17 @@ struct SplitJobConfig {
   std::filesystem::path output;  ///< run
   std::string method = "kmeans";
   SplitConfig split;
-  std::string layers;               ///< `0-3,7`; empty: all
-  std::int64_t top_k = 0;           ///< kept in the map as convert's default; 0: none
-  std::filesystem::path init_from;  ///< an older map to start from; empty: none
-  std::string backend = "auto";     ///< its kind is a result option
-  int device = 0;                   ///< run: GPU of the first rank of a host
-  std::string feed = "auto";        ///< run: auto, coordinator, local
-  bool reproducible = false;        ///< run: leave out /run
-  bool dry_run = false;             ///< run
+  std::string layers;                 ///< `0-3,7`; empty: all
+  std::int64_t top_k = 0;             ///< kept in the map as convert's default; 0: none
+  std::filesystem::path init_from;    ///< an older map to start from; empty: none
+  std::filesystem::path recordings;   ///< of `moefy record`; empty: none
+  std::int64_t max_tokens = 200'000;  ///< of the recordings, from their beginning
+  std::string recordings_identity;    ///< filled in by the job: what the recordings are
+  std::string backend = "auto";       ///< its kind is a result option
+  int device = 0;                     ///< run: GPU of the first rank of a host
+  std::string feed = "auto";          ///< run: auto, coordinator, local
+  bool reproducible = false;          ///< run: leave out /run
+  bool dry_run = false;               ///< run
   std::string preset = "default";
   std::string run_options;  ///< run: JSON text of the run options, for /run
 };

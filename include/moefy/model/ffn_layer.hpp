@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <vector>
 
 #include "moefy/checkpoint/checkpoint.hpp"
@@ -23,6 +24,18 @@ struct FfnLayer {
   std::size_t num_neurons() const { return up.rows(); }
   std::size_t hidden_size() const { return up.cols(); }
 };
+
+/// Fills `out` with a role's fp32 values, checked finite: [num_neurons, hidden_size] with a neuron
+/// as a row, of a bias [1, its size].
+using RowSource = std::function<void(FfnRole role, MatrixView<float> out)>;
+
+/// The roles that make up a layer but for the output's bias, in the order in which load_ffn_layer
+/// reads them.
+std::vector<FfnRole> roles_of_neurons(const LayerInfo& layer);
+/// The values that belong to neurons, from wherever they come; no output bias and no fingerprint.
+FfnLayer load_ffn_layer(const LayerInfo& layer, const RowSource& source);
+/// The rows of a loaded layer once more; `layer` must outlive the source.
+RowSource rows_of(const FfnLayer& layer);
 
 /// Reads a whole layer. InputError naming tensor, row and column of a NaN or infinity; IoError.
 FfnLayer load_ffn_layer(const Checkpoint& checkpoint, const LayerInfo& layer);

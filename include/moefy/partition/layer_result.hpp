@@ -12,11 +12,13 @@
 
 namespace moefy {
 
-/// A linear router: scores = weight · x (+ bias).
+/// A router. Linear: scores = weight · x (+ bias). With a second layer: scores = output ·
+/// tanh(weight · x / ‖x‖), which no stock host computes.
 struct RouterWeights {
   std::string kind;         ///< "centroid", …
   Matrix<float> weight;     ///< [num_experts, hidden_size]
   std::vector<float> bias;  ///< [num_experts] or empty
+  Matrix<float> output;     ///< second layer [num_experts, num_experts], or empty
   double logit_std = 0;     ///< spread of the logits; from recordings, else for x of unit variance
 };
 

@@ -10,6 +10,10 @@
 
 namespace moefy {
 
+/// What each expert's score on a token shall be: the norm of its output, the logarithm of that
+/// norm, or the sum of |hidden| over its neurons.
+enum class RidgeTarget { output, log_output, score };
+
 /// Routers fitted in closed form: least squares of a target per expert on the layer's inputs, with
 /// a ridge of `ridge` times the mean of the Gram matrix' diagonal and no intercept. The Gram matrix
 /// is factored once a layer; every partition of the layer then costs one right-hand side.
@@ -18,10 +22,10 @@ class RidgeRouter {
   /// Reads all tokens once. InputError if no ridge makes the system solvable.
   RidgeRouter(CalibrationTokens& tokens, double ridge);
 
-  /// Target: the norm of each expert's output on each token. `members`: neurons of each routed
-  /// expert. kind "ridge"; logit_std is left 0 (logit_spread).
+  /// `members`: neurons of each routed expert. kind "ridge"; logit_std is left 0 (logit_spread).
   RouterWeights fit(CalibrationTokens& tokens,
-                    const std::vector<std::vector<std::int32_t>>& members) const;
+                    const std::vector<std::vector<std::int32_t>>& members,
+                    RidgeTarget target = RidgeTarget::output) const;
 
  private:
   CholeskyFactor factor_;

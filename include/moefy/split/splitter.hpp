@@ -10,7 +10,7 @@
 
 #include "moefy/backend/backend.hpp"
 #include "moefy/balance/balanced_kmeans.hpp"
-#include "moefy/model/architecture.hpp"
+#include "moefy/model/calibration_tokens.hpp"
 #include "moefy/partition/layer_result.hpp"
 
 namespace moefy {
@@ -22,13 +22,18 @@ struct SplitConfig {
   std::string weights = "auto";  ///< auto (gate of gated layers, else up), gate, up, down, concat
   std::string normalize = "l2";  ///< l2 or none
   std::string sizes = "equal";   ///< equal, N, N,N,…, or MIN..MAX
-  std::string order = "id";      ///< neurons inside an expert: id or norm (largest first)
-  BalancedKMeansConfig kmeans;   ///< start, restarts, iterations, seed
+  std::string order = "id";      ///< neurons inside an expert: id, or norm or activity, both
+                                 ///< largest first
+  bool recorded = false;         ///< recordings of the layer are at hand
+  std::int64_t top_k = 0;        ///< routed: experts a token is sent to
+  std::string coactivation = "count";  ///< coactivation: count, clamped, product
+  std::int64_t coact_block = 8;        ///< … clamped: tokens a block; 0: all in one
+  double active_fraction = 0.1;        ///< … count and activation: marked neurons of a token
+  std::string assign = "exact";        ///< gradient: exact or greedy
+  std::string criterion = "max";       ///< … most (max) or least (min) important
+  std::string score_norm = "sum";      ///< … none, sum, rank, zscore
+  BalancedKMeansConfig kmeans;         ///< start, restarts, iterations, seed
 };
-
-/// Fills out [num_neurons, hidden_size] with a role's fp32 rows (a neuron is a row), checked
-/// finite.
-using RowSource = std::function<void(FfnRole role, MatrixView<float> out)>;
 
 /// What a method works with. Buffers live as long as the worker and are reused from layer to layer.
 struct SplitWorkspace {
@@ -44,13 +49,21 @@ struct SplitTask {
   const RowSource& source;
   const LayerResult* start = nullptr;  ///< the same layer of an older map (--init-from), or none
   std::stop_token stop;
+  /// What was recorded of the layer (config.recorded), or none: its inputs, and the importance of
+  /// its neurons [text clusters, num_neurons] where the recordings hold it.
+  CalibrationTokens* tokens = nullptr;
+  const Matrix<double>* importance = nullptr;
 };
+
+/// What a method needs beside the weights.
+enum class RecordingNeed { none, inputs, importance };
 
 /// A way to split one layer: one file a method.
 class Splitter {
  public:
   virtual ~Splitter() = default;
   virtual std::string name() const = 0;
+  virtual RecordingNeed needs() const { return RecordingNeed::none; }
   /// Everything of the result but fingerprint and rank. Throws InputError (NaN, infeasible sizes)
   /// and Interrupted; messages do not name the layer, the caller does.
   virtual LayerResult split(const SplitTask& task, SplitWorkspace& workspace) const = 0;
@@ -63,6 +76,11 @@ std::unique_ptr<Splitter> make_kmeans_splitter();
 std::unique_ptr<Splitter> make_random_splitter();
 /// Neuron i in expert floor(i / m): the order of the file. A baseline.
 std::unique_ptr<Splitter> make_contiguous_splitter();
+/// The four that look at recordings; each says in its file where it comes from.
+std::unique_ptr<Splitter> make_coactivation_splitter();
+std::unique_ptr<Splitter> make_activation_splitter();
+std::unique_ptr<Splitter> make_gradient_splitter();
+std::unique_ptr<Splitter> make_routed_splitter();
 
 /// The matrix that is clustered and the one the router is fitted to.
 std::string resolved_weights(const SplitConfig& config, const LayerInfo& layer);
@@ -76,6 +94,12 @@ std::int64_t clustered_columns(const SplitConfig& config, const LayerInfo& layer
 /// Problems of `config` with this layer, for all layers before any work: experts against neurons,
 /// --sizes against both, --weights gate without a gate, sums of sizes. Empty: none.
 std::vector<std::string> split_problems(const SplitConfig& config, const LayerInfo& layer);
+/// The neurons of the always-on experts, ascending: those with the largest energy Σ h² ‖down‖² on
+/// the recorded tokens; without recordings those with the largest product of row norms over the
+/// layer's matrices, which is that energy for inputs without a preferred direction. Lowest id on
+/// ties.
+std::vector<std::int32_t> pick_shared(const SplitTask& task, SplitWorkspace& workspace);
+
 /// Neurons of the shared experts together, and capacities of the routed ones.
 std::size_t shared_neurons(const SplitConfig& config, std::size_t num_neurons);
 Capacities routed_capacities(const SplitConfig& config, std::size_t num_neurons);

@@ -26,7 +26,37 @@ std::vector<OptionSpec> result_options() {
       {"normalize", "NAME", "rows before clustering", "l2", Shown::help, {"l2", "none"}},
       {"layers", "LIST", "only these: 0-3,7 or encoder.0-5 (default: all)", "", Shown::help},
       {"sizes", "SIZES", "experts' sizes: equal, N, N,N,… or MIN..MAX", "equal", Shown::help_all},
-      {"order", "NAME", "neurons inside an expert", "id", Shown::help_all, {"id", "norm"}},
+      {"order",
+       "NAME",
+       "neurons inside an expert",
+       "id",
+       Shown::help_all,
+       {"id", "norm", "activity"}},
+      {"recordings", "REC.h5", "of `moefy record`, for methods that look at activations", "",
+       Shown::help},
+      {"max-tokens", "N", "of the recordings, from their beginning", "200000", Shown::help_all},
+      {"coactivation",
+       "NAME",
+       "method coactivation: what counts as active together",
+       "count",
+       Shown::help_all,
+       {"count", "clamped", "product"}},
+      {"coact-block", "N", "… clamped: tokens a block (0: all in one)", "8", Shown::help_all},
+      {"active-fraction", "X", "methods coactivation, activation: marked neurons of a token", "0.1",
+       Shown::help_all},
+      {"assign", "NAME", "method gradient", "exact", Shown::help_all, {"exact", "greedy"}},
+      {"criterion",
+       "NAME",
+       "method gradient: neurons an expert takes",
+       "max",
+       Shown::help_all,
+       {"max", "min"}},
+      {"score-norm",
+       "NAME",
+       "method gradient: scale of a text cluster's scores",
+       "sum",
+       Shown::help_all,
+       {"none", "sum", "rank", "zscore"}},
       {"top-k", "K", "kept in the map as convert's default (0: none)", "0", Shown::help_all},
       {"init",
        "NAME",
@@ -79,6 +109,16 @@ SplitJobConfig read_config(OptionValues& values) {
   split.normalize = values.text("normalize");
   split.sizes = values.text("sizes");
   split.order = values.text("order");
+  config.recordings = values.text("recordings");
+  config.max_tokens = values.integer("max-tokens");
+  split.recorded = !config.recordings.empty();
+  split.top_k = config.top_k;
+  split.coactivation = values.text("coactivation");
+  split.coact_block = values.integer("coact-block");
+  split.active_fraction = values.real("active-fraction");
+  split.assign = values.text("assign");
+  split.criterion = values.text("criterion");
+  split.score_norm = values.text("score-norm");
   split.kmeans.start = start_method(values.text("init"));
   split.kmeans.num_redo =
       static_cast<int>(std::clamp<std::int64_t>(values.integer("nredo"), 0, 1 << 20));

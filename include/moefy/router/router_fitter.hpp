@@ -1,0 +1,64 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <stop_token>
+#include <string>
+#include <vector>
+
+#include "moefy/model/calibration_tokens.hpp"
+#include "moefy/partition/layer_result.hpp"
+
+namespace moefy {
+
+/// What the options of `route` say about every layer; result options.
+struct RouterConfig {
+  std::string target;      ///< what a router learns to tell; empty: the router's default
+  double ridge = 1.0;      ///< ridge: relative to the mean diagonal
+  int epochs = 0;          ///< mlp, mlp-topk: 0: the router's default
+  std::int64_t top_k = 0;  ///< experts a token is sent to: mlp-topk and metrics
+  std::uint64_t seed = 0;
+};
+
+/// One layer to fit a router to.
+struct RouterTask {
+  const FfnLayer& layer;
+  const Partition& partition;
+  const RouterConfig& config;
+  CalibrationTokens* tokens = nullptr;  ///< recorded inputs, or none
+  std::stop_token stop;
+};
+
+/// A way to make a router: one file each.
+class RouterFitter {
+ public:
+  virtual ~RouterFitter() = default;
+  virtual std::string name() const = 0;
+  virtual bool needs_recordings() const { return false; }
+  /// Values of --target, the default first; none: it has no target.
+  virtual std::vector<std::string> targets() const { return {}; }
+  /// weight [num_experts, hidden_size]; logit_std is left 0. Throws InputError (nothing to learn
+  /// from) and Interrupted.
+  virtual RouterWeights fit(const RouterTask& task) const = 0;
+};
+
+/// From the weights alone: rows c_e / ‖c_e‖ (fit_centroid_router), the same directions with the
+/// mean norm of the layer's router rows, N(0, 0.02²), zeros.
+std::unique_ptr<RouterFitter> make_centroid_fitter();
+std::unique_ptr<RouterFitter> make_mean_gate_fitter();
+std::unique_ptr<RouterFitter> make_random_fitter();
+std::unique_ptr<RouterFitter> make_zero_fitter();
+/// From recordings; each says in its file where it comes from.
+std::unique_ptr<RouterFitter> make_ridge_fitter();
+std::unique_ptr<RouterFitter> make_mlp_fitter();
+std::unique_ptr<RouterFitter> make_mlp_topk_fitter();
+
+/// scores [T, num_experts] = Σ_{i in expert e} |hidden_ti|: MoEfication's oracle (with ReLU and no
+/// gate hidden has no negative values). `label` [num_neurons].
+void oracle_scores(MatrixView<const float> hidden, std::span<const std::int32_t> label,
+                   MatrixView<float> scores, ThreadPool& threads);
+
+/// Spread of the logits of inputs with unit variance: the root mean square of the row norms.
+double spread_of_rows(const Matrix<float>& weight);
+
+}  // namespace moefy
