@@ -2,6 +2,7 @@
 """Quality of converted models of SmolLM2-135M-Instruct beside the dense one, as JSON lines:
 
     launch/bench quality                     about half an hour on two cores
+    bench/quality.py --work FOLDER …         keeps the models there and takes those that are there
     bench/quality.py --table RESULT.json     the same as tables for docs/quality.md
 
 Every model is a stock class loaded from its files, in fp32; perplexity as a multiple of the dense
@@ -21,7 +22,6 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 MOEFY = ROOT / "launch/moefy"
-SEEDS = (0, 1, 2)
 ACTIVE = (0.75, 0.5, 0.25)
 SEQUENCES = 4
 TOKENS = 7168
@@ -70,18 +70,26 @@ def measure(model, work, outputs, texts, top_ks=""):
     return [json.loads(line) for line in output.splitlines()]
 
 
-def run(model, work):
+def run(model, work, seeds, only_existing):
     texts = work / "texts"
-    timed(sys.executable, ROOT / "bench/texts/from_debian.py", texts)
+    if not texts.exists():
+        timed(sys.executable, ROOT / "bench/texts/from_debian.py", texts)
     rows = {}
     for configuration, active, options in plans(texts):
-        for seed in SEEDS:
+        for seed in range(seeds):
             name = f"{configuration.replace(' ', '-')}-{active}-{seed}"
-            timings = calibrated(model, work, name, active, seed, options)
+            done = work / f"{name}.json"
+            if only_existing and not done.exists():
+                continue
+            if not done.exists():
+                done.write_text(json.dumps(calibrated(model, work, name, active, seed, options)))
+            timings = json.loads(done.read_text())
             rows[name] = {"configuration": configuration, "active": active, "seed": seed,
                           "seconds": timings}
             say(f"{name}: {timings['calibrate']:.0f} s")
     for method in ("kmeans", "random"):
+        if (work / method).exists():
+            continue
         timed(MOEFY, "split", model, "-o", work / f"{method}.h5", "--experts", 16, "--method", method)
         timed(MOEFY, "convert", model, work / f"{method}.h5", "-o", work / method, "--top-k", 8)
     found = measure(model, work, [work / name for name in rows], texts)
@@ -128,6 +136,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--table", type=pathlib.Path, metavar="RESULT.json")
+    parser.add_argument("--work", type=pathlib.Path, metavar="FOLDER")
+    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="models of each kind")
+    parser.add_argument("--existing", action="store_true", help="only models that --work holds")
     options = parser.parse_args()
     if options.table:
         print(table(options.table))
@@ -135,8 +146,10 @@ def main():
     model = ROOT / "demo/model"
     if not model.exists():
         timed(sys.executable, ROOT / "launch/demo_steps/export_model.py", model)
-    with tempfile.TemporaryDirectory() as work:
-        run(model, pathlib.Path(work))
+    with tempfile.TemporaryDirectory() as scratch:
+        work = options.work or pathlib.Path(scratch)
+        work.mkdir(parents=True, exist_ok=True)
+        run(model, work, options.seeds, options.existing)
 
 
 if __name__ == "__main__":

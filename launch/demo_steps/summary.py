@@ -15,7 +15,7 @@ STEPS = ("model", "split", "convert", "verify", "inspect", "compare")
 WHY_SPARSE_IS_POOR = """
 The sparse rows are poor, as they must be: these routers are made from the weights alone and have
 never seen what flows into a layer, so they often leave out experts that a token needs. With all
-experts on the function is the dense model's. A recipe calibrated on text is a later step."""
+experts on the function is the dense model's. The table below has one that was calibrated."""
 
 
 def folder_bytes(folder: Path) -> int:

@@ -109,8 +109,8 @@ void measure_shape(ConversionPlan& plan) {
                     smallest, largest));
   if (smallest != largest && plan.config.uneven == "ragged")
     throw UsageError(
-        fmt::format("experts have between {} and {} neurons, and none of the hosts mixtral and "
-                    "qwen2-moe can carry experts of unequal width; take --uneven pad",
+        fmt::format("experts have between {} and {} neurons, and no MoE host can carry "
+                    "experts of unequal width; take --uneven pad",
                     smallest, largest));
   shape.expert_width = round_up(largest, plan.config.align);
   shape.shared_width = round_up(shared, plan.config.align);

@@ -266,6 +266,15 @@ std::vector<Unit> units_of(const ConversionPlan& plan, std::size_t first, std::s
   return units;
 }
 
+/// Whether two units write to one output tensor, as in fused layouts: a sink counts by tensor.
+bool share_tensors(std::span<const Unit> units) {
+  std::map<std::size_t, std::size_t> unit_of;
+  for (std::size_t i = 0; i < units.size(); ++i)
+    for (const Target& target : units[i].targets)
+      if (unit_of.try_emplace(target.tensor, i).first->second != i) return true;
+  return false;
+}
+
 /// Threads that may each hold a whole source tensor while all of them stay within one layer's
 /// bytes.
 std::size_t concurrent_units(const ConversionPlan& plan) {
@@ -291,10 +300,9 @@ void produce_shard(const ConversionPlan& plan, const Checkpoint& checkpoint, std
                    ThreadPool* pool) {
   const std::vector<Unit> units =
       units_of(plan, plan.first_tensor[shard], plan.first_tensor[shard + 1], refitted);
-  // A fused output tensor takes parts of several sources, and a sink counts by tensor.
-  const bool fused = plan.config.layout == "fused" && plan.is_moe();
-  const std::size_t lanes =
-      pool && !fused ? std::min(pool->size(), concurrent_units(plan)) : std::size_t{1};
+  const std::size_t lanes = pool && !share_tensors(units)
+                                ? std::min(pool->size(), concurrent_units(plan))
+                                : std::size_t{1};
   std::atomic<std::size_t> next = 0;
   const auto lane = [&](std::size_t) {
     Producer producer(plan, checkpoint, refitted, sink, stop);

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "moefy/convert/convert.hpp"
 #include "moefy/core/error.hpp"
 #include "moefy/core/text.hpp"
@@ -21,8 +23,10 @@ std::string architectures() {
 
 std::string hosts() {
   std::string text;
-  for (const std::string& host : host_names())
-    text += fmt::format("{:<10} {}\n", host, host_description(host));
+  const std::vector<std::string> names = host_names();
+  const std::size_t width = std::ranges::max(names, {}, &std::string::size).size();
+  for (const std::string& host : names)
+    text += fmt::format("{:<{}} {}\n", host, width, host_description(host));
   return text;
 }
 

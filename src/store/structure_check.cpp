@@ -426,7 +426,7 @@ class StructureCheck {
              "a heap is damaged");
       (void)cursor.take_bytes(padded(object_size));
     }
-    expect(cursor.left() == 0, "a heap is damaged");
+    // Free space too small for an object's header has none.
     return sizes;
   }
 

@@ -1,6 +1,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "conversion.hpp"
@@ -12,6 +13,7 @@ namespace {
 using nlohmann::json;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 /// A tiny model with some keys of config.json changed.
 TinyModel model_with(const std::string& family, const json& changes) {
@@ -30,6 +32,25 @@ std::string refusal(TinyModel model, const MapShape& shape, const ConvertConfig&
     return error.what();
   }
   return "";
+}
+
+json planned_config(TinyModel model, const MapShape& shape, const ConvertConfig& config = {}) {
+  Conversion conversion(std::move(model), shape);
+  conversion.convert(config);
+  return json::parse(read_text(conversion.output() / "config.json"));
+}
+
+/// A Llama with attention_bias.
+TinyModel biased_llama() {
+  TinyModel model = tiny_model("llama", {});
+  for (const char* name : {"q", "k", "v", "o"})
+    for (int layer = 0; layer < 2; ++layer) {
+      const std::string prefix =
+          "model.layers." + std::to_string(layer) + ".self_attn." + name + "_proj.";
+      const std::int64_t rows = model.at(prefix + "weight").shape[0];
+      model.tensors.push_back(random_tensor(prefix + "bias", DType::f32, {rows}));
+    }
+  return model;
 }
 
 struct Choice {
@@ -70,7 +91,10 @@ INSTANTIATE_TEST_SUITE_P(Rules, HostChoiceTest,
                                          Choice{"qwen2", {6, 0, 2, -1, 1}, "glm4-moe", true},
                                          Choice{"qwen3", {4, 0, 3, -1, 1}, "qwen3-moe", true},
                                          Choice{"qwen3", {4, 1, 3, -1, 1}, "glm4-moe", true},
-                                         Choice{"gemma", {4, 0, 4, -1, 1}, "mixtral", false}));
+                                         Choice{"gemma", {4, 0, 4, -1, 1}, "granitemoe", false},
+                                         Choice{"gemma", {4, 1, 2, -1, 1}, "granitemoeshared"},
+                                         Choice{"granite", {5, 0, 2, -1, 1}, "granitemoe"},
+                                         Choice{"granite", {5, 2, 2, -1, 1}, "granitemoeshared"}));
 
 TEST(HostTest, default_top_k_is_the_maps_else_all) {
   const Conversion with(tiny_model("llama", {}), {4, 0, 3, -1, 1});
@@ -94,25 +118,17 @@ TEST(HostTest, top_k_above_the_experts_is_refused) {
 
 TEST(HostTest, families_without_a_host_are_refused_with_the_reason) {
   const MapShape shape{4, 0, 0, -1, 1};
-  EXPECT_THAT(refusal(tiny_model("granite", {}), shape),
-              AllOf(HasSubstr("multipliers"), HasSubstr("--host dense")));
-  EXPECT_THAT(refusal(tiny_model("gemma2", {}), shape), HasSubstr("soft caps"));
+  EXPECT_THAT(refusal(tiny_model("gemma2", {}), shape),
+              AllOf(HasSubstr("soft caps"), HasSubstr("--host dense")));
   EXPECT_THAT(refusal(tiny_model("gpt2", {}), shape), HasSubstr("--host dense"));
 }
 
 TEST(HostTest, what_a_host_would_drop_is_refused) {
   const MapShape shape{4, 0, 0, -1, 1};
-  TinyModel biased = tiny_model("llama", {});
-  for (const char* name : {"q", "k", "v", "o"})
-    for (int layer = 0; layer < 2; ++layer) {
-      const std::string prefix =
-          "model.layers." + std::to_string(layer) + ".self_attn." + name + "_proj.";
-      const std::int64_t rows = biased.at(prefix + "weight").shape[0];
-      biased.tensors.push_back(random_tensor(prefix + "bias", DType::f32, {rows}));
-    }
-  EXPECT_THAT(refusal(std::move(biased), shape), HasSubstr("o_proj.bias"));
   ConvertConfig qwen2;
   qwen2.host = "qwen2-moe";
+  EXPECT_THAT(refusal(biased_llama(), shape, qwen2), HasSubstr("o_proj has no bias"));
+  EXPECT_THAT(refusal(tiny_model("granite", {}), shape, qwen2), HasSubstr("multipliers"));
   EXPECT_THAT(refusal(model_with("llama", {{"partial_rotary_factor", 0.75}}), shape, qwen2),
               HasSubstr("rotates whole heads"));
   EXPECT_THAT(refusal(model_with("llama", {{"rope_scaling", {{"rope_type", "longrope"}}}}), shape),
@@ -179,6 +195,94 @@ TEST(HostTest, glm4_moe_takes_dense_layers_only_at_the_beginning) {
   EXPECT_TRUE(summarize(*plan).top_k_editable);
 }
 
+TEST(HostTest, biases_on_all_of_the_attention_go_to_granites_classes) {
+  const json config = planned_config(biased_llama(), {4, 0, 2, -1, 1});
+  EXPECT_EQ(config["model_type"], "granitemoe");
+  EXPECT_EQ(config["attention_bias"], true);
+  // Without them it would be 1: the head dimension is 8.
+  EXPECT_EQ(config["attention_multiplier"], std::pow(8.0, -0.5));
+  EXPECT_EQ(config["embedding_multiplier"], 1.0);
+  EXPECT_EQ(planned_config(tiny_model("gemma", {}), {4, 0, 2, -1, 1})["embedding_multiplier"], 4.0);
+}
+
+TEST(HostTest, granites_multipliers_are_copied) {
+  const json values = {{"embedding_multiplier", 12.0},
+                       {"residual_multiplier", 0.22},
+                       {"attention_multiplier", 0.0078125},
+                       {"logits_scaling", 16.0}};
+  const json config = planned_config(model_with("granite", values), {4, 1, 2, -1, 1});
+  for (const auto& [key, value] : values.items()) EXPECT_EQ(config[key], value) << key;
+  EXPECT_EQ(config["shared_intermediate_size"], 8);
+}
+
+TEST(HostTest, granites_classes_need_a_factor_that_is_a_power_of_two) {
+  EXPECT_THAT(refusal(tiny_model("granite", {}), {6, 1, 3, -1, 1}),
+              AllOf(HasSubstr("3 is no power of two"), HasSubstr("--top-k 2 with this map"),
+                    Not(HasSubstr("split --experts"))));
+}
+
+TEST(HostTest, the_nearest_counts_are_ones_that_a_host_carries) {
+  ConvertConfig config;
+  config.host = "granitemoe";
+  EXPECT_THAT(refusal(tiny_model("granite", {}), {6, 2, 3, -1, 1}, config),
+              HasSubstr("split --experts 8 without shared experts (host granitemoe, --top-k 2)"));
+  config.host = "qwen3-moe";
+  EXPECT_THAT(refusal(tiny_model("qwen3", {}), {7, 2, 3, -1, 1}, config),
+              HasSubstr("split --experts 8 without shared experts (host qwen3-moe, any top-k)"));
+  config.host = "dots1";
+  EXPECT_THAT(refusal(tiny_model("qwen3", {}), {1, 1, 1, -1, 1}, config),
+              AllOf(HasSubstr("there is one"), HasSubstr("split --experts 2 --shared 1")));
+}
+
+TEST(HostTest, hosts_that_are_not_automatic_are_named_where_they_alone_can) {
+  // Shared experts, and layer 1 stays dense.
+  EXPECT_THAT(refusal(tiny_model("qwen3", {}), {4, 1, 2, 0, 1}),
+              HasSubstr("asked for by name works: --host exaone-moe"));
+}
+
+TEST(HostTest, glm4_moes_relatives_refuse_what_they_have_no_place_for) {
+  const MapShape shape{5, 1, 3, -1, 1};
+  const MapShape first_dense{5, 1, 3, 1, 1};
+  const MapShape last_dense{5, 1, 3, 0, 1};
+  const auto asked = [](TinyModel model, const MapShape& counts, const char* host) {
+    ConvertConfig config;
+    config.host = host;
+    return refusal(std::move(model), counts, config);
+  };
+  EXPECT_THAT(asked(tiny_model("llama", {}), shape, "dots1"), HasSubstr("needs q and k norms"));
+  EXPECT_THAT(asked(tiny_model("llama", {}), shape, "exaone-moe"), HasSubstr("q and k norms"));
+  EXPECT_THAT(asked(tiny_model("qwen3", {}), shape, "solar-open"), HasSubstr("no q and k norms"));
+  EXPECT_THAT(asked(tiny_model("llama", {}), first_dense, "solar-open"), HasSubstr("no dense"));
+  EXPECT_THAT(asked(tiny_model("qwen3", {}), last_dense, "dots1"), HasSubstr("come first"));
+  EXPECT_THAT(asked(tiny_model("mistral", {}), shape, "solar-open"), HasSubstr("sliding window"));
+  EXPECT_THAT(asked(biased_llama(), shape, "solar-open"), HasSubstr("o_proj"));
+  EXPECT_EQ(asked(tiny_model("qwen3", {}), first_dense, "dots1"), "");
+  EXPECT_EQ(asked(tiny_model("qwen3", {}), last_dense, "exaone-moe"), "");
+  EXPECT_EQ(asked(tiny_model("qwen2", {}), shape, "solar-open"), "");
+}
+
+TEST(HostTest, what_glm4_moes_relatives_default_to_is_written) {
+  const auto asked = [](const char* family, const MapShape& shape, const char* host) {
+    ConvertConfig config;
+    config.host = host;
+    return planned_config(tiny_model(family, {}), shape, config);
+  };
+  const json dots1 = asked("qwen3", {5, 0, 3, 1, 1}, "dots1");
+  EXPECT_EQ(dots1["n_shared_experts"], 0);
+  EXPECT_EQ(dots1["n_routed_experts"], 5);
+  EXPECT_EQ(dots1["first_k_dense_replace"], 1);
+  EXPECT_TRUE(dots1.at("sliding_window").is_null());
+  const json exaone = asked("qwen3", {5, 1, 3, 0, 1}, "exaone-moe");
+  EXPECT_EQ(exaone["layer_types"], json({"sliding_attention", "sliding_attention"}));
+  EXPECT_EQ(exaone["sliding_window"], exaone["max_position_embeddings"]);
+  EXPECT_EQ(exaone["mlp_layer_types"], json({"sparse", "dense"}));
+  EXPECT_EQ(exaone["architectures"], json::array({"ExaoneMoeForCausalLM"}));
+  EXPECT_EQ(exaone["routed_scaling_factor"], 2.0);
+  const json solar = asked("llama", {5, 2, 3, -1, 1}, "solar-open");
+  EXPECT_EQ(solar["head_dim"], 8);
+  EXPECT_EQ(solar["norm_topk_prob"], false);
+}
+
 TEST(HostTest, uneven_experts_are_padded_or_refused) {
   // 24 neurons in 5 experts: 5, 5, 5, 5, 4.
   const MapShape shape{5, 0, 4, -1, 1};
@@ -189,12 +293,6 @@ TEST(HostTest, uneven_experts_are_padded_or_refused) {
   EXPECT_THAT(refusal(tiny_model("llama", {}), shape, config), HasSubstr("unequal width"));
   config.uneven = "pad";
   EXPECT_EQ(refusal(tiny_model("llama", {}), shape, config), "");
-}
-
-json planned_config(TinyModel model, const MapShape& shape, const ConvertConfig& config = {}) {
-  Conversion conversion(std::move(model), shape);
-  conversion.convert(config);
-  return json::parse(read_text(conversion.output() / "config.json"));
 }
 
 TEST(HostTest, sliding_window_is_carried) {

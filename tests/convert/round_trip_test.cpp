@@ -82,6 +82,21 @@ std::vector<Case> cases() {
     list.push_back({"qwen3", "qwen3-moe", {4, 0, 3, -1, 1}, DType::bf16, layout, 1});
     list.push_back({"qwen3", "qwen3-moe", {5, 0, 2, 0, 1}, DType::f16, layout, 1});
   }
+  for (const char* layout : {"classic", "fused"}) {
+    for (const char* family : {"llama", "granite", "gemma"}) {
+      list.push_back({family, "granitemoe", {5, 0, 2, -1, 1}, DType::bf16, layout, 1});
+      list.push_back({family, "granitemoeshared", {4, 0, 4, -1, 1}, DType::f16, layout, 1});
+      list.push_back({family, "granitemoeshared", {6, 3, 2, -1, 1}, DType::f32, layout, 2});
+    }
+    for (const char* family : {"llama", "qwen2"})
+      list.push_back({family, "solar-open", {6, 3, 2, -1, 1}, DType::f32, layout, 1});
+    list.push_back({"llama", "solar-open", {5, 0, 2, -1, 1}, DType::bf16, layout, 1});
+    for (const char* host : {"dots1", "exaone-moe"}) {
+      list.push_back({"qwen3", host, {5, 0, 2, -1, 1}, DType::bf16, layout, 1});
+      list.push_back({"qwen3", host, {6, 3, 2, 1, 1}, DType::f32, layout, 2});
+    }
+    list.push_back({"qwen3", "exaone-moe", {4, 1, 2, 0, 1}, DType::f16, layout, 1});
+  }
   for (const char* family : {"llama", "mistral", "gemma"})
     for (const char* layout : {"classic", "fused"})
       list.push_back({family, "mixtral", {5, 0, 2, -1, 1}, DType::bf16, layout, 1});

@@ -18,6 +18,14 @@ def program_path():
     return path
 
 
+def helper(name):
+    """A small program of the tests, in the same build folder as moefy."""
+    path = program_path().parent.parent / "tests" / name
+    if not path.exists():
+        pytest.skip(f"{path} is not built")
+    return path
+
+
 class Moefy:
     """Runs the program, alone or on several ranks, with a time limit instead of a hang."""
 

@@ -4,12 +4,14 @@ All comparisons are in fp32: the noise of bf16 arithmetic is larger than any err
 """
 
 import json
+import subprocess
 
 import pytest
 import torch
 import transformers
 from safetensors.torch import load_file
 
+from conftest import helper
 from tiny_models import FAMILIES, LAYERS, LLAMA, load_tiny, output_of, write_tiny
 
 # Weights of deviation 0.3 make logits of about one; summation order alone moves them this much.
@@ -17,7 +19,7 @@ SAME = 2e-5
 # As stored, weights are 1 + O(2^-10) of the router's spread.
 CLOSE = 2e-2
 
-DENSE_ONLY = ["llama-bias", "llama-base", "gemma2", "gemma3", "granite", "granite-bias", "gpt2",
+DENSE_ONLY = ["llama-bias", "llama-base", "gemma2", "gemma3", "granite-bias", "gpt2",
               "gpt2-default-width", "gpt2-base", "opt", "opt-base", "gpt_neox", "gpt_neox-base", "bert",
               "bert-base", "t5", "t5-gated"]
 
@@ -32,13 +34,21 @@ def load(folder, **settings):
         folder, dtype=torch.float32, output_loading_info=True, **settings)
     problems = {key: value for key, value in report.items() if value}
     assert not problems, problems
+    # Some classes ignore tensors that they do not expect without reporting them.
+    in_file = sum(tensor.numel() for file in folder.glob("*.safetensors") for tensor in load_file(file).values())
+    assert in_file == sum(tensor.numel() for tensor in unique_tensors(model))
     return model.eval()
+
+
+def unique_tensors(model):
+    """Parameters and saved buffers, tied ones once."""
+    return {tensor.data_ptr() or id(tensor): tensor for tensor in model.state_dict().values()}.values()
 
 
 def zero_routers(model):
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if name.endswith("mlp.gate.weight"):
+            if name.endswith(("mlp.gate.weight", "block_sparse_moe.router.weight")):
                 parameter.zero_()
     return model
 
@@ -102,7 +112,25 @@ MOE = [
     ("qwen3", "qwen3_moe", ("--experts", 4), ("--layout", "fused")),
     ("phi3", "glm4_moe", ("--experts", 4), ()),
     ("phi3", "mixtral", ("--experts", 4), ("--host", "mixtral")),
-    ("gemma", "mixtral", ("--experts", 4), ()),
+    ("gemma", "mixtral", ("--experts", 4), ("--host", "mixtral")),
+    ("gemma", "granitemoe", ("--experts", 4), ()),
+    ("gemma", "granitemoeshared", ("--experts", 4, "--shared", 1), ()),
+    ("granite", "granitemoe", ("--experts", 4), ()),
+    ("granite", "granitemoe", ("--experts", 4), ("--layout", "fused")),
+    ("granite", "granitemoeshared", ("--experts", 4, "--shared", 2), ()),
+    ("granite", "granitemoeshared", ("--experts", 4, "--shared", 1), ("--layout", "fused")),
+    ("granite", "granitemoeshared", ("--experts", 4), ("--host", "granitemoeshared")),
+    ("llama-attention-bias", "granitemoe", ("--experts", 4), ()),
+    ("llama-attention-bias", "granitemoeshared", ("--experts", 4, "--shared", 1), ()),
+    ("llama", "solar_open", ("--experts", 5), ("--host", "solar-open")),
+    ("llama", "solar_open", ("--experts", 5, "--shared", 2), ("--host", "solar-open", "--layout", "fused")),
+    ("qwen2", "solar_open", ("--experts", 5, "--shared", 1), ("--host", "solar-open")),
+    ("qwen3", "dots1", ("--experts", 5), ("--host", "dots1")),
+    ("qwen3", "dots1", ("--experts", 5, "--shared", 2, "--layers", "1"), ("--host", "dots1")),
+    ("qwen3", "dots1", ("--experts", 5, "--shared", 1), ("--host", "dots1", "--layout", "fused")),
+    ("qwen3", "exaone_moe", ("--experts", 5), ("--host", "exaone-moe")),
+    ("qwen3", "exaone_moe", ("--experts", 5, "--shared", 2, "--layers", "0"), ("--host", "exaone-moe")),
+    ("qwen3", "exaone_moe", ("--experts", 5, "--shared", 1), ("--host", "exaone-moe", "--layout", "fused")),
 ]
 
 
@@ -161,23 +189,69 @@ VARIANTS = [
 ]
 
 
+# What a host has no place for, by a word of the message; everything else must be carried.
+NO_WINDOW = {"glm4-moe", "granitemoe", "solar-open"}
+NO_BIASES = {"mixtral": "biases", "granitemoe": "biases"}
+
+
+def refusal_of(host, model_type, settings):
+    if host in NO_WINDOW and settings.get("sliding_window"):
+        return "no sliding window"
+    return NO_BIASES.get(host) if model_type == "qwen2" else None
+
+
 @pytest.mark.parametrize("model_type, settings", VARIANTS)
-@pytest.mark.parametrize("host", ["qwen2-moe", "mixtral", "glm4-moe"])
-def test_what_a_family_needs_is_carried(model_type, settings, host, moefy, tmp_path):
+def test_what_a_family_needs_is_carried(model_type, settings, moefy, tmp_path):
     dense = save(model_type, tmp_path / "model", **settings)
     split(moefy, tmp_path / "model")
+    scale = max(float(output_of(dense).abs().max()), 1)
 
-    result = moefy("convert", tmp_path / "model", "map.h5", "-o", "out", "--host", host, check=False)
+    for host in ["qwen2-moe", "mixtral", "glm4-moe", "granitemoe", "solar-open"]:
+        result = moefy("convert", tmp_path / "model", "map.h5", "-o", host, "--host", host, check=False)
 
-    if host == "glm4-moe" and (settings.get("use_sliding_window") or settings.get("sliding_window")):
-        assert result.returncode == 2 and "no sliding window" in result.stderr
-        return
-    if model_type == "qwen2" and host == "mixtral":
-        assert result.returncode == 2 and "biases" in result.stderr
-        return
-    assert result.returncode == 0, result.stderr
-    converted = zero_routers(load(tmp_path / "out"))
-    assert difference(dense, converted) <= SAME * max(float(output_of(dense).abs().max()), 1)
+        if reason := refusal_of(host, model_type, settings):
+            assert result.returncode == 2 and reason in result.stderr, host
+            continue
+        assert result.returncode == 0, result.stderr
+        assert difference(dense, zero_routers(load(tmp_path / host))) <= SAME * scale, host
+
+
+@pytest.mark.parametrize("settings", [
+    dict(rms_norm_eps=1e-3, head_dim=12), dict(tie_word_embeddings=True), dict(attention_bias=True),
+    dict(rope_parameters=dict(rope_type="yarn", rope_theta=500.0, factor=4.0, original_max_position_embeddings=16)),
+])
+def test_what_qwen3_needs_is_carried(settings, moefy, tmp_path):
+    dense = save("qwen3", tmp_path / "model", **settings)
+    split(moefy, tmp_path / "model")
+    scale = max(float(output_of(dense).abs().max()), 1)
+
+    for host in ["qwen3-moe", "glm4-moe", "dots1", "exaone-moe"]:
+        result = moefy("convert", tmp_path / "model", "map.h5", "-o", host, "--host", host, check=False)
+
+        if "attention_bias" in settings and host != "dots1":
+            assert result.returncode == 2 and "bias" in result.stderr, host
+            continue
+        assert result.returncode == 0, result.stderr
+        assert difference(dense, zero_routers(load(tmp_path / host))) <= SAME * scale, host
+
+
+@pytest.mark.parametrize("family, hosts", [
+    ("llama", ["glm4-moe", "solar-open", "granitemoe", "granitemoeshared"]), ("qwen3", ["dots1", "exaone-moe"])])
+def test_the_older_spelling_of_rope_is_read_by_every_host(family, hosts, moefy, tmp_path):
+    """config.json of transformers 4: rope_theta and rope_scaling beside the other fields."""
+    dense = save(family, tmp_path / "model", rope_parameters=dict(
+        rope_type="linear", rope_theta=500.0, factor=4.0))
+    config = config_of(tmp_path / "model")
+    del config["rope_parameters"]
+    config |= dict(rope_theta=500.0, rope_scaling=dict(type="linear", factor=4.0))
+    (tmp_path / "model/config.json").write_text(json.dumps(config))
+    split(moefy, tmp_path / "model")
+
+    for host in hosts:
+        moefy("convert", tmp_path / "model", "map.h5", "-o", host, "--host", host)
+
+        scale = max(float(output_of(dense).abs().max()), 1)
+        assert difference(dense, zero_routers(load(tmp_path / host))) <= SAME * scale, host
 
 
 @pytest.mark.parametrize("partial", [1.0, 0.5])
@@ -197,29 +271,75 @@ def test_partial_rotary_embeddings_are_carried_by_glm4_moe(partial, moefy, tmp_p
     assert refused.returncode == (0 if partial == 1.0 else 2)
 
 
-@pytest.mark.parametrize("family, host", [("llama", "qwen2-moe"), ("llama", "glm4-moe"), ("qwen3", "qwen3-moe")])
-def test_top_k_is_edited_in_config_json(family, host, moefy, tmp_path):
+# host, family, whether top-k may be edited after the conversion
+TOP_K = [("qwen2-moe", "llama", True), ("glm4-moe", "llama", True), ("qwen3-moe", "qwen3", True),
+         ("dots1", "qwen3", True), ("exaone-moe", "qwen3", True), ("solar-open", "llama", True),
+         ("mixtral", "llama", False), ("granitemoe", "granite", False), ("granitemoeshared", "gemma", False)]
+
+
+@pytest.mark.parametrize("host, family, editable", TOP_K)
+def test_two_experts_a_token_are_the_masked_dense_model(host, family, editable, moefy, tmp_path):
     """With k experts a token, the output is the dense model's with the FFN masked to those experts."""
     dense = write_tiny(family, tmp_path / "model")
     split(moefy, tmp_path / "model")
-    moefy("convert", tmp_path / "model", "map.h5", "-o", "out", "--host", host)
-    edit_config(tmp_path / "out", num_experts_per_tok=2)
+    moefy("convert", tmp_path / "model", "map.h5", "-o", "out", "--host", host, *(() if editable else ("--top-k", 2)))
+    all_on = load(tmp_path / "out") if editable else None
+    if editable:
+        edit_config(tmp_path / "out", num_experts_per_tok=2)
 
     converted = load(tmp_path / "out")
 
     moefy("verify", tmp_path / "model", "out")
+    for layer, (labels, router) in enumerate(routers_of(moefy.folder / "map.h5")):
+        mask_ffn(dense.model.layers[layer].mlp, labels, router, 2)
+    scale = max(float(output_of(converted).abs().max()), 1)
+    assert difference(dense, converted) <= CLOSE * scale
+    # The mask matters: the bound above is no coincidence.
+    assert not editable or difference(dense, all_on) > 5 * CLOSE * scale
+    if not editable:
+        edit_config(tmp_path / "out", num_experts_per_tok=4)
+        result = moefy("verify", tmp_path / "model", "out", check=False)
+        assert result.returncode != 0 and "num_experts_per_tok" in result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("host, family", [("glm4-moe", "llama"), ("solar-open", "llama"), ("dots1", "qwen3"),
+                                          ("exaone-moe", "qwen3")])
+def test_a_selection_bias_chooses_what_it_chooses_beside_unscaled_logits(host, family, moefy, tmp_path):
+    dense = write_tiny(family, tmp_path / "model")
+    split(moefy, tmp_path / "model")
+    subprocess.run([helper("convert/bias_routers"), tmp_path / "map.h5", tmp_path / "biased.h5"], check=True)
+    for name in ("map", "biased"):
+        moefy("convert", tmp_path / "model", name + ".h5", "-o", name, "--host", host, "--top-k", 2)
+    moefy("verify", tmp_path / "model", "biased", "--bound")
+
+    unbiased, biased = load(tmp_path / "map"), load(tmp_path / "biased")
+
+    for layer, (labels, router) in enumerate(routers_of(tmp_path / "biased.h5")):
+        mask_ffn(dense.model.layers[layer].mlp, labels, router, 2, bias_of(tmp_path / "biased.h5", layer))
+    scale = max(float(output_of(biased).abs().max()), 1)
+    assert difference(dense, biased) <= CLOSE * scale
+    assert difference(unbiased, biased) > 5 * CLOSE * scale
+    assert_restored(moefy, tmp_path / "model", tmp_path / "biased")
+
+
+def bias_of(map_file, layer):
     import h5py
-    with h5py.File(tmp_path / "map.h5", "r") as file:
+    with h5py.File(map_file, "r") as file:
+        return torch.from_numpy(file[f"layers/{layer:05d}/router/bias"][()])
+
+
+def routers_of(map_file):
+    """(label of every neuron, router) of each layer of a map."""
+    import h5py
+    with h5py.File(map_file, "r") as file:
         for layer in range(LAYERS):
-            labels = torch.from_numpy(file[f"layers/{layer:05d}/labels"][()]).long()
-            router = torch.from_numpy(file[f"layers/{layer:05d}/router/weight"][()])
-            mask_ffn(dense.model.layers[layer].mlp, labels, router, 2)
-    assert difference(dense, converted) <= CLOSE * max(float(output_of(converted).abs().max()), 1)
+            group = file[f"layers/{layer:05d}"]
+            yield torch.from_numpy(group["labels"][()]).long(), torch.from_numpy(group["router/weight"][()])
 
 
-def mask_ffn(mlp, labels, router, top_k):
+def mask_ffn(mlp, labels, router, top_k, bias=0):
     def forward(x):
-        chosen = (x @ router.T).topk(top_k, dim=-1).indices
+        chosen = (x @ router.T + bias).topk(top_k, dim=-1).indices
         mask = (labels[None, None, :, None] == chosen[:, :, None, :]).any(-1)
         hidden = mlp.act_fn(mlp.gate_proj(x)) * mlp.up_proj(x)
         return mlp.down_proj(hidden * mask)

@@ -11,17 +11,9 @@ import h5py
 import numpy as np
 import pytest
 
-from conftest import ROOT, program_path
+from conftest import ROOT, helper
 
 SHAPE = {"layers": 4, "neurons": 23, "experts": 5, "shared": 2, "hidden": 6}
-
-
-def helper(name):
-    """A small program of the tests, in the same build folder as moefy."""
-    path = program_path().parent.parent / "tests" / name
-    if not path.exists():
-        pytest.skip(f"{path} is not built")
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ CAUSAL, MASKED, SEQ2SEQ = "AutoModelForCausalLM", "AutoModelForMaskedLM", "AutoM
 FAMILIES = {
     "llama": ("llama", CAUSAL, LLAMA),
     "llama-bias": ("llama", CAUSAL, dict(LLAMA, mlp_bias=True)),
+    "llama-attention-bias": ("llama", CAUSAL, dict(LLAMA, attention_bias=True)),
     "llama-base": ("llama", "AutoModel", LLAMA),
     "mistral": ("mistral", CAUSAL, LLAMA),
     "qwen2": ("qwen2", CAUSAL, LLAMA),
@@ -27,7 +28,8 @@ FAMILIES = {
     "gemma": ("gemma", CAUSAL, LLAMA),
     "gemma2": ("gemma2", CAUSAL, LLAMA),
     "gemma3": ("gemma3_text", CAUSAL, LLAMA),
-    "granite": ("granite", CAUSAL, LLAMA),
+    "granite": ("granite", CAUSAL, dict(LLAMA, embedding_multiplier=12.0, residual_multiplier=0.22,
+                                        attention_multiplier=0.0625, logits_scaling=8.0)),
     "granite-bias": ("granite", CAUSAL, dict(LLAMA, mlp_bias=True)),
     "phi3": ("phi3", CAUSAL, dict(WIDE, num_key_value_heads=1)),
     "gpt2": ("gpt2", CAUSAL, dict(COMMON, n_embd=HIDDEN, n_inner=NEURONS, n_layer=LAYERS, n_head=2, n_positions=64)),

@@ -39,6 +39,11 @@ std::vector<std::unique_ptr<Host>> all_hosts() {
   hosts.push_back(make_mixtral_host());
   hosts.push_back(make_qwen2_moe_host(true));
   hosts.push_back(make_qwen3_moe_host(true));
+  hosts.push_back(make_granitemoe_host());
+  hosts.push_back(make_granitemoeshared_host());
+  hosts.push_back(make_dots1_host());
+  hosts.push_back(make_solar_open_host());
+  hosts.push_back(make_exaone_moe_host());
   hosts.push_back(make_dense_host());
   return hosts;
 }
@@ -58,42 +63,99 @@ std::string host_description(std::string_view name) {
 
 namespace {
 
-/// The power of two nearest to `value`, the smaller one on a tie.
-std::int64_t nearest_power_of_two(std::int64_t value) {
-  const auto below = static_cast<std::int64_t>(std::bit_floor(static_cast<std::uint64_t>(value)));
-  return value - below <= 2 * below - value ? below : 2 * below;
+using Hosts = std::vector<std::unique_ptr<Host>>;
+
+/// `plan` with other counts for as long as it lives: hosts are asked what they could carry.
+class OtherCounts {
+ public:
+  explicit OtherCounts(ConversionPlan& plan) : plan_(plan), shape_(plan.shape) {}
+  OtherCounts(const OtherCounts&) = delete;
+  OtherCounts& operator=(const OtherCounts&) = delete;
+  ~OtherCounts() { plan_.shape = shape_; }
+
+  /// The first host that can carry the counts, or nullptr.
+  const Host* try_counts(std::int64_t experts, std::int64_t shared, std::int64_t top_k,
+                         const Hosts& hosts, const Family& family) {
+    plan_.shape.num_experts = experts;
+    plan_.shape.num_shared = shared;
+    plan_.shape.top_k = top_k;
+    for (const std::unique_ptr<Host>& host : hosts)
+      if (host->obstacles(plan_, family).none()) return host.get();
+    return nullptr;
+  }
+
+ private:
+  ConversionPlan& plan_;
+  ExpertShape shape_;
+};
+
+/// Calls try_value(v) for 1 ≤ v ≤ largest, the nearest to `value` first and the smaller one on a
+/// tie, until it says true.
+template <class Try>
+bool nearest_first(std::int64_t value, std::int64_t largest, Try&& try_value) {
+  for (std::int64_t distance = 0; distance < value + largest; ++distance)
+    for (const std::int64_t other : {value - distance, value + distance}) {
+      if (other >= 1 && other <= largest && try_value(other)) return true;
+      if (distance == 0) break;
+    }
+  return false;
 }
 
-/// What to do where only the numbers stand in the way.
-std::string nearest_counts(const ExpertShape& shape, std::span<const std::string> hosts) {
+/// What to do where only the numbers stand in the way of `hosts`.
+std::string nearest_counts(ConversionPlan& plan, const Hosts& hosts, const Family& family) {
+  const ExpertShape shape = plan.shape;
+  OtherCounts counts(plan);
   std::vector<std::string> ways;
-  const auto has = [&](const char* name) { return std::ranges::find(hosts, name) != hosts.end(); };
-  const std::int64_t experts = nearest_power_of_two(shape.num_experts);
-  std::int64_t top_k = nearest_power_of_two(shape.top_k);
-  if (top_k > shape.num_experts) top_k /= 2;
-  if (has("qwen2-moe")) {
-    ways.push_back(fmt::format("--top-k {} with this map (host qwen2-moe)", top_k));
-    ways.push_back(fmt::format("split --experts {} --shared {} (host qwen2-moe, any top-k)",
-                               experts, shape.num_shared));
-  } else if (has("mixtral")) {
-    if (shape.num_shared > 0)
-      ways.push_back(fmt::format("split --experts {} without shared experts (host mixtral)",
-                                 shape.num_experts + shape.num_shared));
-    else
-      ways.push_back(fmt::format("--top-k {} with this map (host mixtral)", top_k));
-  }
+  nearest_first(shape.top_k, shape.num_experts, [&](std::int64_t top_k) {
+    const Host* host = counts.try_counts(shape.num_experts, shape.num_shared, top_k, hosts, family);
+    if (host)
+      ways.push_back(fmt::format("--top-k {} with this map (host {})", top_k, host->name()));
+    return host != nullptr;
+  });
+  const auto other_split = [&](std::int64_t shared, std::int64_t top_k) {
+    const std::int64_t lists = shape.num_experts + shape.num_shared;
+    return nearest_first(lists - shared, 2 * lists, [&](std::int64_t experts) {
+      if (experts < top_k) return false;
+      const Host* host = counts.try_counts(experts, shared, top_k, hosts, family);
+      if (!host) return false;
+      ways.push_back(
+          fmt::format("split --experts {}{} (host {}{})", experts,
+                      shared > 0 ? fmt::format(" --shared {}", shared) : " without shared experts",
+                      host->name(),
+                      host->top_k_editable() ? ", any top-k"
+                      : top_k != shape.top_k ? fmt::format(", --top-k {}", top_k)
+                                             : ""));
+      return true;
+    });
+  };
+  if (other_split(shape.num_shared, shape.top_k)) return join_text(ways, ", or ");
+  if (other_split(0, shape.top_k) || !ways.empty()) return join_text(ways, ", or ");
+  nearest_first(shape.top_k, shape.num_experts,
+                [&](std::int64_t top_k) { return other_split(0, top_k); });
   return join_text(ways, ", or ");
 }
 
-[[noreturn]] void refuse(const ConversionPlan& plan, std::span<const std::string> reasons,
-                         std::span<const std::string> hosts_for_family) {
+/// Hosts that can carry the model as it is, but are not chosen by themselves.
+std::string others_that_can(const ConversionPlan& plan, const Family& family) {
+  std::vector<std::string> names;
+  for (const std::unique_ptr<Host>& host : all_hosts())
+    if (!host->is_automatic(family) && host->obstacles(plan, family).none())
+      names.push_back("--host " + host->name());
+  return join_text(names, " or ");
+}
+
+[[noreturn]] void refuse(ConversionPlan& plan, std::span<const std::string> reasons,
+                         const Hosts& hosts_for_family, const Family& family) {
   const ExpertShape& shape = plan.shape;
   std::string message = fmt::format(
       "no MoE host can carry this model with {} experts, {} shared, top-k {}:", shape.num_experts,
       shape.num_shared, shape.top_k);
   for (const std::string& reason : reasons) message += "\n  " + reason;
-  const std::string nearest = nearest_counts(shape, hosts_for_family);
+  const std::string nearest = nearest_counts(plan, hosts_for_family, family);
   if (!nearest.empty()) message += "\nnearest that works: " + nearest;
+  if (const std::string others = others_that_can(plan, family);
+      plan.config.host == "auto" && !others.empty())
+    message += "\nasked for by name works: " + others;
   message += "\n--host dense always works: the same function, neurons in the map's order";
   throw UsageError(message);
 }
@@ -102,21 +164,27 @@ std::string nearest_counts(const ExpertShape& shape, std::span<const std::string
 
 std::unique_ptr<Host> choose_host(ConversionPlan& plan, const Family& family) {
   const std::string& wanted = plan.config.host;
+  const auto is_candidate = [&](const Host& host) {
+    if (wanted != "auto") return host.name() == wanted;
+    return host.name() != "dense" && host.is_automatic(family);
+  };
   std::vector<std::string> reasons;
-  std::vector<std::string> hosts_for_family;
+  Hosts hosts_for_family;
+  if (wanted != "dense" && !family.obstacles.empty())
+    refuse(plan, family.obstacles, hosts_for_family, family);
   for (std::unique_ptr<Host>& host : all_hosts()) {
-    if (wanted == "auto" ? host->name() == "dense" : host->name() != wanted) continue;
+    if (!is_candidate(*host)) continue;
     const Obstacles obstacles = host->obstacles(plan, family);
     if (obstacles.none()) return std::move(host);
-    if (obstacles.family.empty()) hosts_for_family.push_back(host->name());
-    std::vector<std::string> all = obstacles.family;
-    all.insert(all.end(), obstacles.counts.begin(), obstacles.counts.end());
-    for (const std::string& reason : all) {
+    // Where the class does not fit, counts do not matter.
+    for (const std::string& reason :
+         obstacles.family.empty() ? obstacles.counts : obstacles.family) {
       const std::string line = fmt::format("{}: {}", host->name(), reason);
       if (std::ranges::find(reasons, line) == reasons.end()) reasons.push_back(line);
     }
+    if (obstacles.family.empty()) hosts_for_family.push_back(std::move(host));
   }
-  refuse(plan, reasons, hosts_for_family);
+  refuse(plan, reasons, hosts_for_family, family);
 }
 
 }  // namespace moefy

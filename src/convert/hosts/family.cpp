@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <string_view>
 
@@ -36,15 +37,14 @@ constexpr std::array kFamilies = {
              R"({"bos_token_id":null,"eos_token_id":null,"pad_token_id":null})"},
     Defaults{"phi3", 4096, 1e-5, "silu",
              R"({"bos_token_id":1,"eos_token_id":32000,"pad_token_id":32000})"},
+    Defaults{"granite", 2048, 1e-6, "silu",
+             R"({"bos_token_id":1,"eos_token_id":2,"pad_token_id":null})"},
     Defaults{"gemma", 8192, 1e-6, "gelu_pytorch_tanh",
              R"({"bos_token_id":2,"eos_token_id":1,"pad_token_id":0})", true},
 };
 
 /// Families known to need what no host here has.
-constexpr std::array<std::pair<std::string_view, std::string_view>, 8> kWithoutHost = {{
-    {"granite",
-     "its multipliers (embedding, residual, attention, logits) have no place in "
-     "qwen2_moe or mixtral"},
+constexpr std::array<std::pair<std::string_view, std::string_view>, 7> kWithoutHost = {{
     {"gemma2", "its extra norms and soft caps have no place in any MoE class"},
     {"gemma3_text", "its extra norms have no place in any MoE class"},
     {"gemma3", "its extra norms have no place in any MoE class"},
@@ -81,7 +81,9 @@ bool is_backbone_name(std::string_view name, const Family& family) {
     return std::ranges::find(names, text) != names.end();
   };
   return among(kOutside, name) || among(kInside, inside) ||
-         (family.qkv_bias && among(kBiases, inside)) || (family.qk_norm && among(kNorms, inside)) ||
+         (family.qkv_bias && among(kBiases, inside)) ||
+         (family.o_bias && inside == "self_attn.o_proj.bias") ||
+         (family.qk_norm && among(kNorms, inside)) ||
          (family.fused_qkv && inside == "self_attn.qkv_proj.weight");
 }
 
@@ -105,6 +107,9 @@ class Examiner {
   std::int64_t integer(const char* key, std::int64_t otherwise) const {
     return has(key) && config_[key].is_number_integer() ? config_[key].get<std::int64_t>()
                                                         : otherwise;
+  }
+  double number(const char* key, double otherwise) const {
+    return has(key) && config_[key].is_number() ? config_[key].get<double>() : otherwise;
   }
   void obstacle(std::string text) { family_.obstacles.push_back(std::move(text)); }
 
@@ -158,10 +163,10 @@ void Examiner::tensors() {
         return obstacle(fmt::format("FFN bias '{}' has no place in an MoE class", tensor.tensor));
     }
   }
-  const auto has_bias = [](const SourceModel::Tensor& tensor) {
-    return tensor.spec.name.ends_with(".self_attn.q_proj.bias");
-  };
-  family_.qkv_bias = std::ranges::any_of(source_.tensors, has_bias);
+  for (const SourceModel::Tensor& tensor : source_.tensors) {
+    if (tensor.spec.name.ends_with(".self_attn.q_proj.bias")) family_.qkv_bias = true;
+    if (tensor.spec.name.ends_with(".self_attn.o_proj.bias")) family_.o_bias = true;
+  }
   for (std::size_t i = 0; i < is_ffn.size(); ++i) {
     const std::string& name = source_.tensors[i].spec.name;
     if (!is_ffn[i] && !is_backbone_name(name, family_))
@@ -198,6 +203,7 @@ void Examiner::attention_shape() {
   common_["num_attention_heads"] = heads;
   common_["num_key_value_heads"] = kv_rows / head_dim;
   common_["head_dim"] = head_dim;
+  family_.multipliers.attention = std::pow(static_cast<double>(head_dim), -0.5);
   common_["vocab_size"] = shape(embedding)[0];
 }
 
@@ -249,6 +255,14 @@ void Examiner::rotary() {
 }
 
 void Examiner::multipliers() {
+  Multipliers& values = family_.multipliers;
+  if (family_.offset_norms) values.embedding = std::sqrt(static_cast<double>(family_.hidden_size));
+  if (family_.model_type == "granite") {
+    family_.has_multipliers = true;
+    values = {number("embedding_multiplier", 1), number("residual_multiplier", 1),
+              number("attention_multiplier", 1), number("logits_scaling", 1)};
+    return;
+  }
   for (const char* key : {"embedding_multiplier", "residual_multiplier", "attention_multiplier",
                           "logits_scaling", "attn_logit_softcapping", "final_logit_softcapping"})
     if (has(key) && config_[key] != 1.0)
@@ -261,10 +275,11 @@ void Examiner::remaining() {
   common_["max_position_embeddings"] = integer("max_position_embeddings", defaults_->max_positions);
   common_["rms_norm_eps"] =
       has("rms_norm_eps") ? config_["rms_norm_eps"] : Json(defaults_->rms_norm_eps);
-  // Gemma's head keeps the embedding as it was, the embedding itself does not.
-  common_["tie_word_embeddings"] =
-      !family_.offset_norms &&
-      (has("tie_word_embeddings") ? config_["tie_word_embeddings"] == true : defaults_->tied);
+  family_.tied_embeddings =
+      has("tie_word_embeddings") ? config_["tie_word_embeddings"] == true : defaults_->tied;
+  // Gemma's head keeps the embedding as it was; the embedding itself does not unless the class
+  // multiplies it.
+  common_["tie_word_embeddings"] = family_.tied_embeddings && !family_.offset_norms;
   const Json ids = Json::parse(defaults_->token_ids);
   for (const char* key : {"bos_token_id", "eos_token_id", "pad_token_id"})
     common_[key] = config_.contains(key) ? config_[key] : ids[key];

@@ -27,6 +27,8 @@ class Host {
   /// The recipe's name in the manifest; "" if the host has only one.
   virtual std::string recipe() const = 0;
   virtual bool top_k_editable() const = 0;
+  /// Whether --host auto may choose it for the family.
+  virtual bool is_automatic(const Family&) const { return true; }
   /// `plan` has source, map, config, shape and results.
   virtual Obstacles obstacles(const ConversionPlan& plan, const Family& family) const = 0;
   /// Why one wants it: the automatic choice prints it.
@@ -43,6 +45,15 @@ std::unique_ptr<Host> make_qwen2_moe_host(bool normalized);
 std::unique_ptr<Host> make_qwen3_moe_host(bool normalized);
 /// Sigmoid weights, each expert by itself: any counts, top-k editable.
 std::unique_ptr<Host> make_glm4_moe_host();
+
+/// Softmax over the chosen k, multipliers and biases on all of the attention; without and with
+/// shared experts.
+std::unique_ptr<Host> make_granitemoe_host();
+std::unique_ptr<Host> make_granitemoeshared_host();
+/// Relatives of glm4-moe.
+std::unique_ptr<Host> make_dots1_host();
+std::unique_ptr<Host> make_solar_open_host();
+std::unique_ptr<Host> make_exaone_moe_host();
 
 /// All hosts in the order of preference; dense last.
 std::vector<std::unique_ptr<Host>> all_hosts();

@@ -91,19 +91,27 @@ void add_fused_experts(ConversionPlan& plan, std::size_t layer, const ExpertName
     down.back().begin = e * block;
     down.back().scale_log2 = plan.routed_scale_log2;
   }
-  const std::string prefix = layer_prefix(plan, layer) + names.fused_experts;
+  const std::string prefix = layer_prefix(plan, layer);
   const DType dtype = info.find(FfnRole::up)->dtype;
-  plan.tensors.push_back({{prefix + ".gate_up_proj",
+  plan.tensors.push_back({{prefix + names.fused_gate_up,
                            dtype,
                            {shape.num_experts, 2 * shape.expert_width, info.hidden_size}},
                           std::move(gate_up)});
-  plan.tensors.push_back({{prefix + ".down_proj",
+  plan.tensors.push_back({{prefix + names.fused_down,
                            info.find(FfnRole::down)->dtype,
                            {shape.num_experts, info.hidden_size, shape.expert_width}},
                           std::move(down)});
 }
 
 }  // namespace
+
+const ExpertNames& qwen_expert_names() {
+  static const ExpertNames names = {"mlp.gate.weight",      "mlp.experts",
+                                    "gate_proj.weight",     "up_proj.weight",
+                                    "down_proj.weight",     "mlp.experts.gate_up_proj",
+                                    "mlp.experts.down_proj"};
+  return names;
+}
 
 std::string layer_prefix(const ConversionPlan& plan, std::size_t layer) {
   const std::string& name = plan.source.layers[layer].name;
@@ -112,7 +120,7 @@ std::string layer_prefix(const ConversionPlan& plan, std::size_t layer) {
   return name.substr(0, name.size() - kSuffix.size());
 }
 
-void add_backbone(ConversionPlan& plan, const Family& family) {
+void add_backbone(ConversionPlan& plan, const Family& family, Embeddings embeddings) {
   std::vector<bool> is_ffn(plan.source.tensors.size(), false);
   for (const LayerInfo& layer : plan.source.layers)
     for (const FfnTensor& tensor : layer.tensors) is_ffn[plan.source.at(tensor.tensor)] = true;
@@ -123,7 +131,8 @@ void add_backbone(ConversionPlan& plan, const Family& family) {
       split_qkv(plan, i);
     } else if (family.offset_norms && name.ends_with("norm.weight")) {
       change(plan, i, 1, 1);
-    } else if (family.offset_norms && name == "model.embed_tokens.weight") {
+    } else if (family.offset_norms && name == "model.embed_tokens.weight" &&
+               embeddings == Embeddings::multiplied_in_the_file) {
       // The head of the tied source reads the plain embedding.
       change(plan, i, std::sqrt(static_cast<float>(family.hidden_size)), 0);
       if (plan.source.find("lm_head.weight") < 0) copy_as(plan, i, "lm_head.weight");
@@ -141,7 +150,8 @@ void add_experts(ConversionPlan& plan, std::size_t layer, const ExpertNames& nam
                            info.find(FfnRole::up)->dtype,
                            {shape.num_experts, info.hidden_size}},
                           RouterPart{layer}});
-  if (plan.config.layout == "fused") return add_fused_experts(plan, layer, names);
+  if (plan.config.layout == "fused" || names.experts.empty())
+    return add_fused_experts(plan, layer, names);
   const Partition& partition = plan.results[layer]->partition;
   for (std::int64_t e = 0; e < shape.num_experts; ++e) {
     const auto neurons = partition.expert_members(static_cast<std::size_t>(e));
@@ -167,6 +177,21 @@ void add_gated(ConversionPlan& plan, std::size_t layer, const std::string& prefi
   NeuronPart down = part(FfnRole::down);
   down.scale_log2 = down_scale_log2;
   add_part(plan, prefix + "down_proj.weight", down);
+}
+
+void add_packed_gated(ConversionPlan& plan, std::size_t layer, const std::string& gate_up_name,
+                      const std::string& down_name, std::span<const std::int32_t> neurons,
+                      std::int64_t width) {
+  const auto part = [&](FfnRole role) {
+    return neuron_part(plan, layer, role, kSharedList, neurons, width);
+  };
+  const LayerInfo& info = plan.source.layers[layer];
+  std::vector<NeuronPart> gate_up{part(FfnRole::gate), part(FfnRole::up)};
+  gate_up[1].begin = width * info.hidden_size;
+  plan.tensors.push_back(
+      {{gate_up_name, info.find(FfnRole::up)->dtype, {2 * width, info.hidden_size}},
+       std::move(gate_up)});
+  add_part(plan, down_name, part(FfnRole::down));
 }
 
 void add_dense_layer(ConversionPlan& plan, std::size_t layer) {

@@ -2,8 +2,10 @@
 
 #include <nlohmann/json.hpp>
 
+#include "abilities.hpp"
 #include "host.hpp"
 #include "layout.hpp"
+#include "softmax_recipe.hpp"
 
 namespace moefy {
 
@@ -11,12 +13,14 @@ namespace {
 
 const ExpertNames kNames = {"block_sparse_moe.gate.weight",
                             "block_sparse_moe.experts",
-                            "block_sparse_moe.experts",
                             "w1.weight",
                             "w3.weight",
-                            "w2.weight"};
+                            "w2.weight",
+                            "",
+                            ""};
 /// transformers 5 writes the fused layout under other names.
-const ExpertNames kFusedNames = {"mlp.gate.weight", "", "mlp.experts", "", "", ""};
+const ExpertNames kFusedNames = {"mlp.gate.weight",      "", "", "", "", "mlp.experts.gate_up_proj",
+                                 "mlp.experts.down_proj"};
 
 /// MixtralForCausalLM: softmax over the chosen k, so down carries the factor k.
 class MixtralHost final : public Host {
@@ -28,6 +32,8 @@ class MixtralHost final : public Host {
   }
   std::string recipe() const override { return "normalized"; }
   bool top_k_editable() const override { return false; }
+  /// Granite's classes carry Gemma without a changed embedding.
+  bool is_automatic(const Family& family) const override { return !family.offset_norms; }
   Obstacles obstacles(const ConversionPlan& plan, const Family& family) const override;
   std::string reason(const ConversionPlan& plan) const override {
     return fmt::format("nothing is shared, every layer is converted and top-k {} is a power of two",
@@ -37,27 +43,12 @@ class MixtralHost final : public Host {
 };
 
 Obstacles MixtralHost::obstacles(const ConversionPlan& plan, const Family& family) const {
-  Obstacles found{family.obstacles, {}};
-  if (family.qk_norm) found.family.push_back("it has no q and k norms");
-  if (family.partial_rotary != 1) found.family.push_back("it rotates whole heads only");
-  if (family.qkv_bias) found.family.push_back("it has no q, k and v biases");
-  if (!family.full_layers.empty())
-    found.family.push_back("its sliding window is the same in all layers");
-  for (const LayerResult* result : plan.results) {
-    if (!result) {
-      found.family.push_back("it has no dense layers, and the map leaves some dense");
-      break;
-    }
-    if (!result->router.bias.empty()) {
-      found.family.push_back("its router has no bias, and the map's has one");
-      break;
-    }
-  }
-  const ExpertShape& shape = plan.shape;
-  if (shape.num_shared > 0) found.counts.push_back("it has no shared experts");
-  if (!is_power_of_two(shape.top_k))
-    found.counts.push_back(
-        fmt::format("its factor is top-k, and {} is no power of two", shape.top_k));
+  Abilities abilities;
+  abilities.window = Abilities::Window::same_in_all_layers;
+  abilities.split_qkv = true;
+  abilities.offset_norms = true;
+  Obstacles found = obstacles_to(abilities, plan, family);
+  add_top_k_obstacle(plan, found);
   return found;
 }
 

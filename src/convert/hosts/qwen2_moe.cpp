@@ -4,6 +4,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "abilities.hpp"
 #include "host.hpp"
 #include "layout.hpp"
 #include "softmax_recipe.hpp"
@@ -11,9 +12,6 @@
 namespace moefy {
 
 namespace {
-
-const ExpertNames kNames = {"mlp.gate.weight",  "mlp.experts",    "mlp.experts",
-                            "gate_proj.weight", "up_proj.weight", "down_proj.weight"};
 
 /// The class always builds a shared expert. Where nothing is shared it is a zero one of this width:
 /// tensors without elements are not known to load everywhere.
@@ -46,13 +44,12 @@ class Qwen2MoeHost final : public Host {
 };
 
 Obstacles Qwen2MoeHost::obstacles(const ConversionPlan& plan, const Family& family) const {
-  Obstacles found{family.obstacles, {}};
-  if (family.fused_qkv || family.offset_norms)
-    found.family.push_back(fmt::format("family {} is carried by mixtral only", family.model_type));
-  if (family.qk_norm) found.family.push_back("it has no q and k norms");
-  if (family.partial_rotary != 1) found.family.push_back("it rotates whole heads only");
-  if (has_router_bias(plan))
-    found.family.push_back("its router has no bias, and the map's has one");
+  Abilities abilities;
+  abilities.biases = Abilities::Biases::query_key_value;
+  abilities.window = Abilities::Window::by_layer;
+  abilities.dense_layers = Abilities::DenseLayers::anywhere;
+  abilities.shared_experts = true;
+  Obstacles found = obstacles_to(abilities, plan, family);
   add_softmax_obstacles(plan, normalized_, found);
   return found;
 }
@@ -75,7 +72,7 @@ void Qwen2MoeHost::build(ConversionPlan& plan, const Family& family) const {
 }
 
 void Qwen2MoeHost::add_layer(ConversionPlan& plan, std::size_t layer) const {
-  add_experts(plan, layer, kNames);
+  add_experts(plan, layer, qwen_expert_names());
   const LayerInfo& info = plan.source.layers[layer];
   const std::string prefix = layer_prefix(plan, layer) + "mlp.";
   const DType dtype = info.find(FfnRole::up)->dtype;

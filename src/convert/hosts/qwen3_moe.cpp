@@ -1,5 +1,6 @@
 #include <nlohmann/json.hpp>
 
+#include "abilities.hpp"
 #include "host.hpp"
 #include "layout.hpp"
 #include "softmax_recipe.hpp"
@@ -7,9 +8,6 @@
 namespace moefy {
 
 namespace {
-
-const ExpertNames kNames = {"mlp.gate.weight",  "mlp.experts",    "mlp.experts",
-                            "gate_proj.weight", "up_proj.weight", "down_proj.weight"};
 
 /// Qwen3MoeForCausalLM: Qwen2's recipes with q and k norms, without shared experts.
 class Qwen3MoeHost final : public Host {
@@ -33,14 +31,10 @@ class Qwen3MoeHost final : public Host {
 };
 
 Obstacles Qwen3MoeHost::obstacles(const ConversionPlan& plan, const Family& family) const {
-  Obstacles found{family.obstacles, {}};
-  if (!family.qk_norm) found.family.push_back("it needs q and k norms, and the model has none");
-  if (family.qkv_bias || family.fused_qkv || family.offset_norms)
-    found.family.push_back("its attention is Qwen3's");
-  if (family.sliding_window) found.family.push_back("it has no sliding window");
-  if (has_router_bias(plan))
-    found.family.push_back("its router has no bias, and the map's has one");
-  if (plan.shape.num_shared > 0) found.counts.push_back("it has no shared experts");
+  Abilities abilities;
+  abilities.qk_norms = Abilities::Norms::required;
+  abilities.dense_layers = Abilities::DenseLayers::anywhere;
+  Obstacles found = obstacles_to(abilities, plan, family);
   add_softmax_obstacles(plan, normalized_, found);
   return found;
 }
@@ -52,7 +46,7 @@ void Qwen3MoeHost::build(ConversionPlan& plan, const Family& family) const {
   add_backbone(plan, family);
   for (std::size_t layer = 0; layer < plan.source.layers.size(); ++layer) {
     if (plan.results[layer])
-      add_experts(plan, layer, kNames);
+      add_experts(plan, layer, qwen_expert_names());
     else
       add_dense_layer(plan, layer);
   }

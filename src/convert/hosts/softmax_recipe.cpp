@@ -9,9 +9,13 @@ void add_softmax_obstacles(const ConversionPlan& plan, bool normalized, Obstacle
   if (!normalized && !is_power_of_two(shape.num_experts))
     found.counts.push_back(fmt::format(
         "its factor is the number of experts, and {} is no power of two", shape.num_experts));
-  if (normalized && !is_power_of_two(shape.top_k))
+  if (normalized) add_top_k_obstacle(plan, found);
+}
+
+void add_top_k_obstacle(const ConversionPlan& plan, Obstacles& found) {
+  if (!is_power_of_two(plan.shape.top_k))
     found.counts.push_back(
-        fmt::format("its other factor is top-k, and {} is no power of two", shape.top_k));
+        fmt::format("its factor is top-k, and {} is no power of two", plan.shape.top_k));
 }
 
 std::string softmax_reason(const ConversionPlan& plan, bool normalized) {

@@ -13,6 +13,8 @@ namespace moefy {
 
 /// Adds why the factor is no power of two, if it is none.
 void add_softmax_obstacles(const ConversionPlan& plan, bool normalized, Obstacles& found);
+/// Adds why top-k is no factor, if it is no power of two.
+void add_top_k_obstacle(const ConversionPlan& plan, Obstacles& found);
 std::string softmax_reason(const ConversionPlan& plan, bool normalized);
 
 }  // namespace moefy
