@@ -4,33 +4,41 @@ import argparse
 import importlib
 import json
 import os
+import signal
 import sys
+import traceback
 
 from .errors import MoefyError, UsageError
+from .ranks import launched_rank, ranks_on_this_host, under_torchrun
 
-# One module a command, with DESCRIPTION, add_options(parser) and run(args, out).
-COMMANDS = ("calibrate", "evaluate")
+# One module a command, with DESCRIPTION, add_options(parser) and run(args, out); those that share
+# their work under torchrun say DATA_PARALLEL, the others work on rank 0.
+COMMANDS = {"record": "recording", "calibrate": "calibrate", "evaluate": "evaluate"}
 
 REASONS = {1: "differs", 2: "usage", 3: "invalid input", 4: "file system", 5: "communication",
            6: "device", 70: "internal error", 75: "interrupted"}
 
 
 class Output:
-    """Results on stdout (people's text, or JSON lines with --json), all else on stderr."""
+    """Results on stdout (people's text, or JSON lines with --json), all else on stderr. Of several
+    ranks only the first speaks."""
 
     def __init__(self, args):
         self.json = args.json
-        self.quiet = args.quiet
+        self.speaks = launched_rank() == 0
+        args.quiet = self.quiet = args.quiet or not self.speaks
 
     def info(self, text):
         if not self.quiet:
             print(text, file=sys.stderr, flush=True)
 
     def warning(self, text):
-        print(f"warning: {text}", file=sys.stderr, flush=True)
+        if self.speaks:
+            print(f"warning: {text}", file=sys.stderr, flush=True)
 
     def result(self, fields, text):
-        print(json.dumps(fields) if self.json else text, flush=True)
+        if self.speaks:
+            print(json.dumps(fields) if self.json else text, flush=True)
 
 
 class Parser(argparse.ArgumentParser):
@@ -38,17 +46,22 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{message}; see {self.prog} --help")
 
 
+def default_threads():
+    return max(1, len(os.sched_getaffinity(0)) // ranks_on_this_host())
+
+
 def make_parser():
     parser = Parser(prog="moefy", description=__doc__)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name in COMMANDS:
-        module = importlib.import_module(f".{name}", __package__)
+    for name, place in COMMANDS.items():
+        module = importlib.import_module(f".{place}", __package__)
         command = commands.add_parser(name, help=module.DESCRIPTION,
                                       description=module.DESCRIPTION)
         module.add_options(command)
         command.add_argument("--help-all", action="help", help="the same as --help")
-        command.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)),
-                             metavar="N", help="default: the CPUs this process may use")
+        command.add_argument("--threads", type=int, default=default_threads(),
+                             metavar="N", help="default: the CPUs that this process may use, shared"
+                                               " with the other ranks of this host")
         command.add_argument("--seed", type=int, default=0, metavar="N", help="default 0")
         command.add_argument("--architecture", metavar="FILE",
                              help="description of a model family that is not built in")
@@ -56,18 +69,26 @@ def make_parser():
                              help="replace what is there, start anew")
         command.add_argument("--json", action="store_true", help="results as JSON lines")
         command.add_argument("--quiet", action="store_true", help="no progress, no remarks")
-        command.set_defaults(run=module.run)
+        command.set_defaults(run=module.run, parallel=getattr(module, "DATA_PARALLEL", False))
     return parser
 
 
 def say_exit(code, message=None):
+    if launched_rank() != 0:
+        return code
     if message:
         print(f"moefy: {message}", file=sys.stderr)
     print(f"moefy: exit {code} ({REASONS.get(code, 'error')})", file=sys.stderr, flush=True)
     return code
 
 
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
 def main(arguments=None):
+    for name in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(name, interrupt)
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
@@ -76,6 +97,8 @@ def main(arguments=None):
             raise UsageError(f"--threads {args.threads} is below 1")
         if args.seed < 0:
             raise UsageError(f"--seed {args.seed} is negative")
+        if launched_rank() != 0 and not (args.parallel and under_torchrun()):
+            return 0
         from transformers.utils import logging
 
         logging.set_verbosity_error()
@@ -92,4 +115,5 @@ def main(arguments=None):
         code = getattr(error, "code", None)
         if type(error).__module__ == "_moefy" and isinstance(code, int):
             return say_exit(code, error)
-        raise
+        traceback.print_exc()
+        return say_exit(70, f"{type(error).__name__}: {error}")

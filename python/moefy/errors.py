@@ -5,25 +5,26 @@ class MoefyError(Exception):
     """A failure whose message is meant for the user; `code` is the exit code."""
 
     code = 70
-    reason = "internal error"
+
+    def __init__(self, message, code=None):
+        super().__init__(message)
+        if code is not None:
+            self.code = code
 
 
 class UsageError(MoefyError):
     """Options that cannot work, or something else in the way of the output."""
 
     code = 2
-    reason = "usage"
 
 
 class InputError(MoefyError):
     """Data that is not what it should be."""
 
     code = 3
-    reason = "invalid input"
 
 
 class IoError(MoefyError):
     """The file system said no."""
 
     code = 4
-    reason = "file system"

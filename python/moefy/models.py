@@ -5,15 +5,67 @@ import pathlib
 
 import torch
 
-from .errors import InputError, UsageError
+from .errors import InputError, MoefyError
+
+
+def native(call, *arguments):
+    """call(*arguments) of moefy's C++ side, whose errors become ours."""
+    import _moefy
+
+    try:
+        return call(*arguments)
+    except _moefy.Error as error:
+        raise MoefyError(str(error), code=error.code) from None
+
+
+def model_directory(model):
+    """Where a model lies, given as a directory or by its name in the Hugging Face cache."""
+    if pathlib.Path(model).is_dir():
+        return str(model)
+    import _moefy
+
+    return str(native(_moefy.model_directory, str(model)))
+
+
+def ffn_layers(model, architecture="", selection=""):
+    """The FFN layers of a checkpoint, all or those that --layers chooses."""
+    import _moefy
+
+    return native(_moefy.ffn_layers, model, architecture, selection)
+
+
+def identity_of(model, architecture=""):
+    """What a file about a checkpoint says of it: architecture, model_type, source_fingerprint,
+    layer_fingerprints."""
+    import _moefy
+
+    found = native(_moefy.identity, model, architecture)
+    return {"model_type": read_config(model).get("model_type", ""), **found}
+
+
+def read_config(model):
+    """config.json of a model as it stands there."""
+    path = pathlib.Path(model_directory(model)) / "config.json"
+    try:
+        return json.loads(path.read_text())
+    except OSError as error:
+        raise InputError(f"{path}: cannot read: {error.strerror}") from None
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON: {error}") from None
+
+
+def longest_sequence(model):
+    """Tokens a sequence may have; None: the config names no limit."""
+    config = read_config(model)
+    return config.get("max_position_embeddings") or config.get("n_positions")
 
 
 def load_tokenizer(model):
-    """The tokenizer of a model directory."""
+    """The tokenizer of a model."""
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(model, local_files_only=True)
+        return AutoTokenizer.from_pretrained(model_directory(model), local_files_only=True)
     except (OSError, ValueError) as error:
         raise InputError(f"{model}: no usable tokenizer: {first_line(error)}") from None
 
@@ -21,17 +73,32 @@ def load_tokenizer(model):
 def load_model(model, dtype=torch.float32, **edits):
     """A causal language model in a stock class, with fields of its config edited. InputError if
     anything is missing, unexpected or newly initialised."""
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    folder = pathlib.Path(model)
-    if not folder.is_dir():
-        raise UsageError(f"{model}: no such model directory")
+    return _load(AutoModelForCausalLM, model, dtype, edits)
+
+
+def load_as_saved(model, dtype=torch.float32):
+    """A model of any kind in the stock class that its config.json names. Errors as load_model."""
+    import transformers
+
+    names = read_config(model).get("architectures") or ["AutoModelForCausalLM"]
+    stock_class = getattr(transformers, names[0], None)
+    if stock_class is None:
+        raise InputError(f"{model}: transformers {transformers.__version__} has no class {names[0]}")
+    return _load(stock_class, model, dtype, {})
+
+
+def _load(stock_class, model, dtype, edits):
+    from transformers import AutoConfig
+
+    folder = model_directory(model)
     try:
-        config = AutoConfig.from_pretrained(model, local_files_only=True)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
         for name, value in edits.items():
             setattr(config, name, value)
-        loaded, report = AutoModelForCausalLM.from_pretrained(
-            model, config=config, dtype=dtype, output_loading_info=True, local_files_only=True,
+        loaded, report = stock_class.from_pretrained(
+            folder, config=config, dtype=dtype, output_loading_info=True, local_files_only=True,
             trust_remote_code=False)
     except (OSError, ValueError, RuntimeError, json.JSONDecodeError) as error:
         raise InputError(f"{model}: transformers cannot load it: {first_line(error)}") from None

@@ -54,9 +54,35 @@ nb::dict description(const moefy::LayerInfo& layer) {
   fields["stack"] = layer.stack;
   fields["num_neurons"] = layer.num_neurons;
   fields["hidden_size"] = layer.hidden_size;
-  nb::list tensors;
-  for (const moefy::FfnTensor& tensor : layer.tensors) tensors.append(tensor.tensor);
+  nb::list tensors, roles;
+  for (const moefy::FfnTensor& tensor : layer.tensors) {
+    tensors.append(tensor.tensor);
+    roles.append(moefy::to_string(tensor.role));
+  }
   fields["tensors"] = tensors;
+  fields["roles"] = roles;
+  return fields;
+}
+
+/// What a file about a model says of it. Reads every FFN tensor once.
+nb::dict identity(const std::string& model, const std::string& architecture_file) {
+  std::string family, source;
+  std::vector<std::string> fingerprints;
+  {
+    const nb::gil_scoped_release release;
+    const moefy::ModelSource opened = moefy::open_model(model, architecture_file);
+    std::vector<moefy::Digest> digests;
+    for (const moefy::LayerInfo& layer : opened.layers) {
+      digests.push_back(moefy::layer_fingerprint(opened.checkpoint, layer));
+      fingerprints.push_back(digests.back().hex());
+    }
+    source = moefy::source_fingerprint(opened.checkpoint, digests).hex();
+    family = opened.architecture.name();
+  }
+  nb::dict fields;
+  fields["architecture"] = family;
+  fields["source_fingerprint"] = source;
+  fields["layer_fingerprints"] = fingerprints;
   return fields;
 }
 
@@ -72,14 +98,24 @@ NB_MODULE(_moefy, module) {
   module.def("version", &moefy::version_line);
   module.def(
       "ffn_layers",
-      [](const std::string& model, const std::string& architecture_file) {
+      [](const std::string& model, const std::string& architecture_file,
+         const std::string& selection) {
+        const std::vector<moefy::LayerInfo> all =
+            moefy::open_model(model, architecture_file).layers;
         nb::list layers;
-        for (const moefy::LayerInfo& layer : moefy::open_model(model, architecture_file).layers)
-          layers.append(description(layer));
+        for (const std::int64_t index : moefy::select_layers(selection, all))
+          layers.append(description(all[static_cast<std::size_t>(index)]));
         return layers;
       },
-      "model"_a, "architecture_file"_a = "",
-      "The FFN layers of a checkpoint: index, name, widths, and tensor names.");
+      "model"_a, "architecture_file"_a = "", "layers"_a = "",
+      "The FFN layers of a checkpoint, all or those that --layers would choose: index, name, "
+      "widths,"
+      " tensor names and their roles.");
+  module.def("model_directory", &moefy::resolve_model, "model"_a,
+             "Where a model lies: a directory as it is, or by its name in the Hugging Face cache.");
+  module.def("identity", &identity, "model"_a, "architecture_file"_a = "",
+             "Family and XXH3-128 fingerprints of a checkpoint, whose FFN tensors it"
+             " reads.");
 
   nb::class_<moefy::Calibrator>(module, "Calibrator")
       .def(
