@@ -49,6 +49,13 @@ ClusteringCheck check_clustering(Backend& backend, MatrixView<const float> rows,
   return check;
 }
 
+int cost_scale_of(Backend& backend, MatrixView<const float> rows) {
+  Matrix<float> centered;
+  const auto points = backend.make_points();
+  load_centered(backend, rows, false, *points, centered);
+  return cost_scale_log2(points->max_squared_norm);
+}
+
 double inertia_of_labels(Backend& backend, MatrixView<const float> rows,
                          std::span<const std::int32_t> label, std::size_t num_sites,
                          Matrix<float>* centroids) {

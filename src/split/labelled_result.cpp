@@ -12,6 +12,7 @@ void describe_labels(LayerResult& result, const SplitTask& task, SplitWorkspace&
   result.inertia_random = random_inertia(task, workspace, clustered);
   result.prices.assign(experts, 0.0);
   result.stop_reason = StopReason::not_clustered;
+  result.cost_scale_log2 = cost_scale_of(workspace.backend, clustered.rows);
   const Capacities capacities =
       routed_capacities(task.config, static_cast<std::size_t>(task.layer.num_neurons));
   const ClusteringCheck check =

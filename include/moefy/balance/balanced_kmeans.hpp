@@ -87,6 +87,10 @@ ClusteringCheck check_clustering(Backend& backend, MatrixView<const float> rows,
                                  std::span<const double> prices, int cost_scale_log2,
                                  std::span<const std::int32_t> label);
 
+/// The fixed-point scale that a clustering of these rows would use: costs are rounded to multiples
+/// of 2^-scale.
+int cost_scale_of(Backend& backend, MatrixView<const float> rows);
+
 /// J of arbitrary labels with their own means, fp64 (also centroids if wanted).
 double inertia_of_labels(Backend& backend, MatrixView<const float> rows,
                          std::span<const std::int32_t> label, std::size_t num_sites,
