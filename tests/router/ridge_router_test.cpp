@@ -5,23 +5,12 @@
 #include <algorithm>
 #include <cmath>
 
-#include "moefy/core/random.hpp"
+#include "support/fixed_inputs.hpp"
 
 namespace moefy {
 namespace {
 
-class FixedInputs : public LayerInputs {
- public:
-  explicit FixedInputs(Matrix<float> values) : values_(std::move(values)) {}
-  std::size_t num_tokens() const override { return values_.rows(); }
-  MatrixView<const float> rows(std::size_t first, std::size_t count,
-                               Matrix<float>& /*scratch*/) const override {
-    return {values_.values().data() + first * values_.cols(), count, values_.cols()};
-  }
-
- private:
-  Matrix<float> values_;
-};
+using test::FixedInputs;
 
 Matrix<float> matrix(std::size_t rows, std::size_t cols, const std::vector<float>& values) {
   Matrix<float> result(rows, cols);

@@ -7,35 +7,18 @@
 
 #include "moefy/backend/linear_algebra.hpp"
 #include "moefy/core/error.hpp"
-#include "moefy/core/random.hpp"
 #include "moefy/split/down_refit.hpp"
+#include "support/fixed_inputs.hpp"
 
 namespace moefy {
 namespace {
 
-class FixedInputs : public LayerInputs {
- public:
-  explicit FixedInputs(Matrix<float> values) : values_(std::move(values)) {}
-  std::size_t num_tokens() const override { return values_.rows(); }
-  MatrixView<const float> rows(std::size_t first, std::size_t count,
-                               Matrix<float>& /*scratch*/) const override {
-    return {values_.values().data() + first * values_.cols(), count, values_.cols()};
-  }
-
- private:
-  Matrix<float> values_;
-};
+using test::FixedInputs;
+using test::random_matrix;
 
 constexpr std::size_t kNeurons = 40;
 constexpr std::size_t kWidth = 12;
 constexpr std::size_t kTokens = kTokenBlock + 200;
-
-Matrix<float> random_matrix(std::size_t rows, std::size_t cols, std::uint64_t seed) {
-  Matrix<float> matrix(rows, cols);
-  RandomStream stream(seed, 0, RandomPurpose::verification);
-  for (float& value : matrix.values()) value = stream.next_normal();
-  return matrix;
-}
 
 /// A random gated layer, its inputs, and everything that works on them.
 struct Scene {

@@ -1,0 +1,56 @@
+#pragma once
+
+#include "moefy/core/random.hpp"
+#include "moefy/model/calibration_tokens.hpp"
+
+namespace moefy::test {
+
+/// Inputs of a layer that are simply there.
+class FixedInputs : public LayerInputs {
+ public:
+  explicit FixedInputs(Matrix<float> values) : values_(std::move(values)) {}
+  std::size_t num_tokens() const override { return values_.rows(); }
+  MatrixView<const float> rows(std::size_t first, std::size_t count,
+                               Matrix<float>& /*scratch*/) const override {
+    return {values_.values().data() + first * values_.cols(), count, values_.cols()};
+  }
+
+ private:
+  Matrix<float> values_;
+};
+
+template <class T>
+Matrix<T> matrix_of(std::size_t rows, std::size_t cols, const std::vector<T>& values) {
+  Matrix<T> matrix(rows, cols);
+  std::ranges::copy(values, matrix.values().begin());
+  return matrix;
+}
+
+inline Matrix<float> identity(std::size_t size) {
+  Matrix<float> matrix(size, size);
+  for (std::size_t i = 0; i < size; ++i)
+    for (std::size_t j = 0; j < size; ++j) matrix.row(i)[j] = i == j ? 1.0F : 0.0F;
+  return matrix;
+}
+
+inline Matrix<float> random_matrix(std::size_t rows, std::size_t cols, std::uint64_t seed) {
+  Matrix<float> matrix(rows, cols);
+  RandomStream stream(seed, 0, RandomPurpose::verification);
+  for (float& value : matrix.values()) value = stream.next_normal();
+  return matrix;
+}
+
+/// A layer without gate: up and down [num_neurons, hidden_size].
+inline FfnLayer plain_layer(Matrix<float> up, Matrix<float> down, const std::string& activation) {
+  FfnLayer layer;
+  layer.info.activation = activation;
+  layer.info.num_neurons = static_cast<std::int64_t>(up.rows());
+  layer.info.hidden_size = static_cast<std::int64_t>(up.cols());
+  for (const FfnRole role : {FfnRole::up, FfnRole::down})
+    layer.info.tensors.push_back({role, "t", role != FfnRole::down, 0, 0, DType::f32});
+  layer.up = std::move(up);
+  layer.down = std::move(down);
+  return layer;
+}
+
+}  // namespace moefy::test
