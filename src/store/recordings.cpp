@@ -85,6 +85,7 @@ struct Recordings::Impl {
     if (values.rows != num_tokens || values.cols != static_cast<std::size_t>(layer.hidden_size))
       reader.fail(fmt::format("x has shape [{}, {}], expected [{}, {}]", values.rows, values.cols,
                               num_tokens, layer.hidden_size));
+    if (values.dtype == DType::f64) reader.fail("x is float64; expected float32 or 16 bits");
     check_place(reader, values, "x");
     layer.dtype = values.dtype;
     if (const auto scores = find_importance(root, name)) {
