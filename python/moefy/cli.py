@@ -13,7 +13,8 @@ from .ranks import launched_rank, ranks_on_this_host, under_torchrun
 
 # One module a command, with DESCRIPTION, add_options(parser) and run(args, out); those that share
 # their work under torchrun say DATA_PARALLEL, the others work on rank 0.
-COMMANDS = {"record": "recording", "calibrate": "calibrate", "evaluate": "evaluate"}
+COMMANDS = {"record": "recording", "calibrate": "calibrate", "recover": "recover",
+            "evaluate": "evaluate"}
 
 REASONS = {1: "differs", 2: "usage", 3: "invalid input", 4: "file system", 5: "communication",
            6: "device", 70: "internal error", 75: "interrupted"}

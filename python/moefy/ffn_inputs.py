@@ -6,9 +6,13 @@ from .errors import InputError
 
 
 def input_module(model, layer):
-    """The module that is called with the input of an FFN layer: the owner of its up tensor, in
-    every family. layer: as `_moefy.ffn_layers` describes it."""
-    tensor = layer["tensors"][layer["roles"].index("up")]
+    """The module that is called with the input of an FFN layer, in every family."""
+    return owner_of(model, layer, "up")
+
+
+def owner_of(model, layer, role):
+    """The module that holds the tensor of a role. layer: as `_moefy.ffn_layers` describes it."""
+    tensor = layer["tensors"][layer["roles"].index(role)]
     name = tensor.rsplit(".", 1)[0]
     # A checkpoint may be named as the model with its head or as the one without.
     prefix = getattr(model, "base_model_prefix", "") + "."

@@ -62,6 +62,13 @@ class Ranks:
         value = self.together(work if self.rank == 0 else lambda: None)
         return self._gather(value)[0]
 
+    def sum(self, tensor):
+        """Adds up a tensor of equal shape over all ranks, in place; collective."""
+        if self.size > 1:
+            import torch.distributed
+
+            torch.distributed.all_reduce(tensor)
+
     def _gather(self, value):
         if self.size == 1:
             return [value]

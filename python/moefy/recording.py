@@ -14,9 +14,11 @@ import torch
 from . import recordings_file
 from .errors import InputError, UsageError
 from .ffn_inputs import InputWatcher
+from .importance import KERNELS, LEVELS, TYPES, ImportanceSums
 from .models import ffn_layers, identity_of, load_as_saved, load_tokenizer, longest_sequence
 from .progress import Progress
 from .ranks import Ranks
+from .text_clusters import cluster_texts, embeddings_of
 from .texts import choose_sequences, read_text, to_sequences
 
 DESCRIPTION = "FFN inputs of a model on text, for `split`, `route` and their methods"
@@ -41,6 +43,17 @@ def add_options(parser):
                         help="of the recorded values (default float16)")
     parser.add_argument("--batch-size", type=int, default=4, metavar="N",
                         help="sequences that run together (default 4)")
+    parser.add_argument("--clusters", type=int, default=0, metavar="C",
+                        help="divide the texts into so many clusters (split --method gradient needs"
+                             " one an expert)")
+    parser.add_argument("--importance", action="store_true",
+                        help="also how much each neuron matters for the loss, by cluster")
+    parser.add_argument("--importance-type", default=TYPES[0], choices=TYPES,
+                        help=f"default {TYPES[0]}")
+    parser.add_argument("--importance-level", default=LEVELS[0], choices=LEVELS,
+                        help=f"default {LEVELS[0]}")
+    parser.add_argument("--importance-kernel", default=KERNELS[0], choices=KERNELS,
+                        help=f"default {KERNELS[0]}")
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, …")
 
 
@@ -149,20 +162,28 @@ def to_stored(rows, dtype, layer, first_token):
 class Recording:
     """What is recorded of which model; runs on every rank of a torchrun job alike."""
 
-    def __init__(self, checkpoint, batches, output, layers="", dtype="float16", architecture=""):
+    def __init__(self, checkpoint, batches, output, layers="", dtype="float16", architecture="",
+                 clusters=0, importance=None, seed=0):
+        """importance: (type, level, kernel), or None for none."""
         self.checkpoint, self.output, self.architecture = checkpoint, str(output), architecture
         self.batches, self.dtype = batches, dtype
         self.layers = ffn_layers(checkpoint, architecture, layers)
+        self.clusters, self.importance, self.seed = clusters, importance, seed
         lengths = [sum(batch.lengths) for batch in batches]
         self.first_rows = np.concatenate([[0], np.cumsum(lengths)])
         self.num_tokens = int(self.first_rows[-1])
 
-    def prepare(self, force):
-        """Lays the file out or finds it. The number of batches done before, or None if all is."""
+    def prepare(self, force, embed):
+        """Lays the file out or finds it. The number of batches done before, or None if all is.
+        embed(): embeddings of the sequences, for clusters."""
         found = identity_of(self.checkpoint, self.architecture)
         config = {"source_fingerprint": found["source_fingerprint"], "dtype": self.dtype,
                   "tokens": self.num_tokens, "text": digest_of_batches(self.batches),
                   "layers": [layer["index"] for layer in self.layers]}
+        if self.clusters:
+            config["clusters"], config["seed"] = self.clusters, self.seed
+        if self.importance:
+            config["importance"] = list(self.importance)
         if not force and recordings_file.is_done(self.output, config):
             shutil.rmtree(recordings_file.journal_folder(self.output), ignore_errors=True)
             return None
@@ -177,7 +198,9 @@ class Recording:
         lengths = np.concatenate([batch.lengths for batch in self.batches])
         sequence_id = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
         return recordings_file.prepare(self.output, attributes, layers, sequence_id, self.dtype,
-                                       len(self.batches), config, force)
+                                       len(self.batches), config, force,
+                                       self.clusters and
+                                       (lambda: cluster_texts(embed(), self.clusters, self.seed)))
 
     def run(self, model, device, ranks, progress):
         """Runs the batches of this rank that are not done yet."""
@@ -205,25 +228,62 @@ class Recording:
             bar.finish()
 
 
+    def add_importance(self, model, device, ranks, progress):
+        """A second pass, with gradients, over this rank's batches; collective."""
+        kind, level, kernel = self.importance
+        of_sequence = recordings_file.sequence_clusters(self.output)
+        first = np.concatenate([[0], np.cumsum([len(batch.lengths) for batch in self.batches])])
+        mine = range(ranks.rank, len(self.batches), ranks.size)
+        bar = progress("importance", len(mine), "batches")
+        with ImportanceSums(model, self.layers, max(1, self.clusters), kind, level, kernel) as sums:
+            def add_mine():
+                for number in mine:
+                    sums.add(self.batches[number], of_sequence[first[number]: first[number + 1]],
+                             device)
+                    bar.advance()
+
+            ranks.together(add_mine)
+            total = torch.as_tensor(sums.flat())
+            ranks.sum(total)
+            sums.take(total.numpy())
+            bar.finish()
+            ranks.first(lambda: recordings_file.add_importance(
+                self.output, sums, {"type": kind, "level": level, "kernel": kernel,
+                                    "loss": "sum", "tokens": sums.tokens}))
+
+
 def run_recording(recording, make_model, device, force, progress, inform):
     """The whole job on this rank. Returns whether there was anything to do."""
     with Ranks() as ranks:
         if device == "cuda" and ranks.size > 1:
             device = f"cuda:{ranks.local_rank}"
-        finished = ranks.first(lambda: recording.prepare(force))
+        models = []
+
+        def model_here():
+            if not models:
+                models.append(make_model(device))
+            return models[0]
+
+        def embed():
+            return embeddings_of(model_here(), recording.batches, device, progress)
+
+        finished = ranks.first(lambda: recording.prepare(force, embed))
         if finished is None:
             inform(f"{recording.output}: already done")
             return False
         if finished:
             inform(f"resuming: {finished} of {len(recording.batches)} batches were done before")
-        model = ranks.together(lambda: make_model(device))
+        model = ranks.together(model_here)
         ranks.together(lambda: recording.run(model, device, ranks, progress))
+        if recording.importance:
+            recording.add_importance(model, device, ranks, progress)
         ranks.first(lambda: recordings_file.publish(recording.output))
         return True
 
 
 def record(model, dataloader, output, *, checkpoint=None, max_tokens=DEFAULT_TOKENS,
-           dtype="float16", layers="", architecture="", force=False, quiet=False):
+           dtype="float16", layers="", architecture="", clusters=0, importance=None, seed=0,
+           force=False, quiet=False):
     """Records the FFN inputs of a stock model on batches of one's own.
 
     model: a transformers model, run where and as it is (in eval mode, without gradients).
@@ -234,6 +294,9 @@ def record(model, dataloader, output, *, checkpoint=None, max_tokens=DEFAULT_TOK
     goes on; anything else there is an error unless force is set.
     checkpoint: the directory that the model was loaded from (default: model.name_or_path).
     dtype: of the values in the file; layers: such as "0-3,7", empty for all.
+    clusters: so many clusters of sequences, chosen with seed. importance: (type, level, kernel), such
+    as ("feature_change", "sample", "l1"): also what each neuron matters for the loss (importance.py);
+    parameters of the model then stop requiring gradients.
     Under torchrun every process calls this with the same batches and records its share."""
     if dtype not in DTYPES:
         raise UsageError(f"dtype '{dtype}' is none of {', '.join(DTYPES)}")
@@ -242,7 +305,7 @@ def record(model, dataloader, output, *, checkpoint=None, max_tokens=DEFAULT_TOK
         raise UsageError(f"checkpoint '{checkpoint}' is no model directory; name the one that the"
                          " model was loaded from")
     recording = Recording(checkpoint, take_batches(dataloader, max_tokens), output, layers, dtype,
-                          architecture)
+                          architecture, clusters, importance, seed)
     was_training = model.training
     model.eval()
     try:
@@ -270,7 +333,7 @@ def batches_of_text(args, model_folder):
 
 
 def check(args):
-    for name, least in (("max_tokens", 1), ("length", 2), ("batch_size", 1)):
+    for name, least in (("max_tokens", 1), ("length", 2), ("batch_size", 1), ("clusters", 0)):
         if getattr(args, name) < least:
             raise UsageError(f"--{name.replace('_', '-')} {getattr(args, name)} is below {least}")
     if not pathlib.Path(args.output).resolve().parent.is_dir():
@@ -281,7 +344,9 @@ def run(args, out):
     check(args)
     torch.set_num_threads(args.threads)
     recording = Recording(args.model, batches_of_text(args, args.model), args.output, args.layers,
-                          args.dtype, args.architecture or "")
+                          args.dtype, args.architecture or "", args.clusters,
+                          (args.importance_type, args.importance_level, args.importance_kernel)
+                          if args.importance else None, args.seed)
     fresh = run_recording(recording, lambda device: load_as_saved(args.model).to(device),
                           args.device, args.force, Progress.factory(args), out.info)
     size = pathlib.Path(args.output).stat().st_size

@@ -67,10 +67,11 @@ def is_done(output, config):
     return True
 
 
-def prepare(output, attributes, layers, sequence_id, dtype, num_batches, config, force):
+def prepare(output, attributes, layers, sequence_id, dtype, num_batches, config, force,
+            make_clusters=None):
     """Lays the file out in the journal, or finds it there. Returns the number of finished batches.
 
-    attributes: of the root. layers: dicts with index, name, hidden_size, num_neurons, fingerprint.
+    make_clusters(): the cluster of each sequence, if there are any. attributes: of the root. layers: dicts with index, name, hidden_size, num_neurons, fingerprint.
     sequence_id: int32 [T], the sequence of each token. config: what the recordings depend on."""
     folder = journal_folder(output)
     fingerprint = folder / "fingerprint.json"
@@ -84,7 +85,8 @@ def prepare(output, attributes, layers, sequence_id, dtype, num_batches, config,
     try:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        _lay_out(folder / "recordings.h5", attributes, layers, sequence_id, dtype, config)
+        clusters = make_clusters()[sequence_id] if make_clusters else None
+        _lay_out(folder / "recordings.h5", attributes, layers, sequence_id, clusters, dtype, config)
         (folder / "done").write_bytes(bytes(num_batches))
         unfinished = folder / "fingerprint.json.part"
         unfinished.write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
@@ -98,7 +100,7 @@ def prepare(output, attributes, layers, sequence_id, dtype, num_batches, config,
     return 0
 
 
-def _lay_out(path, attributes, layers, sequence_id, dtype, config):
+def _lay_out(path, attributes, layers, sequence_id, clusters, dtype, config):
     num_tokens = len(sequence_id)
     with h5py.File(path, "w", libver="earliest") as file:
         file.attrs["format"] = FORMAT
@@ -107,6 +109,8 @@ def _lay_out(path, attributes, layers, sequence_id, dtype, config):
             file.attrs[name] = value
         file["config"] = json.dumps(config, sort_keys=True)
         file["sequence_id"] = sequence_id.astype("<i4")
+        if clusters is not None:
+            file["cluster_id"] = clusters.astype("<i4")
         for layer in layers:
             group = file.create_group(layer_group(layer["index"]))
             for name, value in layer.items():
@@ -194,6 +198,32 @@ class RecordingsWriter:
             os.pwrite(self._done, b"\x01", batch)
         self._unmarked = []
         self._marked_at = time.monotonic()
+
+
+def sequence_clusters(output):
+    """int32: the cluster of each sequence of a file that is being written; zeros without clusters."""
+    with h5py.File(journal_folder(output) / "recordings.h5", "r") as file:
+        sequence_id = file["sequence_id"][:]
+        first = np.unique(sequence_id, return_index=True)[1]
+        if "cluster_id" not in file:
+            return np.zeros(len(first), np.int32)
+        return file["cluster_id"][:][first]
+
+
+def add_importance(output, sums, attributes):
+    """Importance vectors of every layer, beside the inputs."""
+    try:
+        with h5py.File(journal_folder(output) / "recordings.h5", "r+") as file:
+            if "importance" in file:
+                del file["importance"]
+            group = file.create_group("importance")
+            for name, value in attributes.items():
+                group.attrs[name] = value
+            for index, parts in sums.sums.items():
+                for part in parts:
+                    group[f"{index:05d}/{part}"] = sums.vectors(index, part)
+    except OSError as error:
+        raise IoError(f"{journal_folder(output)}: cannot write: {error}") from None
 
 
 def publish(output):

@@ -21,6 +21,7 @@ namespace fs = std::filesystem;
 constexpr std::array kCommands = {
     PythonCommand{"record", "inputs of the FFN layers on real text, for methods that need them"},
     PythonCommand{"calibrate", "experts, routers and down projections fitted to real text"},
+    PythonCommand{"recover", "distillation of the dense model into a converted one"},
     PythonCommand{"evaluate", "perplexity, agreement and speed beside the dense model"},
 };
 

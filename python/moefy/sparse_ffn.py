@@ -1,0 +1,88 @@
+"""MoE blocks of stock models made trainable: the same function, computed as one dense FFN whose hidden
+activations are masked by the routing, with a straight-through gradient for the choice of experts."""
+
+import torch
+from torch.nn import functional
+
+from .errors import UsageError
+
+# Width of the sigmoid that stands for a choice in the backward pass, in deviations of the scores.
+SOFTNESS = 0.5
+
+
+def moe_blocks(model):
+    """The MoE blocks of a stock model: modules with `gate.weight` [experts, hidden] and experts as
+    two tensors, gate_up_proj [experts, 2 width, hidden] and down_proj [experts, hidden, width]."""
+    blocks = []
+    for name, module in model.named_modules():
+        gate, experts = getattr(module, "gate", None), getattr(module, "experts", None)
+        if isinstance(getattr(gate, "weight", None), torch.nn.Parameter) and all(
+                isinstance(getattr(experts, part, None), torch.nn.Parameter)
+                for part in ("gate_up_proj", "down_proj")):
+            blocks.append((name, module))
+    if not blocks:
+        raise UsageError(f"{type(model).__name__} has no MoE blocks that can be trained here (hosts"
+                         " with one gate matrix and fused experts: qwen2-moe, qwen3-moe, mixtral,"
+                         " glm4-moe, dots1, solar-open, exaone-moe)")
+    return blocks
+
+
+class SparseFfn:
+    """Puts itself between a block's gate and experts while it is entered."""
+
+    def __init__(self, block):
+        self.gate, self.experts = block.gate, block.experts
+        self.top_k = None
+        self._scores = None
+        self._route, self._compute = self.gate.forward, self.experts.forward
+
+    def __enter__(self):
+        self.gate.forward, self.experts.forward = self.route, self.compute
+        return self
+
+    def __exit__(self, *_):
+        self.gate.forward, self.experts.forward = self._route, self._compute
+
+    def route(self, hidden, *args, **kwargs):
+        # The stock weights are 1 within a thousandth by design; their own gradient says nothing.
+        flat = hidden.reshape(-1, hidden.shape[-1])
+        self._scores = functional.linear(flat, self.gate.weight.to(flat.dtype)).float()
+        with torch.no_grad(), torch.autocast(hidden.device.type, enabled=False):
+            return self._route(hidden.float(), *args, **kwargs)
+
+    def choice(self, indices, weights):
+        """[tokens, experts]: the stock weights of the chosen experts forward, a sigmoid of the
+        distance to the threshold between chosen and others backward."""
+        scores = self._scores
+        hard = torch.zeros_like(scores).scatter(1, indices, weights.float())
+        count = indices.shape[1]
+        if count == scores.shape[1]:
+            return hard
+        with torch.no_grad():
+            best = scores.topk(count + 1, dim=1).values
+            threshold = best[:, count - 1: count + 1].mean(1, keepdim=True)
+            width = SOFTNESS * scores.std(1, keepdim=True) + 1e-12
+            size = weights.float().mean()
+        soft = torch.sigmoid((scores - threshold) / width)
+        return hard + size * (soft - soft.detach())
+
+    def compute(self, hidden, indices, weights, *_, **__):
+        gate_up, down = self.experts.gate_up_proj, self.experts.down_proj
+        experts, double, width = gate_up.shape
+        flat = hidden.reshape(-1, width)
+        both = functional.linear(flat, gate_up.reshape(experts * double, width))
+        gate, up = both.view(-1, experts, 2, double // 2).unbind(2)
+        mask = self.choice(indices.reshape(flat.shape[0], -1),
+                           weights.reshape(flat.shape[0], -1)).to(both.dtype)
+        inner = self.experts.act_fn(gate) * up * mask[:, :, None]
+        out = functional.linear(inner.flatten(1), down.permute(1, 0, 2).reshape(width, -1))
+        return out.view_as(hidden)
+
+
+def shared_parameters(block):
+    """The always-on experts' matrices of a block (not the scalar gate some hosts have for them)."""
+    for name in ("shared_experts", "shared_expert"):
+        module = getattr(block, name, None)
+        if module is not None:
+            return list(module.parameters())
+    return []
