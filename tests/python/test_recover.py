@@ -1,0 +1,217 @@
+"""`moefy recover`: the function it trains is the stock one, training helps, goes on where it stopped,
+and what comes out is a stock model that says what it is."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.python.conftest import PROGRAM
+
+HOSTS = {"qwen2-moe": 4, "qwen3-moe": 0, "mixtral": 0, "glm4-moe": 1}  # shared experts
+
+
+@pytest.fixture
+def converted(moefy, tiny, text):
+    """converted(host): (dense folder, converted folder, text)."""
+
+    def make(host="glm4-moe", experts=8, shared=None):
+        dense = tiny("qwen3" if host == "qwen3-moe" else "llama")
+        shared = HOSTS[host] if shared is None else shared
+        moefy("split", dense, "-o", "map.h5", "--experts", experts, "--shared", shared, "--force",
+              "--method", "random")
+        moefy("convert", dense, "map.h5", "-o", "moe", "--host", host, "--top-k", 4, "--force")
+        return dense, moefy.folder / "moe", text("a.txt")
+
+    return make
+
+
+def recover(moefy, dense, moe, words, *more, output="out", **options):
+    return moefy("recover", moe, "--teacher", dense, "--text", words, "-o", output, "--length", 16,
+                 "--threads", 1, "--quiet", *more, **options)
+
+
+def weights(folder):
+    found = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        found.update(load_file(path))
+    return found
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_the_trained_function_is_that_of_the_stock_blocks(converted, host):
+    from moefy.models import load_model
+    from moefy.sparse_ffn import SparseFfn, moe_blocks
+
+    _, moe, _ = converted(host)
+    model = load_model(str(moe))
+    ids = torch.arange(24)[None] % 29 + 3
+    with torch.no_grad():
+        expected = model(input_ids=ids).logits
+    blocks = [SparseFfn(block) for _, block in moe_blocks(model)]
+    assert len(blocks) == model.config.num_hidden_layers
+    for block in blocks:
+        block.__enter__()
+    found = model(input_ids=ids).logits
+    torch.testing.assert_close(found.detach(), expected, rtol=1e-4, atol=1e-5)
+    found.square().sum().backward()
+    for block in blocks:
+        # Routers learn although the choice is hard.
+        assert block.gate.weight.grad.abs().sum() > 0
+        block.__exit__()
+    with torch.no_grad():
+        torch.testing.assert_close(model(input_ids=ids).logits, expected)
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_training_brings_the_model_nearer_to_its_teacher(moefy, converted, host, tmp_path):
+    from moefy.models import load_model
+
+    dense, moe, words = converted(host)
+    recover(moefy, dense, moe, words, "--steps", 60, "--rate", "3e-3")
+
+    before, after = weights(moe), weights(tmp_path / "out")
+    assert {name: (value.dtype, value.shape) for name, value in before.items()} == \
+        {name: (value.dtype, value.shape) for name, value in after.items()}
+    for name, value in before.items():
+        trained = ".mlp." in name or "block_sparse_moe" in name
+        assert torch.equal(value, after[name]) != trained or "bias" in name or \
+            "shared_expert_gate" in name, name
+    ids = torch.arange(40)[None] % 29 + 3
+    teacher = load_model(str(dense))(input_ids=ids).logits.detach().log_softmax(-1)
+
+    def distance(folder):  # load_model also refuses missing, unexpected or new tensors
+        with torch.no_grad():
+            student = load_model(str(folder))(input_ids=ids).logits.log_softmax(-1)
+        return float((teacher.exp() * (teacher - student)).sum(-1).mean())
+
+    assert distance(tmp_path / "out") < distance(moe)
+
+
+def test_it_says_what_it_is(moefy, converted, tmp_path):
+    dense, moe, words = converted()
+    recover(moefy, dense, moe, words, "--steps", 3)
+    manifest = json.loads((tmp_path / "out/moefy/manifest.json").read_text())
+    assert manifest["recovered"]["steps"] == 3
+    assert "moefy recover" in (tmp_path / "out/README.md").read_text()
+    for command in (("verify", dense, "out"), ("restore", "out", "-o", "back")):
+        result = moefy(*command, code=2)
+        assert "moefy recover" in result.stderr
+    assert not (tmp_path / "out.journal").exists() and not (tmp_path / "back").exists()
+    again = recover(moefy, dense, "out", words, "--steps", 3, output="out2", code=2)
+    assert "trained by moefy recover before" in again.stderr
+    moefy("evaluate", dense, "out", "--text", words, "--length", 16, "--sequences", 2, "--quiet")
+
+
+def test_a_checkpoint_goes_on_as_if_nothing_had_happened(converted, tmp_path):
+    import contextlib
+
+    from moefy.models import load_model
+    from moefy.ranks import Ranks
+    from moefy.recover import Journal, Training
+    from moefy.sparse_ffn import SparseFfn
+
+    class Options:
+        device, precision, rate, router_rate = "cpu", "fp32", 2e-3, 1e-2
+
+    dense, moe, _ = converted()
+
+    def begin(state=None):
+        training = Training(Options, load_model(str(moe)), load_model(str(dense)), Ranks())
+        if state:
+            training.restore(state)
+        return training
+
+    def run(training, steps):
+        with contextlib.ExitStack() as stack:
+            for _, block in training.blocks:
+                stack.enter_context(SparseFfn(block))
+            for step in steps:
+                training.step((np.arange(16) + step) % 29 + 3, 1.0)
+        return training
+
+    whole = run(begin(), range(6))
+    journal = Journal(tmp_path / "out", {"a": 1}, force=False)
+    journal.save(run(begin(), range(3)).state())
+    parts = run(begin(Journal(tmp_path / "out", {"a": 1}, force=False).load()), range(3, 6))
+    assert parts.step_number == 6 and parts.losses == whole.losses
+    for one, other in zip(whole.parameters, parts.parameters):
+        assert torch.equal(one, other)
+
+
+def test_a_stopped_run_goes_on_to_the_same_end(moefy, converted, tmp_path):
+    dense, moe, words = converted()
+    recover(moefy, dense, moe, words, "--steps", 400, output="whole")
+    command = [str(PROGRAM), "recover", str(moe), "--teacher", str(dense), "--text", str(words),
+               "-o", "parts", "--length", "16", "--threads", "1", "--steps", "400"]
+    environment = {**os.environ, "MOEFY_PYTHON": sys.executable}
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE,
+                               text=True)
+    for line in process.stderr:
+        if "sequences of" in line:  # training begins
+            break
+    process.send_signal(signal.SIGTERM)
+    process.stderr.read()
+    assert process.wait(60) == 75 and not (tmp_path / "parts").exists()
+    recover(moefy, dense, moe, words, "--steps", 400, output="parts")
+    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_done_runs_and_other_options(moefy, converted, tmp_path):
+    dense, moe, words = converted()
+    recover(moefy, dense, moe, words, "--steps", 2)
+    result = moefy("recover", moe, "--teacher", dense, "--text", words, "-o", "out", "--length", 16,
+                   "--threads", 1, "--steps", 2)
+    assert "already done" in result.stderr
+    result = recover(moefy, dense, moe, words, "--steps", 3, code=2)
+    assert "--force" in result.stderr
+    recover(moefy, dense, moe, words, "--steps", 3, "--force")
+    assert json.loads((tmp_path / "out/moefy/manifest.json").read_text())["recovered"]["steps"] == 3
+
+
+def test_texts_take_turns():
+    from moefy.recover import Schedule
+
+    texts = [np.arange(3)[:, None], 10 + np.arange(2)[:, None]]
+    schedule = Schedule(texts, seed=0)
+    drawn = [int(schedule.sequence(number)[0]) for number in range(12)]
+    assert sorted(drawn[0:6:2]) == [0, 1, 2] and sorted(drawn[6:12:2]) == [0, 1, 2]
+    assert sorted(drawn[1:5:2]) == [10, 11] and all(value >= 10 for value in drawn[1::2])
+
+
+def test_the_rate_warms_up_and_decays():
+    from moefy.recover import rate_of
+
+    assert rate_of(0, 0) == pytest.approx(1 / 8)
+    assert rate_of(0.5, 100) == pytest.approx(0.525)
+    assert rate_of(1, 100) == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize("more, message", [
+    (("--steps", -1), "--steps"), (("--minutes", 0), "--minutes"), (("--rate", "0"), "--rate"),
+    (("--length", 1), "--length"), (("-o", "moe"), "is the model"), (("-o", "no/where"), "no such"),
+    (("--text", "nothing.txt"), "no such file")])
+def test_wrong_options_are_refused(moefy, converted, more, message):
+    dense, moe, words = converted()
+    arguments = {"--text": words, "-o": "out", "--length": 16, "--steps": 2}
+    arguments.update(zip(more[::2], more[1::2]))
+    result = moefy("recover", moe, "--teacher", dense, "--quiet",
+                   *(word for pair in arguments.items() for word in pair), code=2)
+    assert message in result.stderr
+
+
+def test_models_that_cannot_be_trained_are_named(moefy, converted, tiny, text):
+    dense, moe, words = converted()
+    result = moefy("recover", dense, "--teacher", dense, "--text", words, "-o", "out", "--length", 16,
+                   code=3)
+    assert "not made by moefy convert" in result.stderr
+    other = tiny("gpt2")
+    result = recover(moefy, other, moe, words, "--steps", 2, code=2)
+    assert "--teacher" in result.stderr
