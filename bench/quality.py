@@ -132,6 +132,14 @@ def table(path):
     return "\n".join(lines)
 
 
+def dense_model():
+    """The dense checkpoint of launch/demo, made if it is not there."""
+    model = ROOT / "demo/model"
+    if not model.exists():
+        timed(sys.executable, ROOT / "launch/demo_steps/export_model.py", model)
+    return model
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -143,9 +151,7 @@ def main():
     if options.table:
         print(table(options.table))
         return
-    model = ROOT / "demo/model"
-    if not model.exists():
-        timed(sys.executable, ROOT / "launch/demo_steps/export_model.py", model)
+    model = dense_model()
     with tempfile.TemporaryDirectory() as scratch:
         work = options.work or pathlib.Path(scratch)
         work.mkdir(parents=True, exist_ok=True)

@@ -209,10 +209,8 @@ int run_program(int argc, char** argv) {
     if (arguments[0] == "--version") return print_and_return(version_report(), rank);
     if (arguments[0] == "--list")
       return print_and_return(listing(arguments.size() > 1 ? arguments[1] : ""), rank);
-    if (is_python_command(arguments[0])) {
-      if (rank > 0) return 0;  // one process does it all
-      run_python_command(arguments);
-    }
+    // The package knows which commands share their work under torchrun.
+    if (is_python_command(arguments[0])) run_python_command(arguments);
     std::optional<Prepared> prepared = prepare(arguments, launch);
     if (!prepared) return 0;
     if (launch.kind == LaunchInfo::Kind::torchrun) {
