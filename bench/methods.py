@@ -19,12 +19,13 @@ import quality
 TOP_KS = (20, 12, 4)
 EXPERTS, SHARED = 28, 4
 TOKENS = 14336
+SEQUENCES = 2  # of each text
 METHODS = ("random", "contiguous", "kmeans", "coactivation", "activation", "gradient", "routed")
 ROUTERS = ("centroid", "ridge")
 
 
 def recordings(model, work, texts, seed):
-    path = work / f"recordings-{seed}.h5"
+    path = work / f"recordings-{seed}.h5"  # made once; then it is already done
     every = sorted((texts / "calibration").glob("*.txt"))
     seconds = quality.timed(quality.MOEFY, "record", model, "--text", *every, "--max-tokens", TOKENS,
                             "--seed", seed, "--clusters", EXPERTS, "--importance", "--quiet", "-o", path)
@@ -49,29 +50,39 @@ def converted(model, work, recorded, split_map, router, seed):
     return work / name
 
 
+def models_of_seed(model, work, texts, seed):
+    """Makes all models of a seed: name of the directory -> what it is."""
+    recorded, seconds = recordings(model, work, texts, seed)
+    print(json.dumps({"step": "record", "seed": seed, "seconds": seconds}), flush=True)
+    models = {}
+    for method in METHODS:
+        # Only this one depends on the number of experts that will be chosen.
+        for top_k in TOP_KS if method == "routed" else TOP_KS[1:2]:
+            split_map, seconds = split(model, work, recorded, method, top_k, seed)
+            for router in ROUTERS:
+                out = converted(model, work, recorded, split_map, router, seed)
+                models[out.name] = {"method": method, "router": router, "seed": seed,
+                                    "split_seconds": seconds}
+            quality.say(f"{split_map.stem}: {seconds:.0f} s")
+    return models
+
+
 def run(model, work, seeds):
     texts = work / "texts"
     if not texts.exists():
         quality.timed(sys.executable, quality.ROOT / "bench/texts/from_debian.py", texts)
+    models = {}
     for seed in range(seeds):
-        recorded, seconds = recordings(model, work, texts, seed)
-        print(json.dumps({"step": "record", "seed": seed, "seconds": seconds}), flush=True)
-        for method in METHODS:
-            # Only this one depends on the number of experts that will be chosen.
-            numbers = TOP_KS if method == "routed" else TOP_KS[1:2]
-            for top_k in numbers:
-                split_map, seconds = split(model, work, recorded, method, top_k, seed)
-                for router in ROUTERS:
-                    out = converted(model, work, recorded, split_map, router, seed)
-                    others = "" if method == "routed" else ",".join(map(str, TOP_KS))
-                    rows = quality.measure(model, work, [out], texts, others)
-                    if method == METHODS[0] and router == ROUTERS[0] and seed == 0:
-                        print(json.dumps({"method": "dense", **rows[0]}), flush=True)
-                    for row in rows[1:]:
-                        print(json.dumps({"method": method, "router": router, "seed": seed,
-                                          "split_seconds": seconds, **row}), flush=True)
-                    quality.say(f"{method}, {router}, seed {seed}: "
-                                + ", ".join(f"{row['times_dense']:.2f}" for row in rows[1:]))
+        models.update(models_of_seed(model, work, texts, seed))
+    for routed in (False, True):
+        outs = [work / name for name, what in models.items()
+                if (what["method"] == "routed") == routed]
+        others = "" if routed else ",".join(map(str, TOP_KS))
+        rows = quality.measure(model, work, outs, texts, others, SEQUENCES)
+        if not routed:
+            print(json.dumps({"method": "dense", **rows[0]}), flush=True)
+        for row in rows[1:]:
+            print(json.dumps({**models[row["model"]], **row}), flush=True)
 
 
 def table(path):

@@ -58,10 +58,10 @@ def plans(texts):
     yield "no text", 0.5, ()
 
 
-def measure(model, work, outputs, texts, top_ks=""):
+def measure(model, work, outputs, texts, top_ks="", sequences=SEQUENCES):
     """Rows of `moefy evaluate` for converted directories, the dense model's first."""
     command = [MOEFY, "evaluate", model, *outputs, "--text",
-               *sorted((texts / "evaluation").glob("*.txt")), "--sequences", SEQUENCES, "--json",
+               *sorted((texts / "evaluation").glob("*.txt")), "--sequences", sequences, "--json",
                "--quiet"]
     if top_ks:
         command += ["--top-k", top_ks]

@@ -138,17 +138,9 @@ class Training:
         """One sequence [length]; rate: of each group's learning rate."""
         ids = torch.as_tensor(ids)[None].to(self.device)
         with self.precision():
-            import os
-            alpha = float(os.environ.get("MOEFY_HIDDEN", "0"))
             with torch.no_grad():
-                target = self.teacher(input_ids=ids, use_cache=False, output_hidden_states=alpha > 0)
-            found = self.student(input_ids=ids, use_cache=False, output_hidden_states=alpha > 0)
-            loss = distillation_loss(found.logits[0], target.logits[0])
-            if alpha > 0:
-                for one, other in zip(found.hidden_states[1:], target.hidden_states[1:]):
-                    other = other[0].float()
-                    gap = (one[0].float() - other).square().sum(-1) / other.square().sum(-1)
-                    loss = loss + alpha * gap.mean()
+                target = self.teacher(input_ids=ids, use_cache=False).logits[0]
+            loss = distillation_loss(self.student(input_ids=ids, use_cache=False).logits[0], target)
         self.optimizer.zero_grad()
         loss.backward()
         self.average_gradients()

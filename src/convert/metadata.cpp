@@ -132,6 +132,8 @@ void restore_metadata(const ConversionPlan& plan, const Checkpoint& converted,
   write_file_atomically(directory / "config.json", plan.source.config_text);
 }
 
+const std::string& planned_config(const ConversionPlan& plan) { return plan.config_text; }
+
 ConversionSummary summarize(const ConversionPlan& plan) {
   ConversionSummary summary;
   summary.host = plan.host;

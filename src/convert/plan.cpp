@@ -132,13 +132,17 @@ void choose_top_k(ConversionPlan& plan) {
 }
 
 /// Rule: 2^-m · std of the logits is nearest 2^-10, which keeps the selections and makes the chosen
-/// experts weigh one.
-int automatic_gate_scale(double logit_std) {
-  constexpr double kTargetLog2 = -10;
+/// experts weigh one. "robust": nearest 2^-6, for programs that compare scores less exactly.
+int automatic_gate_scale(const std::string& rule, double logit_std) {
+  const double target_log2 = rule == "robust" ? -6 : -10;
   constexpr int kLargest = 30;
   if (!(logit_std > 0) || !std::isfinite(logit_std)) return 0;
-  const double m = std::round(std::log2(logit_std) - kTargetLog2);
+  const double m = std::round(std::log2(logit_std) - target_log2);
   return -static_cast<int>(std::clamp(m, 0.0, static_cast<double>(kLargest)));
+}
+
+bool is_rule(const std::string& gate_scale) {
+  return gate_scale == "auto" || gate_scale == "robust";
 }
 
 int parse_gate_scale(const std::string& text) {
@@ -148,9 +152,10 @@ int parse_gate_scale(const std::string& text) {
 void choose_gate_scales(ConversionPlan& plan) {
   for (std::size_t l = 0; l < plan.results.size(); ++l)
     if (plan.results[l])
-      plan.gate_scale_log2[l] = plan.config.gate_scale == "auto"
-                                    ? automatic_gate_scale(plan.results[l]->router.logit_std)
-                                    : parse_gate_scale(plan.config.gate_scale);
+      plan.gate_scale_log2[l] =
+          is_rule(plan.config.gate_scale)
+              ? automatic_gate_scale(plan.config.gate_scale, plan.results[l]->router.logit_std)
+              : parse_gate_scale(plan.config.gate_scale);
 }
 
 void check_refit(const ConversionPlan& plan) {
@@ -243,12 +248,12 @@ std::vector<std::string> ConvertConfig::validate() const {
   if (align < 1 || align > 4096)
     problems.push_back(fmt::format("--align {} is not between 1 and 4096", align));
   if (shard_size == 0) problems.push_back("--shard-size 0 leaves no room for a tensor");
-  if (gate_scale != "auto" && gate_scale != "1") {
+  if (!is_rule(gate_scale) && gate_scale != "1") {
     const std::optional<std::int64_t> m =
         gate_scale.starts_with("2^-") ? parse_integer(gate_scale.substr(3)) : std::nullopt;
     if (!m || *m < 0 || *m > 30)
       problems.push_back(fmt::format(
-          "--gate-scale '{}' is not auto, 1 or 2^-m with m from 0 to 30 (2^-12)", gate_scale));
+          "--gate-scale '{}' is not auto, robust, 1 or 2^-m with m from 0 to 30 (2^-12)", gate_scale));
   }
   return problems;
 }

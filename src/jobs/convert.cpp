@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <ostream>
 
+#include "moefy/convert/gguf.hpp"
 #include "moefy/core/file.hpp"
 #include "moefy/core/text.hpp"
 #include "moefy/jobs/factories.hpp"
@@ -26,7 +27,10 @@ class ConvertJob {
 
   ExitCode run() {
     together(context_.comm, [&] { prepare(); });
-    if (already_done()) return ExitCode::done;
+    if (already_done()) {
+      write_gguf();
+      return ExitCode::done;
+    }
     tell_choice();
     const auto start = std::chrono::steady_clock::now();
     SharedOutput output(context_, config_.output,
@@ -39,6 +43,7 @@ class ConvertJob {
     together(context_.comm, [&] { output.commit(); });
     const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
     if (context_.is_root()) report(seconds.count());
+    write_gguf();
     return ExitCode::done;
   }
 
@@ -50,6 +55,22 @@ class ConvertJob {
     std::shared_ptr<const SafetensorsFile> refit;
     if (config_.convert.use_refit) refit = open_refit(*map, config_.map);
     plan_ = plan_conversion(source_->checkpoint, source_->layers, map, config_.convert, refit);
+    if (config_.gguf.empty()) return;
+    check_gguf(planned_config(*plan_), config_.output.string());
+    if (!context_.force && fs::exists(config_.gguf))
+      throw UsageError(fmt::format("--gguf {} exists; --force replaces it", config_.gguf.string()));
+  }
+
+  /// Rank 0, from the directory as it stands.
+  void write_gguf() {
+    together(context_.comm, [&] {
+      if (config_.gguf.empty() || !context_.is_root()) return;
+      export_gguf(Checkpoint::open(config_.output), config_.gguf, config_.gguf_type, context_.force,
+                  context_.stop);
+      context_.log.info(
+          fmt::format("{}: {}", config_.gguf.string(),
+                      format_bytes(static_cast<double>(fs::file_size(config_.gguf)))));
+    });
   }
 
   /// The same answer on all ranks: rank 0 looks.
@@ -155,6 +176,8 @@ std::vector<std::string> validate(const ConvertJobConfig& config) {
   if (config.model.empty()) problems.push_back("convert needs MODEL: a folder or a name");
   if (config.map.empty()) problems.push_back("convert needs MAP.h5, made by moefy split");
   if (config.output.empty()) problems.push_back("convert needs -o OUT, the folder to make");
+  if (!config.gguf.empty() && config.convert.layout == "fused")
+    problems.push_back("--gguf is made of the classic layout, not of --layout fused");
   return problems;
 }
 

@@ -24,7 +24,7 @@ struct ConvertConfig {
   std::string host = "auto";  ///< auto or a name of host_names()
   /// Experts a token; default: the map's, else E.
   std::optional<std::int64_t> top_k = std::nullopt;
-  std::string gate_scale = "auto";  ///< auto, 1, or 2^-m: factor on the router's rows
+  std::string gate_scale = "auto";  ///< auto, robust, 1, or 2^-m: factor on the router's rows
   std::int64_t align = 8;           ///< expert width is padded to a multiple with zero neurons
   std::string uneven = "pad";       ///< pad, ragged, error: experts of unequal size
   std::string layout = "classic";   ///< classic: a tensor an expert; fused: one a layer
@@ -80,6 +80,8 @@ struct ConversionSummary {
   std::vector<std::string> notes;           ///< whole sentences
 };
 ConversionSummary summarize(const ConversionPlan& plan);
+/// config.json of the output.
+const std::string& planned_config(const ConversionPlan& plan);
 /// Files to write: one queue item each.
 const ShardPlan& shards_of(const ConversionPlan& plan);
 /// Bytes needed on disk for the whole output, the copied map and files included.

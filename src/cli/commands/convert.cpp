@@ -27,7 +27,7 @@ CommandSpec convert_command() {
       {"host", "NAME", "model class that carries the experts", "auto", Shown::help,
        with_auto(host_names())},
       {"top-k", "K", "routed experts per token (default: the map's, else all)", "", Shown::help},
-      {"gate-scale", "SCALE", "factor on the routers: auto, 2^-m, or 1 (trainable)", "auto",
+      {"gate-scale", "SCALE", "factor on the routers: auto, robust (--gguf), 2^-m, or 1 (trainable)", "auto",
        Shown::help_all},
       {"align", "N", "expert width is padded to a multiple of N with zero neurons", "8",
        Shown::help_all},
@@ -44,6 +44,14 @@ CommandSpec convert_command() {
        Shown::help_all,
        {"classic", "fused"}},
       {"use-refit", "", "down projections that `moefy calibrate` fitted", "", Shown::help},
+      {"gguf", "FILE", "also one file for llama.cpp (hosts dense, mixtral, qwen2-moe, glm4-moe)",
+       "", Shown::help},
+      {"gguf-type",
+       "NAME",
+       "of its matrices (auto: as in OUT)",
+       "auto",
+       Shown::help_all,
+       {"auto", "f32", "f16", "bf16"}},
       {"shard-size", "SIZE", "tensor data per file", "5G", Shown::help_all},
   };
   command.prepare = [](OptionValues& values) -> CommandRun {
@@ -53,12 +61,16 @@ CommandSpec convert_command() {
     config.output = values.text("output");
     config.convert.host = values.text("host");
     if (values.given("top-k")) config.convert.top_k = values.integer("top-k");
-    config.convert.gate_scale = values.text("gate-scale");
+    // llama.cpp confuses experts whose scores are as near to each other as stock classes can tell.
+    const bool robust = !values.text("gguf").empty() && !values.given("gate-scale");
+    config.convert.gate_scale = robust ? "robust" : values.text("gate-scale");
     config.convert.align = values.integer("align");
     config.convert.uneven = values.text("uneven");
     config.convert.layout = values.text("layout");
     config.convert.use_refit = values.flag("use-refit");
     config.convert.shard_size = values.bytes("shard-size");
+    config.gguf = values.text("gguf");
+    config.gguf_type = values.text("gguf-type");
     values.add_problems(validate(config));
     return [config](JobContext& context) { return run_convert(config, context); };
   };
