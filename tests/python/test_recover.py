@@ -164,6 +164,22 @@ def test_a_stopped_run_goes_on_to_the_same_end(moefy, converted, tmp_path):
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
 
+def test_ranks_learn_from_the_mean_of_their_gradients(converted, tmp_path):
+    dense, moe, words = converted()
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+               "--no-python", str(PROGRAM), "recover", str(moe), "--teacher", str(dense), "--text",
+               str(words), "-o", "out", "--length", "16", "--threads", "1", "--steps", "3", "--json"]
+    environment = {**os.environ, "MOEFY_PYTHON": sys.executable}
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True,
+                            timeout=240)
+    assert result.returncode == 0, result.stderr
+    record, = map(json.loads, result.stdout.splitlines())
+    assert record["ranks"] == 2 and record["tokens_a_step"] == 32 and record["steps"] == 3
+    before, after = weights(moe), weights(tmp_path / "out")
+    name = "model.layers.0.mlp.gate.weight"
+    assert not torch.equal(before[name], after[name])
+
+
 def test_done_runs_and_other_options(moefy, converted, tmp_path):
     dense, moe, words = converted()
     recover(moefy, dense, moe, words, "--steps", 2)
