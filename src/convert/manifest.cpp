@@ -56,10 +56,11 @@ Json read_manifest(const std::filesystem::path& directory) {
       throw InputError(fmt::format("{}: schema {}, this moefy reads {}; take a newer moefy",
                                    path.string(), json.at("schema_version").dump(), kSchema));
     if (json.contains("recovered"))
-      throw UsageError(fmt::format(
-          "{}: trained by `moefy recover`, so its weights are no rearrangement of the dense model's: "
-          "neither to be verified nor to be restored; the model it began from is",
-          directory.string()));
+      throw UsageError(
+          fmt::format("{}: trained by `moefy recover`, so its weights are no rearrangement of the "
+                      "dense model's: "
+                      "neither to be verified nor to be restored; the model it began from is",
+                      directory.string()));
     return json;
   } catch (const nlohmann::json::exception& error) {
     throw InputError(fmt::format("{}: {}", path.string(), error.what()));

@@ -253,7 +253,8 @@ std::vector<std::string> ConvertConfig::validate() const {
         gate_scale.starts_with("2^-") ? parse_integer(gate_scale.substr(3)) : std::nullopt;
     if (!m || *m < 0 || *m > 30)
       problems.push_back(fmt::format(
-          "--gate-scale '{}' is not auto, robust, 1 or 2^-m with m from 0 to 30 (2^-12)", gate_scale));
+          "--gate-scale '{}' is not auto, robust, 1 or 2^-m with m from 0 to 30 (2^-12)",
+          gate_scale));
   }
   return problems;
 }
