@@ -2,7 +2,8 @@
 """Every split method with every router that a stock host can carry, on SmolLM2-135M-Instruct, as JSON
 lines: what `moefy record`, `split`, `route` and `convert` give without refit, beside the dense model.
 
-    bench/methods.py --work FOLDER [--seeds N]     texts and models stay in FOLDER
+    launch/bench methods                           one seed, about half an hour on one quiet core
+    bench/methods.py --work FOLDER --seeds N       texts and models stay in FOLDER
     bench/methods.py --table RESULT.json           the same as a table for docs/quality.md
 
 All with 28 routed and 4 shared experts (shared by recorded energy), measured as bench/quality.py does,
@@ -13,6 +14,7 @@ import json
 import pathlib
 import statistics
 import sys
+import tempfile
 
 import quality
 
@@ -111,10 +113,10 @@ def main():
     if options.table:
         print(table(options.table))
         return
-    if not options.work:
-        parser.error("--work FOLDER is needed")
-    options.work.mkdir(parents=True, exist_ok=True)
-    run(quality.dense_model(), options.work, options.seeds)
+    with tempfile.TemporaryDirectory() as scratch:
+        work = options.work or pathlib.Path(scratch)
+        work.mkdir(parents=True, exist_ok=True)
+        run(quality.dense_model(), work, options.seeds)
 
 
 if __name__ == "__main__":

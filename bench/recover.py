@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """What `moefy recover` is worth on SmolLM2-135M-Instruct at 50 % active, as JSON lines:
 
-    bench/recover.py --work FOLDER [--minutes 6]   texts and models stay in FOLDER
+    launch/bench recover                           about twenty minutes
+    bench/recover.py --work FOLDER --minutes 6     texts and models stay in FOLDER
 
 Perplexity in times dense over texts of domains that stand in no training text, as bench/quality.py
 measures it, of the calibrated model before and after recovery on one thread, and of a control: a
@@ -12,6 +13,7 @@ import argparse
 import json
 import pathlib
 import sys
+import tempfile
 
 import quality
 
@@ -48,13 +50,15 @@ def run(model, work, minutes, seed, threads):
 def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=pathlib.Path, required=True, metavar="FOLDER")
+    parser.add_argument("--work", type=pathlib.Path, metavar="FOLDER")
     parser.add_argument("--minutes", type=float, default=6.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
-    options.work.mkdir(parents=True, exist_ok=True)
-    run(quality.dense_model(), options.work, options.minutes, options.seed, options.threads)
+    with tempfile.TemporaryDirectory() as scratch:
+        work = options.work or pathlib.Path(scratch)
+        work.mkdir(parents=True, exist_ok=True)
+        run(quality.dense_model(), work, options.minutes, options.seed, options.threads)
 
 
 if __name__ == "__main__":
