@@ -209,9 +209,8 @@ std::string layer_row(const LayerResult& layer, const LayerFigures& figures) {
   };
   const auto& router = figures.router;
   return "<tr>" + cell(fmt::format("{}", layer.layer_index)) + "<td class=\"text\">" +
-         escape(layer.name) + "</td><td class=\"text\">" +
-         escape(baseline ? layer.method + " (baseline)" : layer.method + " on " + layer.weights) +
-         "</td>" + cell(fmt::format("{}", layer.partition.num_neurons())) +
+         escape(layer.name) + "</td><td class=\"text\">" + escape(method_text(layer)) + "</td>" +
+         cell(fmt::format("{}", layer.partition.num_neurons())) +
          cell(fmt::format("{}", layer.partition.num_experts())) +
          cell(fmt::format("{}", layer.partition.num_shared())) +
          cell(range_text(figures.size_min, figures.size_max, "–")) +
@@ -252,6 +251,14 @@ std::string pairs_html(const char* title, const char* note, const Pairs& pairs) 
     html += "<tr><td>" + escape(name) + "</td><td>" + escape(text) + "</td></tr>\n";
   }
   return html + "</tbody></table></div></section>\n";
+}
+
+Pairs metric_pairs(const ExpertMap& map) {
+  Pairs pairs;
+  for (const MetricSummary& metric : metrics_of(map))
+    pairs.emplace_back(
+        metric.name, fmt::format("{:.4g}  ({:.4g} – {:.4g})", metric.mean, metric.min, metric.max));
+  return pairs;
 }
 
 Pairs option_pairs(const ExpertMapHeader& header) {
@@ -295,6 +302,8 @@ std::string map_html(const ExpertMap& map, const std::string& title) {
     html += layers_html(map, figures);
   }
   html += "<div class=\"grid\">\n";
+  if (const Pairs metrics = metric_pairs(map); !metrics.empty())
+    html += pairs_html("Measured on text", "Mean over the layers, least and most.", metrics);
   html += pairs_html("Result options", "What decides the map, as stored in it.",
                      option_pairs(map.header));
   html += pairs_html("Provenance",

@@ -42,6 +42,8 @@ json layer_json(const LayerResult& layer, const LayerFigures& figures) {
               {"mean_cosine", json_number(figures.router->mean_cosine)},
               {"bias", !layer.router.bias.empty()}};
   }
+  json metrics = json::object();
+  for (const auto& [name, value] : layer.metrics) metrics[name] = json_number(value);
   return {{"layer_index", layer.layer_index},
           {"name", layer.name},
           {"method", layer.method},
@@ -68,7 +70,8 @@ json layer_json(const LayerResult& layer, const LayerFigures& figures) {
           {"stop_reason", to_string(layer.stop_reason)},
           {"zero_rows", layer.zero_rows},
           {"fingerprint", layer.fingerprint.hex()},
-          {"router", std::move(router)}};
+          {"router", std::move(router)},
+          {"metrics", std::move(metrics)}};
 }
 
 std::vector<std::string> map_json_lines(const ExpertMap& map) {

@@ -1,6 +1,7 @@
 #include "map_summary.hpp"
 
 #include <algorithm>
+#include <map>
 
 namespace moefy {
 namespace {
@@ -29,6 +30,32 @@ std::vector<LayerFigures> all_figures(const ExpertMap& map) {
   std::vector<LayerFigures> figures;
   for (const LayerResult& layer : map.layers) figures.push_back(figures_of(layer));
   return figures;
+}
+
+std::vector<MetricSummary> metrics_of(const ExpertMap& map) {
+  std::map<std::string, MetricSummary> by_name;
+  for (const LayerResult& layer : map.layers) {
+    for (const auto& [name, value] : layer.metrics) {
+      auto [at, fresh] = by_name.try_emplace(name, MetricSummary{name, 0, value, value, 0});
+      MetricSummary& summary = at->second;
+      summary.mean += value;
+      summary.min = std::min(summary.min, value);
+      summary.max = std::max(summary.max, value);
+      ++summary.layers;
+    }
+  }
+  std::vector<MetricSummary> summaries;
+  for (auto& [name, summary] : by_name) {
+    summary.mean /= static_cast<double>(summary.layers);
+    summaries.push_back(std::move(summary));
+  }
+  return summaries;
+}
+
+std::string method_text(const LayerResult& layer) {
+  if (layer.stop_reason != StopReason::not_clustered) return layer.method + " on " + layer.weights;
+  const bool baseline = layer.method == "random" || layer.method == "contiguous";
+  return baseline ? layer.method + " (baseline)" : layer.method;
 }
 
 MapSummary summary_of(const ExpertMap& map, std::span<const LayerFigures> figures) {

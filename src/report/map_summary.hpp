@@ -3,6 +3,8 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <string>
+#include <vector>
 
 #include "moefy/report/layer_figures.hpp"
 #include "moefy/store/expert_map.hpp"
@@ -23,6 +25,20 @@ struct MapSummary {
   std::int64_t clustered = 0;  ///< layers that are not a baseline
   std::int64_t e_steps = 0;
 };
+
+/// One of LayerResult::metrics over the layers that have it.
+struct MetricSummary {
+  std::string name;
+  double mean = 0;
+  double min = 0;
+  double max = 0;
+  std::int64_t layers = 0;
+};
+/// Names ascending.
+std::vector<MetricSummary> metrics_of(const ExpertMap& map);
+
+/// "kmeans on gate", "random (baseline)", "activation".
+std::string method_text(const LayerResult& layer);
 
 /// `figures` are those of map.layers, in order.
 MapSummary summary_of(const ExpertMap& map, std::span<const LayerFigures> figures);

@@ -29,8 +29,7 @@ std::string header_text(const ExpertMap& map) {
 void add_layer(TextTable& table, const LayerResult& layer, const LayerFigures& figures) {
   const bool baseline = layer.stop_reason == StopReason::not_clustered;
   table.add(
-      {fmt::format("{}", layer.layer_index), layer.name,
-       baseline ? layer.method + " (baseline)" : layer.method + " on " + layer.weights,
+      {fmt::format("{}", layer.layer_index), layer.name, method_text(layer),
        fmt::format("{}", layer.partition.num_neurons()),
        fmt::format("{}", layer.partition.num_experts()),
        layer.partition.num_shared() == 0 ? "-" : fmt::format("{}", layer.partition.num_shared()),
@@ -57,6 +56,17 @@ std::string summary_text(const MapSummary& summary) {
   return text + "\n";
 }
 
+/// Figures that were measured on text, if there are any.
+std::string metrics_text(const ExpertMap& map) {
+  const std::vector<MetricSummary> metrics = metrics_of(map);
+  if (metrics.empty()) return {};
+  TextTable table({"measured", "mean", "least", "most", "layers"});
+  for (const MetricSummary& metric : metrics)
+    table.add({metric.name, fmt::format("{:.4g}", metric.mean), fmt::format("{:.4g}", metric.min),
+               fmt::format("{:.4g}", metric.max), fmt::format("{}", metric.layers)});
+  return "\n" + table.text();
+}
+
 }  // namespace
 
 std::string map_table(const ExpertMap& map) {
@@ -66,7 +76,8 @@ std::string map_table(const ExpertMap& map) {
   for (std::size_t i = 0; i < map.layers.size(); ++i) {
     add_layer(table, map.layers[i], figures[i]);
   }
-  return header_text(map) + table.text() + summary_text(summary_of(map, figures));
+  return header_text(map) + table.text() + summary_text(summary_of(map, figures)) +
+         metrics_text(map);
 }
 
 }  // namespace moefy

@@ -94,6 +94,20 @@ TEST(MapTableTest, has_a_line_for_every_layer_and_a_summary) {
   EXPECT_THAT(table, HasSubstr("proven optimal (gap 0) in 3 of 3"));
 }
 
+TEST(MapTableTest, tells_what_was_measured) {
+  ExpertMap map = test::sample_map();
+  for (std::size_t i = 0; i < map.layers.size(); ++i)
+    map.layers[i].metrics = {{"router_recall", i == 0 ? 0.25 : 0.75}};
+  map.layers[0].method = "activation";
+  map.layers[0].stop_reason = StopReason::not_clustered;
+  const std::string table = map_table(map);
+  EXPECT_THAT(table, HasSubstr("router_recall"));
+  EXPECT_THAT(table, ::testing::ContainsRegex("router_recall .* 0\\.25 .* 0\\.75"));
+  EXPECT_THAT(table, Not(HasSubstr("(baseline)")));
+  EXPECT_THAT(map_html(map, "title"), HasSubstr("Measured on text"));
+  EXPECT_THAT(map_json_lines(map)[1], HasSubstr("\"router_recall\":0.25"));
+}
+
 TEST(MapTableTest, calls_a_baseline_a_baseline) {
   ExpertMap map = test::sample_map({.num_layers = 1});
   map.layers[0].method = "random";

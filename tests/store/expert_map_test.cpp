@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <fstream>
 #include <iterator>
@@ -10,6 +11,7 @@
 #include "map_compare.hpp"
 #include "moefy/core/error.hpp"
 #include "moefy/core/file.hpp"
+#include "moefy/store/layer_record.hpp"
 #include "support/sample_map.hpp"
 #include "support/temp_dir.hpp"
 
@@ -52,6 +54,21 @@ TEST(ExpertMapTest, comes_back_with_shared_experts_a_bias_and_a_member_order) {
   layer.partition = layer.partition.with_member_order(rank);
 
   test::expect_equal_maps(parse_expert_map(expert_map_bytes(map), "memory"), map);
+}
+
+TEST(ExpertMapTest, comes_back_with_a_router_of_two_layers) {
+  ExpertMap map = sample_map({.num_layers = 2});
+  RouterWeights& router = map.layers[1].router;
+  router.kind = "mlp";
+  router.output.resize(router.weight.rows(), router.weight.rows());
+  for (std::size_t i = 0; i < router.output.values().size(); ++i)
+    router.output.values()[i] = static_cast<float>(i) - 3.5F;
+
+  test::expect_equal_maps(parse_expert_map(expert_map_bytes(map), "memory"), map);
+  const LayerResult decoded = decode_layer(encode_layer(map.layers[1]), "memory");
+  EXPECT_TRUE(std::ranges::equal(decoded.router.output.values(), router.output.values()));
+  router.output.resize(router.weight.rows(), 1);
+  EXPECT_THROW(expert_map_bytes(map), InternalError);
 }
 
 TEST(ExpertMapTest, comes_back_with_nothing_that_may_be_absent) {

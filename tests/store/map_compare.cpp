@@ -29,6 +29,7 @@ void expect_equal_layers(const LayerResult& a, const LayerResult& b) {
   EXPECT_EQ(a.router.bias, b.router.bias);
   EXPECT_EQ(a.router.logit_std, b.router.logit_std);
   expect_equal_matrices(a.router.weight, b.router.weight);
+  expect_equal_matrices(a.router.output, b.router.output);
   EXPECT_EQ(a.inertia, b.inertia);
   EXPECT_EQ(a.inertia_initial, b.inertia_initial);
   EXPECT_EQ(a.inertia_random, b.inertia_random);
