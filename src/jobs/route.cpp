@@ -47,6 +47,21 @@ class RouteJob {
       if (context_.is_root()) begin_journal();
     });
     tell_todo();
+    try {
+      fit_layers();
+      together(context_.comm, [&] {
+        if (context_.is_root()) finish();
+      });
+    } catch (...) {
+      // Only finished layers are worth keeping.
+      if (journal_ && results_.empty()) journal_->remove();
+      throw;
+    }
+    return ExitCode::done;
+  }
+
+ private:
+  void fit_layers() {
     std::vector<std::uint64_t> weights;
     for (const std::size_t layer : todo_)
       weights.push_back(static_cast<std::uint64_t>(source_->layers[layer].num_neurons) *
@@ -57,13 +72,8 @@ class RouteJob {
           return to_text(encode_layer(routed(todo_[i], stop)));
         },
         [&](std::size_t i, const std::string& text) { commit(todo_[i], text); });
-    together(context_.comm, [&] {
-      if (context_.is_root()) finish();
-    });
-    return ExitCode::done;
   }
 
- private:
   void open() {
     source_.emplace(open_model(config_.model, context_.architecture_file));
     map_ = read_expert_map(config_.map, &context_.log);

@@ -185,6 +185,22 @@ def test_an_interrupted_route_leaves_the_map_alone(moefy, llama, recorded, tmp_p
     assert result.returncode == 3
     assert "layer 2" in result.stderr and "token 77, column 3" in result.stderr
     assert (tmp_path / "map.h5").read_bytes() == before
+    # Layers 0 and 1 were finished and are not done again.
+    journal = tmp_path / "map.h5.route.journal"
+    assert journal.exists()
+    write_recordings(moefy, llama, recorded)
+    moefy(*options, "--force")
+    assert not journal.exists()
+
+
+def test_a_route_that_fails_at_once_leaves_nothing(moefy, llama, recorded, tmp_path):
+    split(moefy, llama, "map.h5", "activation")
+    with h5py.File(recorded, "r+") as file:
+        for layer in file["layers"].values():
+            layer["x"][0, 0] = np.nan
+    result = moefy("route", llama, "map.h5", "--router", "ridge", "--recordings", "rec.h5", check=False)
+    assert result.returncode == 3
+    assert not list(tmp_path.glob("map.h5.*"))
 
 
 def break_recordings(path, how):

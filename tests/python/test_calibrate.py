@@ -19,14 +19,17 @@ def calibrate(moefy, model, output, *more, **options):
     return moefy("calibrate", model, "-o", output, *OPTIONS, *more, **options)
 
 
-# The families whose FFN is a module of its own and that an MoE class can carry.
-@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3", "phi3"])
-def test_a_calibrated_model_loads_and_comes_back(moefy, tiny, text, tmp_path, family):
+# The families whose FFN is a module of its own and that an MoE class can carry; Granite's classes keep
+# all experts of a layer in one tensor.
+@pytest.mark.parametrize("family, more, host", [
+    *((family, (), "auto") for family in ("llama", "mistral", "qwen2", "qwen3", "phi3")),
+    ("llama", ("--shared", 0), "granitemoe"), ("llama", ("--shared", 2), "granitemoeshared")])
+def test_a_calibrated_model_loads_and_comes_back(moefy, tiny, text, tmp_path, family, more, host):
     from moefy.models import load_model
 
     model = tiny(family)
-    calibrate(moefy, model, "map.h5", "--text", text("a.txt"))
-    moefy("convert", model, "map.h5", "-o", "out", "--use-refit")
+    calibrate(moefy, model, "map.h5", "--text", text("a.txt"), *more)
+    moefy("convert", model, "map.h5", "-o", "out", "--use-refit", "--host", host)
     verified = moefy("verify", model, "out").stdout
     assert "refitted" in verified
     converted = load_model(tmp_path / "out")  # refuses anything missing or unexpected
