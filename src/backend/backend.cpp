@@ -15,6 +15,15 @@ std::size_t RowSelection::count(std::size_t num_rows) const {
   return (selected - 1) * kSampleBlock + std::min(kSampleBlock, num_rows - last_begin);
 }
 
+namespace {
+
+HostCosts<std::int32_t> host_costs(const CostView& q) {
+  require(q.space == MemorySpace::host, "the costs are in host memory");
+  return {q.data, q.num_rows, q.num_sites, q.stride};
+}
+
+}  // namespace
+
 void Backend::write_costs(MatrixView<const std::int32_t> costs, const CostView& q) {
   require(costs.rows == q.num_rows && costs.cols == q.num_sites, "a cost for each row and site");
   for (std::size_t i = 0; i < q.num_rows; ++i) std::ranges::copy(costs.row(i), q.row(i));
@@ -50,20 +59,27 @@ void Backend::read_rows(const Points& points, std::span<const std::int32_t> rows
   }
 }
 
-std::int64_t Backend::total_cost(const CostView& q, std::span<const std::int32_t> label) {
-  require(label.size() == q.num_rows, "a label for each row of costs");
-  const CostView costs = on_host(q);
-  std::int64_t total = 0;
-  for (std::size_t i = 0; i < label.size(); ++i) {
-    total += costs.row(i)[static_cast<std::size_t>(label[i])];
-  }
-  return total;
-}
-
 double Backend::inertia(const Points& points, MatrixView<const float> centroids,
                         std::span<const std::int32_t> label) {
   const std::vector<double> blocks = block_inertia(points, centroids, label);
   return std::accumulate(blocks.begin(), blocks.end(), 0.0);
+}
+
+PassResult Backend::price_passes(const CostView& q, const SiteRoom& room, const PassLimits& limits,
+                                 std::span<std::int32_t> prices, SiteChoice& choice) {
+  const auto best = [&](std::span<const std::int32_t> now, bool with_margins, SiteChoice& out) {
+    best_sites(q, now, with_margins, out);
+  };
+  return host_passes_.run(host_costs(on_host(q)), best, room, limits, kMaxCost, prices, choice);
+}
+
+std::int64_t Backend::total_cost(const CostView& q, std::span<const std::int32_t> label) {
+  return moefy::total_cost(host_costs(on_host(q)), label);
+}
+
+std::vector<std::int32_t> Backend::tied_rows(const CostView& q, std::span<const std::int32_t> label,
+                                             std::span<const std::int32_t> prices) {
+  return moefy::tied_rows(host_costs(on_host(q)), label, prices);
 }
 
 }  // namespace moefy
