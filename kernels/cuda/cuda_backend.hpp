@@ -31,8 +31,11 @@ class CudaBackend final : public Backend {
   void copy_rows(const CostView& from, std::span<const std::int32_t> rows,
                  const CostView& to) override;
 
+  std::unique_ptr<RowMatrix> make_rows() override;
+  std::unique_ptr<RawBytes> make_raw_bytes() override;
+  std::unique_ptr<DeviceTransfers> make_transfers() override;
   std::unique_ptr<Points> make_points() override;
-  void load(Points& points, MatrixView<const float> rows, bool quantize) override;
+  void load(Points& points, const RowsView& rows, bool quantize) override;
   void copy_quantized(const Points& from, std::span<const std::int32_t> rows, Points& to) override;
 
   void costs(const Points& points, MatrixView<const float> centroids, int scale_log2,

@@ -20,6 +20,7 @@ namespace simt {
 inline constexpr unsigned kWarp = 32;
 
 class Stream;
+class Event;
 class Block;
 
 /// Where a kernel's thread finds itself.
