@@ -121,7 +121,8 @@ CostView CpuBackend::cost_buffer(std::size_t slot, std::size_t num_rows, std::si
 
 std::unique_ptr<Points> CpuBackend::make_points() { return std::make_unique<CpuPoints>(); }
 
-void CpuBackend::load(Points& points, MatrixView<const float> rows, bool quantize) {
+void CpuBackend::load(Points& points, const RowsView& rows_in, bool quantize) {
+  const MatrixView<const float> rows = rows_in.on_host();
   auto& own_points = static_cast<CpuPoints&>(points);
   own_points.rows = rows;
   own_points.resize(
@@ -229,7 +230,7 @@ CertificateSums CpuBackend::certificate_sums(const CostView& q, std::span<const 
 void CpuBackend::update_sums(const Points& points, RowSelection selection,
                              std::span<const std::int32_t> old_label,
                              std::span<const std::int32_t> new_label, SiteSums& sums) {
-  moves_.collect(points.rows, selection, old_label, new_label, sums.count.size());
+  moves_.collect(points.rows.on_host(), selection, old_label, new_label, sums.count.size());
   const double scale = std::ldexp(1.0, sums.scale_log2);
   const std::size_t dim = points.rows.cols;
   // Threads share the columns, not the rows: no two of them touch the same sum.

@@ -32,8 +32,15 @@ class CudaBackend final : public Backend {
   void copy_rows(const CostView& from, std::span<const std::int32_t> rows,
                  const CostView& to) override;
 
+  std::unique_ptr<RowMatrix> make_rows() override;
+  std::unique_ptr<RawBytes> make_raw_bytes() override;
+  std::unique_ptr<DeviceTransfers> make_transfers() override;
   std::unique_ptr<Points> make_points() override;
-  void load(Points& points, MatrixView<const float> rows, bool quantize) override;
+  void load(Points& points, const RowsView& rows, bool quantize) override;
+  void load_shifted(Points& points, const RowsView& rows, std::span<const float> shift,
+                    bool quantize) override;
+  void read_rows(const Points& points, std::span<const std::int32_t> rows,
+                 MatrixView<float> out) override;
   void copy_quantized(const Points& from, std::span<const std::int32_t> rows, Points& to) override;
 
   void costs(const Points& points, MatrixView<const float> centroids, int scale_log2,

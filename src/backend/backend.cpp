@@ -37,15 +37,19 @@ void Backend::copy_rows(const CostView& from, std::span<const std::int32_t> rows
   }
 }
 
-void Backend::load_shifted(Points& points, MatrixView<const float> rows,
-                           std::span<const float> shift, bool quantize) {
+void Backend::load_shifted(Points& points, const RowsView& rows, std::span<const float> shift,
+                           bool quantize) {
   require(shift.size() == rows.cols, "the shift has an element for each column");
+  // Rare, so that it passes through the host wherever the rows are.
+  load(points, rows, false);
+  std::vector<std::int32_t> all(rows.rows);
+  std::iota(all.begin(), all.end(), 0);
   points.shifted.resize(rows.rows, rows.cols);
+  read_rows(points, all, points.shifted.view());
   threads().for_each((rows.rows + kSumBlock - 1) / kSumBlock, [&](std::size_t block) {
     for (std::size_t i = block * kSumBlock; i < std::min((block + 1) * kSumBlock, rows.rows); ++i) {
-      const auto from = rows.row(i);
-      const auto to = points.shifted.row(i);
-      for (std::size_t l = 0; l < rows.cols; ++l) to[l] = from[l] - shift[l];
+      const auto row = points.shifted.row(i);
+      for (std::size_t l = 0; l < rows.cols; ++l) row[l] -= shift[l];
     }
   });
   load(points, points.shifted.view(), quantize);
@@ -54,8 +58,9 @@ void Backend::load_shifted(Points& points, MatrixView<const float> rows,
 void Backend::read_rows(const Points& points, std::span<const std::int32_t> rows,
                         MatrixView<float> out) {
   require(out.rows == rows.size() && out.cols == points.rows.cols, "a row of memory for each");
+  const MatrixView<const float> from = points.rows.on_host();
   for (std::size_t a = 0; a < rows.size(); ++a) {
-    std::ranges::copy(points.rows.row(static_cast<std::size_t>(rows[a])), out.row(a).begin());
+    std::ranges::copy(from.row(static_cast<std::size_t>(rows[a])), out.row(a).begin());
   }
 }
 

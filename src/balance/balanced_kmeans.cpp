@@ -23,7 +23,7 @@ constexpr std::size_t kLargestQuantizedDim = std::size_t{1} << 16;
 // Sums of this many 41-bit values fit int64.
 constexpr std::size_t kMostRows = std::size_t{1} << 22;
 
-void check_arguments(MatrixView<const float> rows, const Capacities& capacities,
+void check_arguments(const RowsView& rows, const Capacities& capacities,
                      const BalancedKMeansConfig& config) {
   if (rows.rows == 0 || rows.cols == 0) {
     throw InputError(fmt::format("cannot cluster {} rows of {} columns", rows.rows, rows.cols));
@@ -66,7 +66,7 @@ void apply_warm_start(const KMeansContext& context, const WarmStart& warm,
   }
 }
 
-void check_warm_start(const WarmStart& warm, MatrixView<const float> rows, std::size_t num_sites) {
+void check_warm_start(const WarmStart& warm, const RowsView& rows, std::size_t num_sites) {
   const auto expect = [](const char* what, std::size_t found, std::size_t expected) {
     if (found != 0 && found != expected) {
       throw InputError(fmt::format("start: {} {}, expected {}", found, what, expected));
@@ -213,7 +213,7 @@ BalancedKMeansResult BalancedKMeans::Impl::run_once(const KMeansContext& context
 BalancedKMeans::BalancedKMeans(Backend& backend) : impl_(std::make_unique<Impl>(backend)) {}
 BalancedKMeans::~BalancedKMeans() = default;
 
-BalancedKMeansResult BalancedKMeans::run(MatrixView<const float> rows, const Capacities& capacities,
+BalancedKMeansResult BalancedKMeans::run(const RowsView& rows, const Capacities& capacities,
                                          const BalancedKMeansConfig& config, std::uint64_t layer,
                                          const WarmStart* warm, std::stop_token stop) {
   check_arguments(rows, capacities, config);

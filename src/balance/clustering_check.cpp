@@ -15,7 +15,7 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 }  // namespace
 
-ClusteringCheck check_clustering(Backend& backend, MatrixView<const float> rows,
+ClusteringCheck check_clustering(Backend& backend, const RowsView& rows,
                                  const Capacities& capacities, MatrixView<const float> centroids,
                                  std::span<const double> prices, int cost_scale_log2,
                                  std::span<const std::int32_t> label) {
@@ -48,13 +48,13 @@ ClusteringCheck check_clustering(Backend& backend, MatrixView<const float> rows,
   return check;
 }
 
-int cost_scale_of(Backend& backend, MatrixView<const float> rows) {
+int cost_scale_of(Backend& backend, const RowsView& rows) {
   const auto points = backend.make_points();
   load_centered(backend, rows, false, *points);
   return cost_scale_log2(points->max_squared_norm);
 }
 
-double inertia_of_labels(Backend& backend, MatrixView<const float> rows,
+double inertia_of_labels(Backend& backend, const RowsView& rows,
                          std::span<const std::int32_t> label, std::size_t num_sites,
                          Matrix<float>* centroids) {
   const auto points = backend.make_points();

@@ -81,8 +81,8 @@ class ResidentIndex final : public faiss::Index {
 /// The selected rows one after another; the rows themselves if all are selected and lie here.
 const float* training_rows(const KMeansContext& context, RowSelection selection,
                            std::size_t count) {
-  const float* rows = context.points.rows.data;
-  if (selection.step == 1 && rows != nullptr) return rows;
+  const RowsView& rows = context.points.rows;
+  if (selection.step == 1 && rows.space == MemorySpace::host) return rows.data;
   std::vector<std::int32_t> selected(count);
   for (std::size_t i = 0; i < count; ++i) {
     selected[i] = static_cast<std::int32_t>(selection.global(i));

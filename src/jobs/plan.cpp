@@ -8,6 +8,7 @@
 #include <numeric>
 #include <ostream>
 
+#include "layer_feed.hpp"
 #include "machine.hpp"
 #include "moefy/core/file.hpp"
 #include "moefy/core/progress.hpp"
@@ -75,6 +76,23 @@ std::uint64_t layer_memory(const SplitConfig& config, const LayerInfo& layer) {
          (config.recorded ? recorded_memory(layer) : 0);
 }
 
+/// What a GPU holds of a layer: its rows, the bytes that they come from and those of the layer
+/// after it, int8 rows, costs, and vectors for each neuron and expert.
+std::uint64_t device_memory(const SplitConfig& config, const LayerInfo& layer) {
+  const LayerShape shape = shape_of(config, layer);
+  const std::uint64_t stride = (shape.sites + kSiteAlignment - 1) / kSiteAlignment * kSiteAlignment;
+  const std::uint64_t fp32_rows = 4 * shape.rows * shape.columns;
+  const std::uint64_t kept_rows = config.shared > 0 ? fp32_rows : 0;
+  const std::uint64_t raw = config.recorded ? 0 : 2 * LayerPayload(config, layer, true).num_bytes();
+  const std::uint64_t int8_rows = shape.rows * shape.columns;
+  const std::uint64_t costs = 2 * 4 * shape.rows * stride;
+  const std::uint64_t open_rows = (int8_rows + costs) / 3;
+  const std::uint64_t figures = 64 * shape.rows;
+  const std::uint64_t centroids = (3 * 4 + 2 + 2 * 8) * shape.sites * shape.columns;
+  const std::uint64_t arcs = 8 * shape.sites * stride;
+  return fp32_rows + kept_rows + raw + int8_rows + costs + open_rows + figures + centroids + arcs;
+}
+
 std::uint64_t layer_output(const SplitConfig& config, const LayerInfo& layer) {
   const LayerShape shape = shape_of(config, layer);
   const auto hidden = static_cast<std::uint64_t>(layer.hidden_size);
@@ -98,6 +116,7 @@ json to_json(const SplitPlan& plan, const PlanJobConfig& config) {
           {"layers", layers},
           {"peak_memory", plan.peak_memory},
           {"peak_memory_if_sent", plan.peak_memory_if_sent},
+          {"peak_device_memory", plan.peak_device_memory},
           {"bytes_to_read", plan.bytes_to_read},
           {"bytes_to_send", plan.bytes_to_send},
           {"output_bytes", plan.output_bytes},
@@ -115,13 +134,14 @@ void print_text(std::ostream& out, const SplitPlan& plan, bool recorded) {
                        format_seconds(layer.seconds), layer.name);
   out << fmt::format(
       "memory per rank  {} at the most, {} if rank 0 has to send the layers\n"
+      "memory of a GPU  {} at the most, with --backend cuda\n"
       "to read          {}\n"
       "to send          {} (only if a rank cannot read the model)\n"
       "map and journal  {}\n"
       "time             about {}{}\n",
-      bytes(plan.peak_memory), bytes(plan.peak_memory_if_sent), bytes(plan.bytes_to_read),
-      bytes(plan.bytes_to_send), bytes(plan.output_bytes), format_seconds(plan.seconds),
-      recorded ? ", and the passes over the recordings" : "");
+      bytes(plan.peak_memory), bytes(plan.peak_memory_if_sent), bytes(plan.peak_device_memory),
+      bytes(plan.bytes_to_read), bytes(plan.bytes_to_send), bytes(plan.output_bytes),
+      format_seconds(plan.seconds), recorded ? ", and the passes over the recordings" : "");
 }
 
 void require_fit(const SplitPlan& plan, const PlanJobConfig& config) {
@@ -160,6 +180,7 @@ SplitPlan make_split_plan(std::span<const LayerInfo> layers, const SplitConfig& 
       planned.bytes_to_send += role_bytes(layer, role);
     planned.seconds = layer_seconds(shape_of(config, layer), threads);
     plan.peak_memory = std::max(plan.peak_memory, kBaseBytes + layer_memory(config, layer));
+    plan.peak_device_memory = std::max(plan.peak_device_memory, device_memory(config, layer));
     largest_payload = std::max(largest_payload, planned.bytes_to_send);
     const std::uint64_t record = layer_output(config, layer);
     plan.output_bytes += 2 * record;

@@ -3,13 +3,13 @@
 #include <fmt/format.h>
 
 #include <map>
-#include <mutex>
 #include <nlohmann/json.hpp>
 #include <optional>
 
 #include "device_choice.hpp"
 #include "feed_choice.hpp"
-#include "layer_feed.hpp"
+#include "layer_supply.hpp"
+#include "link_choice.hpp"
 #include "machine.hpp"
 #include "moefy/backend/instruction_set.hpp"
 #include "moefy/core/stopwatch.hpp"
@@ -66,7 +66,11 @@ class SplitJob {
       backend_ = make_backend(device_, context_.threads);
       open_recordings();
     });
-    show_rank_table(context_, backend_->name());
+    // What looks at recordings needs the whole layer on the host.
+    supply_.emplace(config_.split, *backend_, source_ ? &source_->checkpoint : nullptr,
+                    recordings_.has_value());
+    link_ = choose_link(local_feed_, device_, supply_->is_ahead(), *backend_, context_);
+    show_rank_table(context_, backend_->name(), link_.description);
     try {
       cluster_layers();
       together(comm_, [&] {
@@ -246,88 +250,86 @@ class SplitJob {
       const LayerInfo& layer = *find_layer(id);
       const auto weight = static_cast<std::uint64_t>(layer.num_neurons) *
                           static_cast<std::uint64_t>(clustered_columns(config_.split, layer));
-      payloads_.emplace(id, LayerPayload(config_.split, layer));
-      items.push_back({id, weight, local_feed_ ? 0 : payloads_.at(id).num_bytes()});
+      supply_->add(layer);
+      items.push_back({id, weight, local_feed_ ? 0 : supply_->num_bytes(id)});
     }
     splitter_ = make_splitter(config_.method);
-    workspace_.emplace(*backend_);
+    workspace_.emplace(*backend_, supply_->make_rows());
     progress_.emplace("split", todo_.size(), "layers",
                       context_.is_root() ? context_.progress : Progress::Style::quiet);
     QueueCallbacks callbacks;
     callbacks.load = [&](std::int64_t id, std::uint64_t offset, std::span<std::byte> piece) {
-      load(id, offset, piece);
+      supply_->load(id, offset, piece);
     };
+    if (supply_->is_ahead()) {
+      callbacks.prepare = [&](std::int64_t id, PayloadReader* payload, std::stop_token stop) {
+        const MemorySpace space = link_.link ? link_.link->space() : MemorySpace::host;
+        in_layer(id, [&] { supply_->prepare(id, payload, space, stop); });
+      };
+    }
     callbacks.work = [&](std::int64_t id, PayloadReader* payload, std::stop_token stop) {
-      return work(id, payload, stop);
+      return in_layer(id, [&] { return work(id, payload, stop); });
     };
     callbacks.commit = [&](std::int64_t id, int rank, std::vector<std::byte> bytes) {
       commit(id, rank, std::move(bytes));
     };
     const Stopwatch stopwatch;
-    statistics_ = run_queue(comm_, items, callbacks, context_.stop);
+    statistics_ = run_queue(comm_, items, callbacks, context_.stop, kPieceBytes, link_.link.get());
     queue_seconds_ = stopwatch.seconds();
+    if (link_.link) together(comm_, [&] { link_.link->finalize(); });
     progress_->finish();
   }
 
-  void load(std::int64_t id, std::uint64_t offset, std::span<std::byte> piece) {
-    const LayerPayload& payload = payloads_.at(id);
-    payload.load(source_->checkpoint, offset, piece);
-    if (offset + piece.size() < payload.num_bytes()) return;
-    const Digest fingerprint = layer_fingerprint(source_->checkpoint, *find_layer(id));
-    const std::lock_guard lock(fingerprint_mutex_);
-    fingerprints_[id] = fingerprint;
+  /// Runs `action` and adds to what it throws which layer it is about.
+  template <class Action>
+  auto in_layer(std::int64_t id, const Action& action) {
+    try {
+      return action();
+    } catch (...) {
+      const LayerInfo& layer = *find_layer(id);
+      rethrow_with_context(fmt::format("layer {} ({})", layer.index, layer.name));
+    }
   }
 
   std::vector<std::byte> work(std::int64_t id, PayloadReader* payload, std::stop_token stop) {
     const LayerInfo& layer = *find_layer(id);
     const Stopwatch stopwatch;
-    try {
-      std::optional<LayerReader> reader;
-      if (!payload) reader.emplace(source_->checkpoint, layer);
-      const RowSource source =
-          payload ? payloads_.at(id).source(*payload, raw_) : file_source(*reader, raw_);
-      double read_seconds = 0;
-      const RowSource timed_source = [&](FfnRole role, MatrixView<float> out) {
-        const Stopwatch reading;
-        source(role, out);
-        read_seconds += reading.seconds();
-      };
-      const auto found = start_.find(id);
-      SplitTask task{layer, config_.split, timed_source,
-                     found == start_.end() ? nullptr : &found->second, stop};
-      LayerResult result;
-      if (recordings_) {
-        result = split_recorded(task, reader ? &*reader : nullptr);
-      } else {
-        result = splitter_->split(task, *workspace_);
-        if (reader) result.fingerprint = reader->fingerprint();
-      }
-      if (context_.verify) {
-        const auto neurons = static_cast<std::size_t>(layer.num_neurons);
-        result.partition.verify(routed_capacities(config_.split, neurons).bounds());
-      }
-      result.rank = comm_.rank();
-      result.seconds.emplace_back("read", read_seconds);
-      double known = 0;
-      for (const auto& [phase, seconds] : result.seconds) known += seconds;
-      // Router, fingerprint, random split for comparison.
-      result.seconds.emplace_back("other", stopwatch.seconds() - known);
-      return encode_layer(result);
-    } catch (...) {
-      rethrow_with_context(fmt::format("layer {} ({})", layer.index, layer.name));
+    const LayerSupply::OpenLayer open = supply_->open(id, payload);
+    double read_seconds = 0;
+    const RowSource timed_source = [&](FfnRole role, const RowsTarget& out) {
+      const Stopwatch reading;
+      open.source(role, out);
+      read_seconds += reading.seconds();
+    };
+    const auto found = start_.find(id);
+    SplitTask task{layer, config_.split, timed_source,
+                   found == start_.end() ? nullptr : &found->second, stop};
+    LayerResult result;
+    if (recordings_) {
+      result = split_recorded(task, open);
+    } else {
+      result = splitter_->split(task, *workspace_);
+      result.fingerprint = open.fingerprint().value_or(Digest{});
     }
+    if (context_.verify) {
+      const auto neurons = static_cast<std::size_t>(layer.num_neurons);
+      result.partition.verify(routed_capacities(config_.split, neurons).bounds());
+    }
+    result.rank = comm_.rank();
+    result.seconds.emplace_back("read", read_seconds);
+    double known = 0;
+    for (const auto& [phase, seconds] : result.seconds) known += seconds;
+    // Router, fingerprint, random split for comparison.
+    result.seconds.emplace_back("other", stopwatch.seconds() - known);
+    return encode_layer(result);
   }
 
-  /// The same with all of the layer in memory, and what was recorded of it. `reader` is null if the
-  /// weights came from rank 0, which then knows the fingerprint.
-  LayerResult split_recorded(const SplitTask& from, LayerReader* reader) {
+  /// The same with all of the layer in memory, and what was recorded of it.
+  LayerResult split_recorded(const SplitTask& from, const LayerSupply::OpenLayer& open) {
     const FfnLayer loaded = load_ffn_layer(from.layer, from.source);
     const RecordedLayer& recorded = recorded_layer(*recordings_, from.layer);
-    Digest fingerprint;
-    if (reader) {
-      fingerprint = reader->fingerprint();
-      check_recorded_weights(*recordings_, recorded, fingerprint);
-    }
+    const std::optional<Digest> fingerprint = open.fingerprint();
+    if (fingerprint) check_recorded_weights(*recordings_, recorded, *fingerprint);
     const RecordedInputs inputs(*recordings_, recorded, config_.max_tokens);
     CalibrationTokens tokens(loaded, inputs, kHiddenCacheBytes, backend_->threads());
     Matrix<double> importance;
@@ -342,7 +344,7 @@ class SplitJob {
                          &tokens,
                          needs_importance ? &importance : nullptr};
     LayerResult result = splitter_->split(task, *workspace_);
-    result.fingerprint = fingerprint;
+    result.fingerprint = fingerprint.value_or(Digest{});
     return result;
   }
 
@@ -350,8 +352,7 @@ class SplitJob {
   void commit(std::int64_t id, int rank, std::vector<std::byte> bytes) {
     LayerResult result = decode_layer(bytes, fmt::format("result of rank {}", rank));
     if (!local_feed_ && rank > 0) {
-      const std::lock_guard lock(fingerprint_mutex_);
-      result.fingerprint = fingerprints_.at(id);
+      result.fingerprint = supply_->sent_fingerprint(id);
       if (recordings_)
         check_recorded_weights(*recordings_, recorded_layer(*recordings_, *find_layer(id)),
                                result.fingerprint);
@@ -420,16 +421,14 @@ class SplitJob {
 
   std::unique_ptr<Backend> backend_;
   std::unique_ptr<Splitter> splitter_;
+  std::optional<LayerSupply> supply_;
+  LayerLink link_;
   std::optional<SplitWorkspace> workspace_;
   std::optional<Recordings> recordings_;
-  AlignedBuffer<std::byte> raw_;
-  std::map<std::int64_t, LayerPayload> payloads_;
 
   std::unique_ptr<OutputLock> lock_;
   std::optional<Journal> journal_;
   std::map<std::int64_t, LayerResult> results_;
-  std::mutex fingerprint_mutex_;
-  std::map<std::int64_t, Digest> fingerprints_;
   std::optional<Progress> progress_;
   QueueStatistics statistics_;
   double queue_seconds_ = 0;

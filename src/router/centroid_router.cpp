@@ -25,6 +25,35 @@ double norm_of(std::span<const T> row) {
 /// Cancellation of `count` unit rows leaves rounding noise of about this length, not a direction.
 double cancellation_noise(std::int64_t count) { return 1e-9 * static_cast<double>(count); }
 
+/// The router whose rows are the directions of `sum` [num_experts, hidden_size], each of `count`
+/// unit rows.
+RouterWeights router_of_sums(const Matrix<double>& sum, std::span<const std::int64_t> count,
+                             std::vector<std::int64_t>* zero_experts) {
+  const std::size_t num_experts = sum.rows();
+  RouterWeights router;
+  router.kind = "centroid";
+  router.weight.resize(num_experts, sum.cols());
+  double squares = 0;
+  for (std::size_t e = 0; e < num_experts; ++e) {
+    const std::span<const double> mean = sum.row(e);
+    const double norm = norm_of(mean);
+    const bool zero = norm <= cancellation_noise(count[e]);
+    if (zero && zero_experts) zero_experts->push_back(static_cast<std::int64_t>(e));
+    const std::span<float> out = router.weight.row(e);
+    for (std::size_t j = 0; j < out.size(); ++j)
+      out[j] = zero ? 0.0f : static_cast<float>(mean[j] / norm);
+    const double length = norm_of(std::span<const float>(out));
+    squares += length * length;
+  }
+  router.logit_std =
+      std::sqrt(squares / static_cast<double>(std::max<std::size_t>(1, num_experts)));
+  return router;
+}
+
+double unit_factor(double squared_norm) {
+  return squared_norm == 0 ? 0.0 : 1 / std::sqrt(squared_norm);
+}
+
 }  // namespace
 
 RouterWeights fit_centroid_router(MatrixView<const float> rows, std::span<const std::int32_t> label,
@@ -40,31 +69,25 @@ RouterWeights fit_centroid_router(MatrixView<const float> rows, std::span<const 
     require(expert < num_experts, "router: label out of range");
     ++count[expert];
     const std::span<const float> row = rows.row(i);
-    const double norm = norm_of(row);
-    if (norm == 0) continue;
-    const double scale = 1 / norm;
+    const double scale = unit_factor(squared_norm_of(row));
     const std::span<double> target = sum.row(expert);
     for (std::size_t j = 0; j < row.size(); ++j) target[j] += scale * row[j];
   }
+  return router_of_sums(sum, count, zero_experts);
+}
 
-  RouterWeights router;
-  router.kind = "centroid";
-  router.weight.resize(num_experts, rows.cols);
-  double squares = 0;
-  for (std::size_t e = 0; e < num_experts; ++e) {
-    const std::span<const double> mean = sum.view().row(e);
-    const double norm = norm_of(mean);
-    const bool zero = norm <= cancellation_noise(count[e]);
-    if (zero && zero_experts) zero_experts->push_back(static_cast<std::int64_t>(e));
-    const std::span<float> out = router.weight.row(e);
-    for (std::size_t j = 0; j < out.size(); ++j)
-      out[j] = zero ? 0.0f : static_cast<float>(mean[j] / norm);
-    const double length = norm_of(std::span<const float>(out));
-    squares += length * length;
-  }
-  router.logit_std =
-      std::sqrt(squares / static_cast<double>(std::max<std::size_t>(1, num_experts)));
-  return router;
+RouterWeights fit_centroid_router(RowMatrix& rows, std::span<const std::int32_t> label,
+                                  std::size_t num_experts) {
+  require(rows.view().rows == label.size(), "router: rows and labels disagree");
+  std::vector<double> factor = rows.squared_norms();
+  for (double& value : factor) value = unit_factor(value);
+  std::vector<std::int64_t> count(num_experts, 0);
+  for (const std::int32_t expert : label)
+    if (expert >= 0) ++count.at(static_cast<std::size_t>(expert));
+  Matrix<double> sum(num_experts, rows.view().cols);
+  std::ranges::fill(sum.values(), 0.0);
+  rows.add_label_sums(label, factor, sum);
+  return router_of_sums(sum, count, nullptr);
 }
 
 }  // namespace moefy

@@ -23,8 +23,9 @@ namespace moefy {
 class QueueCoordinator {
  public:
   /// `buffers` have the size of a piece, or none.
-  QueueCoordinator(Communicator& comm, std::span<const QueueItem> items,
-                   const QueueCallbacks& callbacks, PieceBuffers& buffers, std::stop_token stop);
+  QueueCoordinator(Communicator& comm, BulkLink& link, std::span<const QueueItem> items,
+                   const QueueCallbacks& callbacks, const PieceBuffers& buffers,
+                   std::stop_token stop);
 
   /// Returns when all ranks have said good-bye, with the error if there was one.
   std::optional<RankError> run();
@@ -70,7 +71,7 @@ class QueueCoordinator {
   bool load_next();
   bool dispatch();
   std::optional<int> choose_rank();
-  void send_piece(int rank, std::span<const std::byte> piece, Slot* slot);
+  void send_piece(int rank, std::span<const std::byte> piece, Slot& slot);
   void refuse_requests();
   bool commit_next();
   void record_error(RankError error);
@@ -82,6 +83,7 @@ class QueueCoordinator {
   Slot* find(SlotState state);
 
   Communicator& comm_;
+  BulkLink& link_;
   std::span<const QueueItem> items_;
   const QueueCallbacks& callbacks_;
   std::map<std::int64_t, std::uint64_t> payload_bytes_;

@@ -42,7 +42,7 @@ class BaselineSplitter : public Splitter {
     LayerResult result = begin_result(task, clustered, label);
     result.method = name();
     describe_labels(result, task, workspace, clustered, label);
-    attach_router(result, task, workspace, clustered, label);
+    attach_router(result, task, workspace, label);
     return result;
   }
 

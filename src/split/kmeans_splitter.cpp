@@ -79,7 +79,7 @@ class KMeansSplitter : public Splitter {
     result.method = name();
     describe(result, clustering);
     result.inertia_random = random_inertia(task, workspace, clustered);
-    attach_router(result, task, workspace, clustered, clustering.label);
+    attach_router(result, task, workspace, clustering.label);
     return result;
   }
 

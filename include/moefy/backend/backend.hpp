@@ -7,15 +7,14 @@
 #include <string>
 #include <vector>
 
+#include "moefy/backend/device_transfers.hpp"
 #include "moefy/backend/instruction_set.hpp"
 #include "moefy/backend/price_passes.hpp"
+#include "moefy/backend/rows.hpp"
 #include "moefy/core/matrix.hpp"
 #include "moefy/core/thread_pool.hpp"
 
 namespace moefy {
-
-/// Where a view points to. CPU backends use host memory only.
-enum class MemorySpace { host, device };
 
 /// Fixed-point costs are at most this, so that a reduced cost (cost plus a difference of prices)
 /// fits an int32 lane.
@@ -53,12 +52,12 @@ struct RowSelection {
   }
 };
 
-/// The rows of one layer as a backend holds them: the fp32 rows (not copied on the host), squared
-/// norms, and int8 rows with one step per row. Reused from layer to layer.
+/// The rows of one layer as a backend holds them: the fp32 rows (not copied where they are in its
+/// memory already), squared norms, and int8 rows with one step per row. Reused from layer to layer.
 class Points {
  public:
   virtual ~Points() = default;
-  MatrixView<const float> rows;  ///< [num_rows, dim], host; stays alive as long as the points
+  RowsView rows;                ///< [num_rows, dim]; stays alive as long as the points
   double max_squared_norm = 0;   ///< R²
   double sum_squared_norm = 0;   ///< sum of block_squared_norm in index order
   std::vector<double> block_squared_norm;  ///< [num_rows / kSumBlock, rounded up] sums in fp64
@@ -111,13 +110,19 @@ class Backend {
   virtual void copy_rows(const CostView& from, std::span<const std::int32_t> rows,
                          const CostView& to);
 
+  /// Where the rows of a layer should lie: in the backend's memory.
+  virtual std::unique_ptr<RowMatrix> make_rows() { return make_host_rows(threads()); }
+  /// Memory for the bytes from which make_rows() is filled; null if that is filled by the host.
+  virtual std::unique_ptr<RawBytes> make_raw_bytes() { return nullptr; }
+  /// Copies beside what is computed; null without a device.
+  virtual std::unique_ptr<DeviceTransfers> make_transfers() { return nullptr; }
   virtual std::unique_ptr<Points> make_points() = 0;
   /// Reads every row once: norms, largest value, int8 rows (if `quantize`). NaN or infinity:
-  /// InputError naming row and column.
-  virtual void load(Points& points, MatrixView<const float> rows, bool quantize) = 0;
+  /// InputError naming row and column. `rows`: in host memory, or in make_rows().
+  virtual void load(Points& points, const RowsView& rows, bool quantize) = 0;
   /// The same for rows - shift, shift [dim].
-  virtual void load_shifted(Points& points, MatrixView<const float> rows,
-                            std::span<const float> shift, bool quantize);
+  virtual void load_shifted(Points& points, const RowsView& rows, std::span<const float> shift,
+                            bool quantize);
   /// Row a of `out` becomes row rows[a] of the points.
   virtual void read_rows(const Points& points, std::span<const std::int32_t> rows,
                          MatrixView<float> out);

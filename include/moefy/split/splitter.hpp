@@ -37,10 +37,14 @@ struct SplitConfig {
 
 /// What a method works with. Buffers live as long as the worker and are reused from layer to layer.
 struct SplitWorkspace {
-  explicit SplitWorkspace(Backend& backend_in) : backend(backend_in), kmeans(backend_in) {}
+  /// Rows in host memory.
+  explicit SplitWorkspace(Backend& backend_in)
+      : SplitWorkspace(backend_in, make_host_rows(backend_in.threads())) {}
+  SplitWorkspace(Backend& backend_in, std::unique_ptr<RowMatrix> rows_in)
+      : backend(backend_in), kmeans(backend_in), rows(std::move(rows_in)) {}
   Backend& backend;
   BalancedKMeans kmeans;
-  Matrix<float> rows;
+  std::unique_ptr<RowMatrix> rows;
 };
 
 struct SplitTask {
@@ -111,7 +115,7 @@ LayerResult result_of_labels(const SplitTask& task, SplitWorkspace& workspace,
 
 /// The rows that an earlier result was clustered by, read again: what a check recomputes.
 struct LabelledRows {
-  MatrixView<const float> rows;     ///< [num_routed, dim], in the workspace
+  RowsView rows;                    ///< [num_routed, dim], in the workspace
   std::vector<std::int32_t> label;  ///< [num_routed], by the result's partition
 };
 /// `result` belongs to `layer` (same number of neurons).

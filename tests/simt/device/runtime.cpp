@@ -2,9 +2,11 @@
 #include <cstdlib>
 #include <deque>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <set>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -16,17 +18,42 @@ namespace simt {
 /// Work that waits until somebody waits for it: who reads a result too early reads the old one.
 class Stream {
  public:
-  void add(std::function<void()> work) { work_.push_back(std::move(work)); }
-  void run() {
-    while (!work_.empty()) {
-      const std::function<void()> work = std::move(work_.front());
-      work_.pop_front();
+  void add(std::function<void()> work) {
+    add_step([work = std::move(work)] {
       work();
+      return true;
+    });
+  }
+  void add_step(std::function<bool()> step) { steps_.push_back(std::move(step)); }
+  /// Does what can be done now; true if that is all.
+  bool advance() {
+    while (!steps_.empty()) {
+      if (!steps_.front()()) return false;
+      steps_.pop_front();
     }
+    return true;
   }
 
  private:
-  std::deque<std::function<void()>> work_;
+  std::deque<std::function<bool()>> steps_;
+};
+
+/// Passed once the stream has come to where it was recorded.
+class Event {
+ public:
+  void record(Stream& stream) {
+    stream_ = &stream;
+    passed_ = std::make_shared<bool>(false);
+    stream.add([passed = passed_] { *passed = true; });
+  }
+  bool query() {
+    if (!*passed_) stream_->advance();
+    return *passed_;
+  }
+
+ private:
+  Stream* stream_ = nullptr;
+  std::shared_ptr<bool> passed_ = std::make_shared<bool>(true);
 };
 
 namespace {
@@ -42,6 +69,8 @@ struct State {
   int device_count = devices_in_environment();
   std::size_t memory = std::size_t{1} << 30;
   std::size_t in_use = 0;
+  std::size_t peak = 0;
+  std::size_t num_allocations = 0;
   std::map<const unsigned char*, std::size_t> device_blocks;
   std::map<const unsigned char*, std::size_t> pinned_blocks;
   std::set<Stream*> streams;
@@ -85,6 +114,7 @@ cudaError_t allocate(std::map<const unsigned char*, std::size_t>& blocks, void**
   }
   auto* const memory = static_cast<unsigned char*>(aligned);
   std::memset(memory, 0xcd, bytes);
+  ++state().num_allocations;
   blocks[memory] = bytes;
   *block = memory;
   return cudaSuccess;
@@ -97,8 +127,24 @@ std::size_t resident_blocks(unsigned block_size) {
   return kMultiprocessors * blocks_per_multiprocessor(block_size);
 }
 
+/// Until the stream has nothing left. Others may go on meanwhile: what it waits for may be theirs.
+void run(Stream* stream) {
+  for (;;) {
+    {
+      const std::lock_guard lock(state().mutex);
+      if (stream->advance()) return;
+    }
+    std::this_thread::yield();
+  }
+}
+
 void run_all() {
-  for (Stream* stream : state().streams) stream->run();
+  std::set<Stream*> streams;
+  {
+    const std::lock_guard lock(state().mutex);
+    streams = state().streams;
+  }
+  for (Stream* stream : streams) run(stream);
 }
 
 }  // namespace
@@ -106,10 +152,27 @@ void run_all() {
 void set_device_count(int count) { state().device_count = count; }
 void set_device_memory(std::size_t bytes) { state().memory = bytes; }
 std::size_t device_memory_in_use() { return state().in_use; }
+std::size_t peak_device_memory() { return std::exchange(state().peak, state().in_use); }
+std::size_t num_allocations() { return state().num_allocations; }
 
 void fail(const std::string& call, int nth) {
   state().failing_call = call;
   state().calls_before_failure = nth - 1;
+}
+
+void add_to_stream(Stream* stream, std::function<bool()> step) {
+  const std::lock_guard lock(state().mutex);
+  stream->add_step(std::move(step));
+}
+
+bool call_fails(const char* call) {
+  const std::lock_guard lock(state().mutex);
+  return fails(call);
+}
+
+bool is_device_memory(const void* address, std::size_t bytes) {
+  const std::lock_guard lock(state().mutex);
+  return inside(state().device_blocks, address, bytes);
 }
 
 void launch_later(dim3 grid, unsigned block_size, std::size_t shared_bytes, Stream* stream,
@@ -140,6 +203,8 @@ const char* cudaGetErrorString(cudaError_t error) {
       return "no CUDA-capable device is detected";
     case cudaErrorInvalidDevice:
       return "invalid device ordinal";
+    case cudaErrorNotReady:
+      return "device not ready";
     case cudaErrorLaunchFailure:
       return "unspecified launch failure";
   }
@@ -197,13 +262,14 @@ cudaError_t cudaMalloc(void** block, std::size_t bytes) {
     return simt::failed(cudaErrorMemoryAllocation);
   }
   state().in_use += bytes;
+  state().peak = std::max(state().peak, state().in_use);
   return simt::allocate(state().device_blocks, block, bytes);
 }
 
 cudaError_t cudaFree(void* block) {
   if (block == nullptr) return cudaSuccess;
-  const std::lock_guard lock(state().mutex);
   simt::run_all();
+  const std::lock_guard lock(state().mutex);
   const auto entry = state().device_blocks.find(static_cast<unsigned char*>(block));
   if (entry == state().device_blocks.end()) return simt::failed(cudaErrorInvalidValue);
   state().in_use -= entry->second;
@@ -220,8 +286,8 @@ cudaError_t cudaMallocHost(void** block, std::size_t bytes) {
 
 cudaError_t cudaFreeHost(void* block) {
   if (block == nullptr) return cudaSuccess;
-  const std::lock_guard lock(state().mutex);
   simt::run_all();
+  const std::lock_guard lock(state().mutex);
   if (state().pinned_blocks.erase(static_cast<unsigned char*>(block)) == 0) {
     return simt::failed(cudaErrorInvalidValue);
   }
@@ -244,17 +310,16 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned /*flags*/) 
 }
 
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  simt::run(stream);
   const std::lock_guard lock(state().mutex);
-  stream->run();
   state().streams.erase(stream);
   delete stream;
   return cudaSuccess;
 }
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
-  const std::lock_guard lock(state().mutex);
-  if (simt::fails("cudaStreamSynchronize")) return simt::failed(cudaErrorLaunchFailure);
-  stream->run();
+  if (simt::call_fails("cudaStreamSynchronize")) return simt::failed(cudaErrorLaunchFailure);
+  simt::run(stream);
   return cudaSuccess;
 }
 
@@ -286,4 +351,28 @@ cudaError_t cudaMemsetAsync(void* to, int byte, std::size_t bytes, cudaStream_t 
   }
   stream->add([=] { std::memset(to, byte, bytes); });
   return cudaSuccess;
+}
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned /*flags*/) {
+  if (simt::call_fails("cudaEventCreate")) return simt::failed(cudaErrorMemoryAllocation);
+  *event = new simt::Event;
+  return cudaSuccess;
+}
+
+cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  delete event;
+  return cudaSuccess;
+}
+
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  const std::lock_guard lock(state().mutex);
+  if (simt::fails("cudaEventRecord")) return simt::failed(cudaErrorInvalidValue);
+  event->record(*stream);
+  return cudaSuccess;
+}
+
+cudaError_t cudaEventQuery(cudaEvent_t event) {
+  const std::lock_guard lock(state().mutex);
+  if (simt::fails("cudaEventQuery")) return simt::failed(cudaErrorLaunchFailure);
+  return event->query() ? cudaSuccess : cudaErrorNotReady;
 }

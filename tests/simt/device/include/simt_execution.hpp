@@ -20,6 +20,7 @@ namespace simt {
 inline constexpr unsigned kWarp = 32;
 
 class Stream;
+class Event;
 class Block;
 
 /// Whether blocks run as they come, or all at once so that they may wait for each other.
