@@ -36,6 +36,10 @@ class CudaBackend final : public Backend {
   std::unique_ptr<DeviceTransfers> make_transfers() override;
   std::unique_ptr<Points> make_points() override;
   void load(Points& points, const RowsView& rows, bool quantize) override;
+  void load_shifted(Points& points, const RowsView& rows, std::span<const float> shift,
+                    bool quantize) override;
+  void read_rows(const Points& points, std::span<const std::int32_t> rows,
+                 MatrixView<float> out) override;
   void copy_quantized(const Points& from, std::span<const std::int32_t> rows, Points& to) override;
 
   void costs(const Points& points, MatrixView<const float> centroids, int scale_log2,
@@ -58,8 +62,8 @@ class CudaBackend final : public Backend {
   void update_sums(const Points& points, RowSelection selection,
                    std::span<const std::int32_t> old_label, std::span<const std::int32_t> new_label,
                    SiteSums& sums) override;
-  double inertia(const Points& points, MatrixView<const float> centroids,
-                 std::span<const std::int32_t> label) override;
+  std::vector<double> block_inertia(const Points& points, MatrixView<const float> centroids,
+                                    std::span<const std::int32_t> label) override;
   void multiply_transposed(MatrixView<const float> a, MatrixView<const float> b,
                            MatrixView<float> out) override;
 

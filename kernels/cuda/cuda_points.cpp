@@ -8,6 +8,7 @@
 #include "cuda/cuda_points.hpp"
 #include "cuda/cuda_rows.hpp"
 #include "cuda/cuda_transfers.hpp"
+#include "cuda/intake_kernels.hpp"
 #include "moefy/core/error.hpp"
 
 namespace moefy {
@@ -66,9 +67,40 @@ void CudaBackend::load(Points& points, const RowsView& rows, bool quantize) {
     throw InputError(fmt::format("row {}, column {} is {}", row, column, value[0]));
   }
   target.max_squared_norm = n == 0 ? 0 : *std::ranges::max_element(norm);
-  target.sum_squared_norm = std::accumulate(norm.begin(), norm.end(), 0.0);
+  target.block_squared_norm = cuda::block_sums(norm);
+  target.sum_squared_norm =
+      std::accumulate(target.block_squared_norm.begin(), target.block_squared_norm.end(), 0.0);
   target.max_abs = n == 0 ? 0 : *std::ranges::max_element(max_abs);
   target.zero_rows = std::ranges::count(norm, 0.0);
+}
+
+void CudaBackend::load_shifted(Points& points, const RowsView& rows, std::span<const float> shift,
+                               bool quantize) {
+  if (rows.space == MemorySpace::host) return Backend::load_shifted(points, rows, shift, quantize);
+  enter();
+  float* const shifted = static_cast<cuda::CudaPoints&>(points).copies.resize(rows.size());
+  stream_.upload(shift, shift_.resize(shift.size()));
+  cuda::subtract_vector(rows.data, shift_.data(), rows.rows, rows.cols, shifted, stream_.handle());
+  load(points, {shifted, rows.rows, rows.cols, MemorySpace::device}, quantize);
+}
+
+void CudaBackend::read_rows(const Points& points, std::span<const std::int32_t> rows,
+                            MatrixView<float> out) {
+  enter();
+  constexpr std::size_t kRowsAtOnce = 1024;
+  const std::size_t dim = points.rows.cols;
+  require(out.rows == rows.size() && out.cols == dim, "a row of memory for each");
+  for (std::size_t first = 0; first < rows.size(); first += kRowsAtOnce) {
+    const auto block = rows.subspan(first, std::min(kRowsAtOnce, rows.size() - first));
+    stream_.upload(block, rows_.resize(block.size()));
+    float* const gathered = factor_.resize(block.size() * dim);
+    cuda::gather_rows(reinterpret_cast<const std::uint32_t*>(cuda::own(points).x), rows_.data(),
+                      block.size(), dim, reinterpret_cast<std::uint32_t*>(gathered),
+                      stream_.handle());
+    const auto found = stream_.download<float>(gathered, block.size() * dim);
+    stream_.wait();
+    std::ranges::copy(found, out.data + first * dim);
+  }
 }
 
 void CudaBackend::copy_quantized(const Points& from, std::span<const std::int32_t> rows,
