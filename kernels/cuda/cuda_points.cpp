@@ -8,6 +8,7 @@
 #include "cuda/cuda_points.hpp"
 #include "cuda/cuda_rows.hpp"
 #include "cuda/cuda_transfers.hpp"
+#include "cuda/intake_kernels.hpp"
 #include "moefy/core/error.hpp"
 
 namespace moefy {

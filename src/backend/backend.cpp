@@ -37,19 +37,16 @@ void Backend::copy_rows(const CostView& from, std::span<const std::int32_t> rows
   }
 }
 
-void Backend::load_shifted(Points& points, const RowsView& rows, std::span<const float> shift,
+void Backend::load_shifted(Points& points, const RowsView& rows_in, std::span<const float> shift,
                            bool quantize) {
+  const MatrixView<const float> rows = rows_in.on_host();
   require(shift.size() == rows.cols, "the shift has an element for each column");
-  // Rare, so that it passes through the host wherever the rows are.
-  load(points, rows, false);
-  std::vector<std::int32_t> all(rows.rows);
-  std::iota(all.begin(), all.end(), 0);
   points.shifted.resize(rows.rows, rows.cols);
-  read_rows(points, all, points.shifted.view());
   threads().for_each((rows.rows + kSumBlock - 1) / kSumBlock, [&](std::size_t block) {
     for (std::size_t i = block * kSumBlock; i < std::min((block + 1) * kSumBlock, rows.rows); ++i) {
-      const auto row = points.shifted.row(i);
-      for (std::size_t l = 0; l < rows.cols; ++l) row[l] -= shift[l];
+      const auto from = rows.row(i);
+      const auto to = points.shifted.row(i);
+      for (std::size_t l = 0; l < rows.cols; ++l) to[l] = from[l] - shift[l];
     }
   });
   load(points, points.shifted.view(), quantize);

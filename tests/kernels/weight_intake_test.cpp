@@ -155,11 +155,11 @@ INSTANTIATE_TEST_SUITE_P(Backends, RowMatrixTest, testing::ValuesIn(test::all_ba
 class WeightIntakeTest : public test::BackendTest {
  protected:
   void SetUp() override {
+    if (!cuda_is_built()) GTEST_SKIP() << "built without CUDA; others take rows from the host";
     BackendTest::SetUp();
     if (IsSkipped()) return;
     backend_ = test::make_backend(GetParam());
     raw_ = backend_->make_raw_bytes();
-    if (raw_ == nullptr) GTEST_SKIP() << "its weights enter through the host";
   }
   /// `bytes` from byte 16 on, in reads of whatever length is asked for.
   void send(std::span<const std::byte> bytes) {
@@ -286,8 +286,7 @@ TEST_P(WeightIntakeTest, takes_more_than_its_pinned_blocks_hold) {
   EXPECT_EQ(rows->squared_norms()[0], squared_norm_of(expected));
 }
 
-INSTANTIATE_TEST_SUITE_P(Backends, WeightIntakeTest, testing::ValuesIn(test::tested_backends()),
-                         test::test_suffix);
+INSTANTIATE_TEST_SUITE_P(Backends, WeightIntakeTest, testing::Values("cuda"), test::test_suffix);
 
 }  // namespace
 }  // namespace moefy

@@ -57,9 +57,9 @@ struct RowSelection {
 class Points {
  public:
   virtual ~Points() = default;
-  RowsView rows;                ///< [num_rows, dim]; stays alive as long as the points
-  double max_squared_norm = 0;   ///< R²
-  double sum_squared_norm = 0;   ///< sum of block_squared_norm in index order
+  RowsView rows;                           ///< [num_rows, dim]; stays alive as long as the points
+  double max_squared_norm = 0;             ///< R²
+  double sum_squared_norm = 0;             ///< sum of block_squared_norm in index order
   std::vector<double> block_squared_norm;  ///< [num_rows / kSumBlock, rounded up] sums in fp64
   float max_abs = 0;                       ///< largest |x|
   std::int64_t zero_rows = 0;

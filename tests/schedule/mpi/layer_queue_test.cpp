@@ -186,7 +186,7 @@ TEST_P(LayerQueueCountTest, prepares_every_item_before_the_work) {
 INSTANTIATE_TEST_SUITE_P(Counts, LayerQueueCountTest, testing::Values(0, 1, 2, 3, 4, 5, 7, 40));
 
 TEST(LayerQueueTest, prepares_the_next_item_during_the_work) {
-  if (world().size() > 1) return;  // who gets the next item is open
+  if (world().size() > 1) GTEST_SKIP() << "needs one rank: who gets the next item is open";
   const std::vector<QueueItem> items{{0, 3, 0}, {1, 2, 0}, {2, 1, 0}};
   Trial run(items);
   std::mutex mutex;

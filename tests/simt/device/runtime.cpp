@@ -63,8 +63,23 @@ int devices_in_environment() {
   return text == nullptr ? 0 : std::atoi(text);
 }
 
+/// Whether the variable `name` says this rank's number, or nothing.
+bool means_this_rank(const char* name) {
+  const char* const wanted = std::getenv(name);
+  const char* const rank = std::getenv("OMPI_COMM_WORLD_RANK");
+  return wanted == nullptr || (rank != nullptr && std::strcmp(wanted, rank) == 0);
+}
+
 /// All devices share one memory, and one lock: what is tested is the code above.
 struct State {
+  State() {
+    const char* const failure = std::getenv("MOEFY_SIMULATED_FAILURE");
+    if (failure == nullptr || !means_this_rank("MOEFY_SIMULATED_FAILURE_RANK")) return;
+    const std::string text = failure;
+    const std::size_t colon = text.find(':');
+    failing_call = text.substr(0, colon);
+    calls_before_failure = colon == std::string::npos ? 0 : std::stoi(text.substr(colon + 1)) - 1;
+  }
   std::recursive_mutex mutex;
   int device_count = devices_in_environment();
   std::size_t memory = std::size_t{1} << 30;

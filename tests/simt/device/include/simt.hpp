@@ -22,7 +22,8 @@ std::size_t peak_device_memory();
 std::size_t num_allocations();
 
 /// From the `nth` call of the runtime function `call` on ("cudaMalloc", "launch", …; 1: the next
-/// one) the call fails. An empty name ends it.
+/// one) the call fails. An empty name ends it. At the start the variable MOEFY_SIMULATED_FAILURE
+/// ("launch:3") says it, for the rank in MOEFY_SIMULATED_FAILURE_RANK or for all.
 void fail(const std::string& call, int nth = 1);
 
 class Stream;
