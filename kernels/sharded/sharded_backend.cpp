@@ -113,12 +113,25 @@ void GroupBackend::read_rows(const Points& points, std::span<const std::int32_t>
   sorted.reserve(rows.size());
   for (const std::size_t a : place) sorted.push_back(rows[a]);
 
+  // Piece by piece, so that the answers take little memory.
+  constexpr std::size_t kPieceValues = std::size_t{1} << 22;
+  const std::size_t at_once =
+      std::max<std::size_t>(1, kPieceValues / std::max<std::size_t>(out.cols, 1));
+  for (std::size_t first = 0; first < sorted.size(); first += at_once) {
+    const std::size_t count = std::min(at_once, sorted.size() - first);
+    read_ascending(points, std::span(sorted).subspan(first, count),
+                   std::span(place).subspan(first, count), out);
+  }
+}
+
+void GroupBackend::read_ascending(const Points& points, std::span<const std::int32_t> rows,
+                                  std::span<const std::size_t> place, MatrixView<float> out) {
   const RowShards& shards = own(points).shards;
-  const RowShards wanted = shards.among(sorted);
+  const RowShards wanted = shards.among(rows);
   auto answers =
       group_.ask(orders(ShardOrder::read_rows, wanted, [&](std::size_t m, MessageWriter& order) {
         order.add(own(points).id);
-        order.add_all(shards.own_numbers(sorted, wanted, m));
+        order.add_all(shards.own_numbers(rows, wanted, m));
       }));
   for (std::size_t m = 0; m < answers.size(); ++m) {
     if (!answers[m]) continue;

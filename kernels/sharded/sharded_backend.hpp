@@ -95,6 +95,9 @@ class GroupBackend final : public ShardedBackend {
   /// The same for one that now is: its rows lie as `shards` say.
   std::size_t write_to(const CostView& q, const sharded::RowShards& shards);
   void drop_points();
+  /// Row rows[a] (ascending) of the points becomes row place[a] of `out`.
+  void read_ascending(const Points& points, std::span<const std::int32_t> rows,
+                      std::span<const std::size_t> place, MatrixView<float> out);
 
   /// Orders of `kind` to the members with rows in `shards`; describe(member, order) goes on.
   template <class Describe>

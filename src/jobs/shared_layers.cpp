@@ -1,5 +1,6 @@
 #include "shared_layers.hpp"
 
+#include <algorithm>
 #include <utility>
 
 #include "moefy/core/error.hpp"
@@ -7,9 +8,11 @@
 namespace moefy {
 
 SharedLayers::SharedLayers(Communicator& comm, int ranks_a_layer, Backend& own,
-                           const Checkpoint& checkpoint, FindLayer find_layer, std::stop_token stop)
+                           const Checkpoint* checkpoint, bool local_feed, FindLayer find_layer,
+                           std::stop_token stop)
     : comm_(comm),
       checkpoint_(checkpoint),
+      local_feed_(local_feed),
       find_layer_(std::move(find_layer)),
       stop_(std::move(stop)),
       group_(comm.split(comm.rank() / ranks_a_layer)),
@@ -23,13 +26,43 @@ SharedLayers::SharedLayers(Communicator& comm, int ranks_a_layer, Backend& own,
   backend_ = make_sharded_backend(own, *orders_);
 }
 
-/// A member reads its rows [first, first + count) of a role as if they were a layer of their own.
+/// A member's rows [first, first + count) of a role are those of a layer of their own.
 void SharedLayers::fill(MessageReader& order, const RowsTarget& out) {
   const LayerInfo& layer = find_layer_(order.next<std::int64_t>());
   const auto role = order.next<FfnRole>();
   const auto first = static_cast<std::int64_t>(order.next<std::size_t>());
   const LayerInfo part = layer.part(first, static_cast<std::int64_t>(out.rows));
-  LayerReader(checkpoint_, part).read_rows(role, raw_, out);
+  if (local_feed_) {
+    LayerReader(*checkpoint_, part).read_rows(role, raw_, out);
+  } else {
+    widen_role(part, role, order.next_all<std::byte>(), out);
+  }
+}
+
+void SharedLayers::fill_group(const LayerInfo& layer, FfnRole role, const RawSource& next) {
+  const RawShape shape = raw_shape(layer, role);
+  const std::size_t size = size_of(shape.dtype);
+  std::vector<std::byte> whole;  // transposed: every member has a part of each row of the file
+  if (!local_feed_ && shape.transposed) {
+    whole.resize(role_bytes(layer, role));
+    next(whole);
+  }
+  std::vector<std::byte> part;
+  backend_->fill_rows([&](std::size_t first, std::size_t count, MessageWriter& order) {
+    order.add(layer.index);
+    order.add(role);
+    order.add(first);
+    if (local_feed_) return;
+    part.resize(count * shape.dim * size);
+    if (shape.transposed) {
+      for (std::size_t row = 0; row < shape.dim; ++row)
+        std::copy_n(whole.data() + (row * shape.num_rows + first) * size, count * size,
+                    part.data() + row * count * size);
+    } else {
+      next(part);  // members come in the order of their rows
+    }
+    order.add_all(part);
+  });
 }
 
 void SharedLayers::follow() {
@@ -40,23 +73,28 @@ void SharedLayers::follow() {
     throw_error(error->code, error->message);
 }
 
-LayerSupply::OpenLayer SharedLayers::open(const LayerInfo& layer) {
-  return {[this, &layer](FfnRole role, const RowsTarget& out) {
-            require(out.space == MemorySpace::group, "shared rows are filled by the group");
-            backend_->fill_rows([&](std::size_t first, std::size_t, MessageWriter& order) {
-              order.add(layer.index);
-              order.add(role);
-              order.add(first);
-            });
-          },
-          [this, &layer] { return layer_fingerprint(checkpoint_, layer); }};
+LayerSupply::OpenLayer SharedLayers::open(const LayerInfo& layer, PayloadReader* payload) {
+  const auto source = [this, &layer, payload](FfnRole role, const RowsTarget& out) {
+    require(out.space == MemorySpace::group, "shared rows are filled by the group");
+    std::uint64_t offset = 0;
+    fill_group(layer, role, [&](std::span<std::byte> raw) {
+      if (payload) return payload->read(raw);
+      read_role_part(*checkpoint_, layer, role, offset, raw);
+      offset += raw.size();
+    });
+  };
+  const auto fingerprint = [this, &layer, payload]() -> std::optional<Digest> {
+    if (payload) return std::nullopt;
+    return layer_fingerprint(*checkpoint_, layer);
+  };
+  return {source, fingerprint};
 }
 
 QueueStatistics SharedLayers::run(std::span<const QueueItem> items, QueueCallbacks callbacks) {
   const std::stop_callback forward(stop_, [this] { stop_all_.request_stop(); });
   callbacks.companion = leader_.get();
-  callbacks.work = [this, work = std::move(callbacks.work)](
-                       std::int64_t id, PayloadReader* payload, std::stop_token stop) {
+  callbacks.work = [this, work = std::move(callbacks.work)](std::int64_t id, PayloadReader* payload,
+                                                            std::stop_token stop) {
     leader_->stop_with(stop);
     return work(id, payload, stop);
   };

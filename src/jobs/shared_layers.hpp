@@ -14,15 +14,17 @@
 namespace moefy {
 
 /// This rank's end of layers whose rows several ranks share: groups of consecutive ranks, of which
-/// the first leads. Leaders take layers from the queue; every member reads its own rows.
+/// the first leads. Leaders take layers from the queue. Every member reads its own rows, or its
+/// leader sends them, in file dtype.
 class SharedLayers {
  public:
   using FindLayer = std::function<const LayerInfo&(std::int64_t id)>;
 
-  /// Groups of `ranks_a_layer` ranks; the last may be smaller. Collective over `comm`. `checkpoint`
-  /// and `own`, this rank's backend, must outlive it.
-  SharedLayers(Communicator& comm, int ranks_a_layer, Backend& own, const Checkpoint& checkpoint,
-               FindLayer find_layer, std::stop_token stop);
+  /// Groups of `ranks_a_layer` ranks; the last may be smaller. Collective over `comm`. `own`, this
+  /// rank's backend, and `checkpoint` (null on a rank that cannot read the files) must outlive it.
+  /// `local_feed`: all ranks can.
+  SharedLayers(Communicator& comm, int ranks_a_layer, Backend& own, const Checkpoint* checkpoint,
+               bool local_feed, FindLayer find_layer, std::stop_token stop);
 
   bool leads() const { return group_->rank() == 0; }
 
@@ -32,16 +34,20 @@ class SharedLayers {
 
   /// Leaders: the backend of all members' rows, and the layers for it.
   Backend& backend() { return *backend_; }
-  LayerSupply::OpenLayer open(const LayerInfo& layer);
+  /// `payload`: of an item of the queue, or null.
+  LayerSupply::OpenLayer open(const LayerInfo& layer, PayloadReader* payload);
   /// Leaders: run_queue() among them, with statistics by rank of the job.
   QueueStatistics run(std::span<const QueueItem> items, QueueCallbacks callbacks);
 
  private:
+  /// Fills the group's rows of a role; without a local feed from its raw bytes.
+  void fill_group(const LayerInfo& layer, FfnRole role, const RawSource& next);
   void fill(MessageReader& order, const RowsTarget& out);
   void handle(MessageReader& order, MessageWriter& answer) { member_->handle(order, answer); }
 
   Communicator& comm_;
-  const Checkpoint& checkpoint_;
+  const Checkpoint* checkpoint_;
+  bool local_feed_;
   FindLayer find_layer_;
   std::stop_token stop_;
   std::unique_ptr<Communicator> group_;

@@ -24,7 +24,10 @@
 #include "rank_table.hpp"
 #include "recorded_inputs.hpp"
 #include "run_record.hpp"
+#include "shard_choice.hpp"
+#include "shared_layers.hpp"
 #include "split_report.hpp"
+#include "start_layers.hpp"
 
 namespace moefy {
 
@@ -34,17 +37,6 @@ using nlohmann::json;
 namespace fs = std::filesystem;
 
 fs::path with_suffix(fs::path path, const char* suffix) { return path += suffix; }
-
-/// Only what a warm start needs, so that little travels.
-LayerResult start_of(const LayerResult& old) {
-  LayerResult start;
-  start.layer_index = old.layer_index;
-  start.name = old.name;
-  start.hidden_size = old.hidden_size;
-  start.partition = old.partition;
-  start.prices = old.prices;
-  return start;
-}
 
 /// One run of `moefy split`, from options to the finished map. Rank 0 owns files, journal and map;
 /// the other ranks know the layers they are told.
@@ -66,10 +58,15 @@ class SplitJob {
       backend_ = make_backend(device_, context_.threads);
       open_recordings();
     });
-    // What looks at recordings needs the whole layer on the host.
+    const ShardChoice sharing = choose_shards(config_, todo_layers(), context_);
+    // What looks at recordings needs the whole layer on the host; shared rows enter through it.
     supply_.emplace(config_.split, *backend_, source_ ? &source_->checkpoint : nullptr,
-                    recordings_.has_value());
-    link_ = choose_link(local_feed_, device_, supply_->is_ahead(), *backend_, context_);
+                    recordings_.has_value() || sharing.ranks_a_layer > 1);
+    if (sharing.ranks_a_layer > 1) {
+      share_layers(sharing);
+    } else {
+      link_ = choose_link(local_feed_, device_, supply_->is_ahead(), *backend_, context_);
+    }
     show_rank_table(context_, backend_->name(), link_.description);
     try {
       cluster_layers();
@@ -99,7 +96,7 @@ class SplitJob {
         problems.push_back(std::move(problem));
     if (problems.size() > kMostProblems) problems.resize(kMostProblems);
     if (!problems.empty()) throw UsageError(problems);
-    read_start_map();
+    if (!config_.init_from.empty()) start_.read(config_.init_from, layers_);
     if (open_recordings())
       for (const LayerInfo& layer : layers_) recorded_layer(*recordings_, layer);
 
@@ -113,19 +110,6 @@ class SplitJob {
     journal_.emplace(with_suffix(config_.output, ".journal"), fingerprint_json(), context_.force,
                      kind_of_machine());
     take_finished_layers(warn);
-  }
-
-  void read_start_map() {
-    if (config_.init_from.empty()) return;
-    const ExpertMap old = read_expert_map(config_.init_from);
-    for (const LayerInfo& layer : layers_) {
-      const LayerResult* found = old.find(layer.index);
-      if (!found) {
-        throw UsageError(fmt::format("--init-from {}: the map has no layer {}",
-                                     config_.init_from.string(), layer.index));
-      }
-      start_.emplace(layer.index, start_of(*found));
-    }
   }
 
   /// Every rank reads the recordings itself. Whether there are any.
@@ -228,23 +212,22 @@ class SplitJob {
     comm_.broadcast(layers);
     layers_ = deserialize_layers(layers);
     todo_ = plan["todo"].get<std::vector<std::int64_t>>();
-    tell_starts();
-  }
-
-  void tell_starts() {
-    if (config_.init_from.empty()) return;
-    for (const LayerInfo& layer : layers_) {
-      std::vector<std::byte> bytes;
-      if (context_.is_root()) bytes = encode_layer(start_.at(layer.index));
-      comm_.broadcast(bytes);
-      if (!context_.is_root())
-        start_.emplace(layer.index, decode_layer(bytes, "broadcast of --init-from"));
-    }
+    if (!config_.init_from.empty()) start_.tell(comm_, layers_);
   }
 
   // ---- all ranks: the work ---------------------------------------------------------------------
 
+  void share_layers(const ShardChoice& sharing) {
+    const auto ranks = static_cast<int>(sharing.ranks_a_layer);
+    link_.description = fmt::format(
+        "{} ranks share the rows of each ({}); every rank reads its own", ranks, sharing.reason);
+    shared_.emplace(
+        comm_, ranks, *backend_, source_->checkpoint,
+        [this](std::int64_t id) -> const LayerInfo& { return *find_layer(id); }, context_.stop);
+  }
+
   void cluster_layers() {
+    if (shared_ && !shared_->leads()) return shared_->follow();
     std::vector<QueueItem> items;
     for (const std::int64_t id : todo_) {
       const LayerInfo& layer = *find_layer(id);
@@ -254,7 +237,11 @@ class SplitJob {
       items.push_back({id, weight, local_feed_ ? 0 : supply_->num_bytes(id)});
     }
     splitter_ = make_splitter(config_.method);
-    workspace_.emplace(*backend_, supply_->make_rows());
+    if (shared_) {
+      workspace_.emplace(shared_->backend(), shared_->backend().make_rows());
+    } else {
+      workspace_.emplace(*backend_, supply_->make_rows());
+    }
     progress_.emplace("split", todo_.size(), "layers",
                       context_.is_root() ? context_.progress : Progress::Style::quiet);
     QueueCallbacks callbacks;
@@ -274,7 +261,9 @@ class SplitJob {
       commit(id, rank, std::move(bytes));
     };
     const Stopwatch stopwatch;
-    statistics_ = run_queue(comm_, items, callbacks, context_.stop, kPieceBytes, link_.link.get());
+    statistics_ =
+        shared_ ? shared_->run(items, callbacks)
+                : run_queue(comm_, items, callbacks, context_.stop, kPieceBytes, link_.link.get());
     queue_seconds_ = stopwatch.seconds();
     if (link_.link) together(comm_, [&] { link_.link->finalize(); });
     progress_->finish();
@@ -294,16 +283,15 @@ class SplitJob {
   std::vector<std::byte> work(std::int64_t id, PayloadReader* payload, std::stop_token stop) {
     const LayerInfo& layer = *find_layer(id);
     const Stopwatch stopwatch;
-    const LayerSupply::OpenLayer open = supply_->open(id, payload);
+    const LayerSupply::OpenLayer open =
+        shared_ ? shared_->open(layer, payload) : supply_->open(id, payload);
     double read_seconds = 0;
     const RowSource timed_source = [&](FfnRole role, const RowsTarget& out) {
       const Stopwatch reading;
       open.source(role, out);
       read_seconds += reading.seconds();
     };
-    const auto found = start_.find(id);
-    SplitTask task{layer, config_.split, timed_source,
-                   found == start_.end() ? nullptr : &found->second, stop};
+    SplitTask task{layer, config_.split, timed_source, start_.find(id), stop};
     LayerResult result;
     if (recordings_) {
       result = split_recorded(task, open);
@@ -397,6 +385,12 @@ class SplitJob {
                        results_.size(), layers_.size(), journal_->directory().string());
   }
 
+  std::vector<LayerInfo> todo_layers() const {
+    std::vector<LayerInfo> layers;
+    for (const std::int64_t id : todo_) layers.push_back(*find_layer(id));
+    return layers;
+  }
+
   const LayerInfo* find_layer(std::int64_t index) const {
     for (const LayerInfo& layer : layers_)
       if (layer.index == index) return &layer;
@@ -414,7 +408,7 @@ class SplitJob {
   std::optional<ModelSource> source_;  // other ranks: only with a local feed
   std::vector<LayerInfo> layers_;      // chosen ones
   std::vector<std::int64_t> todo_;
-  std::map<std::int64_t, LayerResult> start_;
+  StartLayers start_;
   std::string identity_;
   bool already_done_ = false;
   bool local_feed_ = true;
@@ -423,6 +417,7 @@ class SplitJob {
   std::unique_ptr<Splitter> splitter_;
   std::optional<LayerSupply> supply_;
   LayerLink link_;
+  std::optional<SharedLayers> shared_;  // none: every rank has layers of its own
   std::optional<SplitWorkspace> workspace_;
   std::optional<Recordings> recordings_;
 

@@ -54,6 +54,7 @@ class CudaSplitTest : public testing::Test {
     config.output = folder_ / map;
     config.split = split_;
     config.feed = feed_;
+    config.shard_rows = shard_rows_;
     config.backend = backend;
     config.reproducible = true;
     LogConfig log_config;
@@ -76,6 +77,7 @@ class CudaSplitTest : public testing::Test {
   std::filesystem::path folder_;
   SplitConfig split_ = four_experts();
   std::string feed_ = "auto";
+  std::int64_t shard_rows_ = 1;
 
   static SplitConfig four_experts() {
     SplitConfig config;
@@ -91,6 +93,25 @@ TEST_F(CudaSplitTest, makes_the_same_map_on_any_number_of_ranks) {
   const std::unique_ptr<Communicator> alone = make_self_communicator();
   split(*alone, "cuda", "alone.h5");
   EXPECT_EQ(text_of(folder_ / "ranks.h5"), text_of(folder_ / "alone.h5"));
+}
+
+TEST_F(CudaSplitTest, makes_the_same_map_of_rows_that_ranks_share) {
+  if (world().rank() == 0) {
+    test::write_checkpoint(test::tiny_model("llama", {.layers = 1, .hidden = 24, .neurons = 600}),
+                           folder_ / "model");
+  }
+  world().barrier();
+  for (const char* feed : {"local", "coordinator"}) {
+    feed_ = feed;
+    for (shard_rows_ = 2; shard_rows_ <= 3; ++shard_rows_)
+      split(world(), "cuda", std::string(feed) + std::to_string(shard_rows_) + ".h5");
+  }
+
+  if (world().rank() != 0) return;
+  const std::unique_ptr<Communicator> alone = make_self_communicator();
+  split(*alone, "cuda", "alone.h5");
+  for (const char* map : {"local2.h5", "local3.h5", "coordinator2.h5", "coordinator3.h5"})
+    EXPECT_EQ(text_of(folder_ / map), text_of(folder_ / "alone.h5")) << map;
 }
 
 TEST_F(CudaSplitTest, finds_the_labels_of_the_reference) {
