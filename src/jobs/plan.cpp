@@ -230,13 +230,16 @@ SplitPlan make_split_plan(std::span<const LayerInfo> layers, const SplitConfig& 
   plan.ranks_a_layer = ranks_a_layer;
   const std::size_t threads_a_layer = threads * static_cast<std::size_t>(ranks_a_layer);
   std::uint64_t largest_payload = 0;
+  std::uint64_t largest_matrix = 0;
   for (const LayerInfo& layer : layers) {
     SplitPlan::Layer planned;
     planned.index = layer.index;
     planned.name = layer.name;
     planned.bytes_to_read = layer.file_bytes();
-    for (const FfnRole role : roles_read(config, layer))
+    for (const FfnRole role : roles_read(config, layer)) {
       planned.bytes_to_send += role_bytes(layer, role);
+      largest_matrix = std::max(largest_matrix, role_bytes(layer, role));
+    }
     planned.seconds = layer_seconds(shape_of(config, layer), threads_a_layer);
     plan.peak_memory =
         std::max(plan.peak_memory, kBaseBytes + layer_memory(config, layer, ranks_a_layer));
@@ -251,6 +254,7 @@ SplitPlan make_split_plan(std::span<const LayerInfo> layers, const SplitConfig& 
   }
   plan.peak_memory_if_sent =
       plan.peak_memory + 2 * std::min<std::uint64_t>(largest_payload, kPieceBytes);
+  if (ranks_a_layer > 1) plan.peak_memory_if_sent += largest_matrix;  // dealt out by the leader
   hand_out(plan, ranks);
   plan.seconds = *std::ranges::max_element(plan.seconds_by_rank);
   return plan;

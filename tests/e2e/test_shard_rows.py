@@ -109,21 +109,6 @@ def test_a_warm_start_is_shared(moefy, model, tmp_path):
     assert (tmp_path / "shared.h5").read_bytes() == (tmp_path / "alone.h5").read_bytes()
 
 
-def test_plan_knows_what_sharing_saves(moefy, model):
-    def plan(*options):
-        return json.loads(moefy("plan", model, *EXPERTS, "--json", *options).stdout)
-
-    own = plan("--ranks", 2)
-    shared = plan("--ranks", 2, "--shard-rows", 2)
-    auto = plan("--ranks", 6)
-
-    assert own["ranks_a_layer"] == 1 and shared["ranks_a_layer"] == 2 and auto["ranks_a_layer"] == 3
-    assert shared["peak_memory"] < own["peak_memory"]
-    assert shared["peak_device_memory"] < own["peak_device_memory"]
-    assert [layer["rank"] for layer in shared["layers"]] == [0, 0]
-    assert [layer["rank"] for layer in auto["layers"]] == [0, 3]
-
-
 @pytest.mark.parametrize("feed", ["local", "coordinator"])
 def test_a_bad_value_of_another_member_names_its_place(moefy, tmp_path, feed):
     from safetensors.numpy import load_file, save_file
@@ -151,6 +136,21 @@ def long_model(tmp_path_factory):
     """Enough work that it does not end between two looks."""
     folder = tmp_path_factory.mktemp("long") / "llama"
     return write_llama(folder, layers=LAYERS, hidden=256, ffn=2048, dtype=np.float16)
+
+
+def test_plan_knows_what_sharing_saves(moefy, long_model):
+    def plan(*options):
+        return json.loads(moefy("plan", long_model, "--experts", 16, "--json", *options).stdout)
+
+    own = plan("--ranks", 2)
+    shared = plan("--ranks", 2, "--shard-rows", 2)
+    auto = plan("--ranks", 3 * LAYERS)
+
+    assert own["ranks_a_layer"] == 1 and shared["ranks_a_layer"] == 2 and auto["ranks_a_layer"] == 3
+    assert shared["peak_memory"] < own["peak_memory"]
+    assert shared["peak_device_memory"] < own["peak_device_memory"]
+    assert {layer["rank"] for layer in shared["layers"]} == {0}
+    assert [layer["rank"] for layer in auto["layers"]] == list(range(0, 3 * LAYERS, 3))
 
 
 def start(model, folder, *more, ranks=RANKS, shards=RANKS):
