@@ -219,10 +219,11 @@ class SplitJob {
 
   void share_layers(const ShardChoice& sharing) {
     const auto ranks = static_cast<int>(sharing.ranks_a_layer);
-    link_.description = fmt::format(
-        "{} ranks share the rows of each ({}); every rank reads its own", ranks, sharing.reason);
+    link_.description =
+        fmt::format("{} ranks share the rows of each ({}), {}", ranks, sharing.reason,
+                    local_feed_ ? "every rank reads its own" : "sent by rank 0 as host messages");
     shared_.emplace(
-        comm_, ranks, *backend_, source_->checkpoint,
+        comm_, ranks, *backend_, source_ ? &source_->checkpoint : nullptr, local_feed_,
         [this](std::int64_t id) -> const LayerInfo& { return *find_layer(id); }, context_.stop);
   }
 
@@ -271,7 +272,7 @@ class SplitJob {
 
   /// Runs `action` and adds to what it throws which layer it is about.
   template <class Action>
-  auto in_layer(std::int64_t id, const Action& action) {
+  std::invoke_result_t<Action> in_layer(std::int64_t id, const Action& action) {
     try {
       return action();
     } catch (...) {
