@@ -10,6 +10,7 @@
 #include "moefy/core/signals.hpp"
 #include "moefy/core/text.hpp"
 #include "moefy/core/thread_pool.hpp"
+#include "moefy/core/utf8.hpp"
 #include "moefy/jobs/listing.hpp"
 #include "moefy/jobs/version.hpp"
 #include "parse.hpp"
@@ -37,7 +38,7 @@ int report_failure(const Error& error, bool speaker) {
 std::string command_line_of(int argc, char** argv) {
   std::vector<std::string> words = {"moefy"};
   for (int i = 1; i < argc; ++i) words.emplace_back(argv[i]);
-  return join_text(words, " ");
+  return valid_utf8(join_text(words, " "));
 }
 
 CommandSpec find_command(const std::string& name) {
@@ -215,7 +216,8 @@ int run_program(int argc, char** argv) {
     if (!prepared) return 0;
     if (launch.kind == LaunchInfo::Kind::torchrun) {
       throw UsageError(
-          "launched by torchrun, but this build has no Gloo; launch with mpirun or srun instead");
+          "launched by torchrun: moefy's own ranks speak MPI; start them with launch/mpirun or "
+          "srun");
     }
     return run_launched(*prepared, launch, command_line_of(argc, argv));
   } catch (const Error& error) {
