@@ -5,7 +5,7 @@ import textwrap
 # Of every command, only on --help-all.
 RARE_OF_ALL = {"architecture", "config", "dump-config"}
 COLUMN = 26
-WIDTH = 130
+WIDTH = 120
 
 
 def left_column(action):

@@ -292,3 +292,12 @@ def test_names_need_not_be_utf8(moefy, llama, tmp_path):
     assert line["output"] == "out\ufffd"
     assert (tmp_path / back / "config.json").read_bytes() == (tmp_path / model / "config.json").read_bytes()
     moefy("inspect", map_file, "--html", os.fsdecode(b"page\xff.html"))
+
+
+def test_a_log_that_one_rank_cannot_write_is_told(moefy, llama, tmp_path):
+    (tmp_path / "run.log.1").mkdir()
+
+    result = moefy("split", llama, "-o", "map.h5", "--experts", 8, "--log", "run.log", ranks=2, check=False)
+
+    assert "moefy: exit 4 (file system)" in result.stderr and "run.log.1" in result.stderr
+    assert "no answer" not in result.stderr and not (tmp_path / "map.h5").exists()
