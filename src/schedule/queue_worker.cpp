@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "companion.hpp"
 #include "moefy/comm/waiting.hpp"
 #include "moefy/core/text.hpp"
 
@@ -12,6 +13,7 @@ QueueWorker::QueueWorker(Communicator& comm, BulkLink& link, std::span<const Que
                          std::stop_token stop)
     : comm_(comm),
       link_(link),
+      companion_(callbacks.companion),
       stop_(std::move(stop)),
       window_(link, buffers, doorbell_),
       watch_(comm, 0, 1),
@@ -21,19 +23,21 @@ QueueWorker::QueueWorker(Communicator& comm, BulkLink& link, std::span<const Que
 
 std::optional<RankError> QueueWorker::run() {
   const std::stop_callback wake(stop_, [this] { doorbell_.ring(); });
+  const CompanionBell companion_bell(companion_, doorbell_);
   Backoff backoff;
   while (!ended_) {
     notice_stop();
     bool moved = handle_messages();
     moved |= finish_fetch();
     moved |= report_outcome();
+    moved |= drive(companion_);
     start_work();
     ask();
     fetch();
     tell_drained();
     watch_.tick();
     if (moved) backoff.reset();
-    if (!ended_) doorbell_.wait(backoff.next());
+    if (!ended_) doorbell_.wait(next_pause(backoff, companion_));
   }
   comm_.flush();
   return error_;

@@ -58,6 +58,7 @@ class QueueWorker {
 
   Communicator& comm_;
   BulkLink& link_;
+  QueueCompanion* companion_;
   std::map<std::int64_t, std::uint64_t> payload_bytes_;
   std::stop_token stop_;
   std::array<Slot, 2> slots_;
