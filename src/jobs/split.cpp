@@ -5,6 +5,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <type_traits>
 
 #include "device_choice.hpp"
 #include "feed_choice.hpp"
@@ -282,7 +283,7 @@ class SplitJob {
 
   /// Runs `action` and adds to what it throws which layer it is about.
   template <class Action>
-  auto in_layer(std::int64_t id, const Action& action) {
+  std::invoke_result_t<const Action&> in_layer(std::int64_t id, const Action& action) {
     try {
       return action();
     } catch (...) {

@@ -122,8 +122,12 @@ cudaError_t failed(cudaError_t error) {
 
 cudaError_t allocate(std::map<const unsigned char*, std::size_t>& blocks, void** block,
                      std::size_t bytes) {
-  auto* const memory = static_cast<unsigned char*>(std::malloc(std::max<std::size_t>(bytes, 1)));
-  if (memory == nullptr) return failed(cudaErrorMemoryAllocation);
+  constexpr std::size_t kAlignment = 256;  // as the runtime's
+  void* aligned = nullptr;
+  if (posix_memalign(&aligned, kAlignment, std::max<std::size_t>(bytes, 1)) != 0) {
+    return failed(cudaErrorMemoryAllocation);
+  }
+  auto* const memory = static_cast<unsigned char*>(aligned);
   std::memset(memory, 0xcd, bytes);
   ++state().num_allocations;
   blocks[memory] = bytes;
