@@ -277,7 +277,7 @@ class SplitJob {
     const Stopwatch stopwatch;
     statistics_ = run_queue(comm_, items, callbacks, context_.stop, kPieceBytes, link_.link.get());
     queue_seconds_ = stopwatch.seconds();
-    if (link_.link) together(comm_, [&] { link_.link->finalize(); });
+    if (link_.link) link_.link->finalize();
     progress_->finish();
   }
 
