@@ -29,13 +29,12 @@ class NcclLink final : public BulkLink {
     if (nccl_ != nullptr) library_.comm_abort(nccl_);
   }
 
-  /// Joins the communicator of `id`. Collective; each rank throws for itself.
+  /// Joins the communicator of `id`. Collective.
   void join(const nccl::UniqueId& id) {
-    transfers_->enter();
     nccl::Config config;
-    check(library_.comm_init_rank_config(&nccl_, comm_.size(), id, comm_.rank(), &config),
-          "joining the other ranks");
-    wait_until_idle("joining the other ranks");
+    call_together("joining the other ranks", [&] {
+      return library_.comm_init_rank_config(&nccl_, comm_.size(), id, comm_.rank(), &config);
+    });
   }
 
   std::string name() const override { return "NCCL " + nccl::version(library_); }
@@ -76,11 +75,11 @@ class NcclLink final : public BulkLink {
   }
 
   void finalize() override {
-    transfers_->enter();
     require(under_way_.empty(), "nothing is under way at the end");
-    check(library_.comm_finalize(nccl_), "taking leave");
-    wait_until_idle("taking leave");
-    check(library_.comm_destroy(std::exchange(nccl_, nullptr)), "closing the link");
+    call_together("taking leave", [this] { return library_.comm_finalize(nccl_); });
+    together(comm_, [this] {
+      check(library_.comm_destroy(std::exchange(nccl_, nullptr)), "closing the link");
+    });
   }
 
  private:
@@ -141,11 +140,23 @@ class NcclLink final : public BulkLink {
     return state == nccl::success;
   }
 
-  void wait_until_idle(const std::string& action) {
+  /// Makes `call` on every rank and waits until it has taken effect on all of them. They look
+  /// together, so that a rank on which it fails leaves nobody waiting. Collective.
+  template <class Call>
+  void call_together(const std::string& action, const Call& call) {
+    together(comm_, [&] {
+      transfers_->enter();
+      check(call(), action);
+    });
     Backoff backoff;
     WatchClock watch(Clock::now());
-    while (!idle()) {
-      if (watch.look(Clock::now()) > patience(comm_)) throw_silent(action);
+    for (;;) {
+      bool done_here = false;
+      together(comm_, [&] {
+        done_here = idle();
+        if (!done_here && watch.look(Clock::now()) > patience(comm_)) throw_silent(action);
+      });
+      if (first_trouble(comm_, done_here ? "" : "busy").empty()) return;
       backoff.pause();
     }
   }
@@ -214,7 +225,7 @@ std::unique_ptr<BulkLink> make_nccl_link(Communicator& comm, Backend& backend,
   });
   comm.broadcast(bytes);
   std::memcpy(&id, bytes.data(), sizeof id);
-  together(comm, [&] { link->join(id); });
+  link->join(id);
   return link;
 }
 

@@ -89,7 +89,7 @@ void bench_link(const BenchJobConfig& config, const DeviceChoice& device, Backen
     return;
   }
   bench.run(*chosen.link);
-  together(context.comm, [&] { chosen.link->finalize(); });
+  chosen.link->finalize();
 }
 
 }  // namespace moefy

@@ -5,6 +5,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <type_traits>
 
 #include "device_choice.hpp"
 #include "feed_choice.hpp"
@@ -268,13 +269,13 @@ class SplitJob {
         shared_ ? shared_->run(items, callbacks)
                 : run_queue(comm_, items, callbacks, context_.stop, kPieceBytes, link_.link.get());
     queue_seconds_ = stopwatch.seconds();
-    if (link_.link) together(comm_, [&] { link_.link->finalize(); });
+    if (link_.link) link_.link->finalize();
     progress_->finish();
   }
 
   /// Runs `action` and adds to what it throws which layer it is about.
   template <class Action>
-  std::invoke_result_t<Action> in_layer(std::int64_t id, const Action& action) {
+  std::invoke_result_t<const Action&> in_layer(std::int64_t id, const Action& action) {
     try {
       return action();
     } catch (...) {

@@ -42,6 +42,7 @@ CommandSpec bench_command() {
       std::vector<std::string> problems;
       if (config.what == "convert" || config.what == "link") {
         config.bytes = values.bytes("sizes");
+        if (config.bytes < 1) problems.emplace_back("--sizes: at least 1 byte is needed");
       } else {
         config.shapes = parse_shapes(values.text("sizes"), problems);
       }

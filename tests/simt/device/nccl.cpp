@@ -119,7 +119,11 @@ int ncclGetUniqueId(UniqueId* id) {
 }
 
 int ncclCommInitRankConfig(Communicator** comm, int size, UniqueId id, int rank, Config* config) {
-  if (simt::call_fails("ncclCommInitRankConfig")) return remote_error;
+  if (simt::call_fails("ncclCommInitRankConfig")) {
+    std::error_code ignored;
+    fs::remove_all(id.folder, ignored);
+    return remote_error;
+  }
   if (config->magic != 0xcafebeef || config->blocking != 0) return invalid_argument;
   *comm = new Communicator;
   (*comm)->shared->folder = id.folder;

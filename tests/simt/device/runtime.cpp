@@ -122,7 +122,7 @@ cudaError_t failed(cudaError_t error) {
 
 cudaError_t allocate(std::map<const unsigned char*, std::size_t>& blocks, void** block,
                      std::size_t bytes) {
-  constexpr std::size_t kAlignment = 256;
+  constexpr std::size_t kAlignment = 256;  // as the runtime's
   void* aligned = nullptr;
   if (posix_memalign(&aligned, kAlignment, std::max<std::size_t>(bytes, 1)) != 0) {
     return failed(cudaErrorMemoryAllocation);

@@ -191,7 +191,7 @@ TEST_F(CudaSplitTest, names_the_bad_weight_that_the_device_found) {
   const std::unique_ptr<Communicator> alone = make_self_communicator();
   const auto message_of = [&](const std::string& backend) -> std::string {
     try {
-      split(*alone, backend, "bad.h5");
+      split(*alone, backend, "bad-" + backend + ".h5");
     } catch (const InputError& error) {
       return error.what();
     }
