@@ -2,6 +2,14 @@
 
 namespace moefy {
 
+std::int64_t total_cost(const HostCosts<std::int32_t>& costs, std::span<const std::int32_t> label) {
+  std::int64_t total = 0;
+  for (std::size_t i = 0; i < label.size(); ++i) {
+    total += costs.row(i)[static_cast<std::size_t>(label[i])];
+  }
+  return total;
+}
+
 template <class Cost>
 std::vector<std::int32_t> tied_rows(const HostCosts<Cost>& costs,
                                     std::span<const std::int32_t> label,

@@ -162,6 +162,8 @@ class Backend {
   /// ones; of `choice` their labels and counts are filled.
   virtual PassResult price_passes(const CostView& q, const SiteRoom& room, const PassLimits& limits,
                                   std::span<std::int32_t> prices, SiteChoice& choice);
+  /// Σ_i q[i, label_i]
+  virtual std::int64_t total_cost(const CostView& q, std::span<const std::int32_t> label);
   /// Rows, ascending, for which a site other than their own costs the same under prices [stride].
   virtual std::vector<std::int32_t> tied_rows(const CostView& q,
                                               std::span<const std::int32_t> label,

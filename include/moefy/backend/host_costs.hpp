@@ -17,6 +17,9 @@ struct HostCosts {
   const Cost* row(std::size_t i) const { return data + i * stride; }
 };
 
+/// Σ_i cost(i, label_i), for int32 costs.
+std::int64_t total_cost(const HostCosts<std::int32_t>& costs, std::span<const std::int32_t> label);
+
 /// Rows, ascending, for which a site other than their own costs the same, prices included.
 template <class Cost>
 std::vector<std::int32_t> tied_rows(const HostCosts<Cost>& costs,
