@@ -20,6 +20,9 @@ from .training import Schedule, Training, prepared, train, uses_bf16
 from .training_journal import Journal
 
 DESCRIPTION = "distil the dense model into a converted one: quality back for some minutes of training"
+USAGE = "OUT -o OUT2 --teacher MODEL --text FILE…"
+EXAMPLE = "moefy recover OUT --teacher MODEL --text book.txt -o OUT2 --minutes 6"
+RARE_OPTIONS = {"steps", "length", "batch", "sampled", "rate", "router-rate", "precision"}  # only on --help-all
 DATA_PARALLEL = True
 
 
