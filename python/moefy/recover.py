@@ -16,7 +16,7 @@ from .ranks import Ranks
 from .sampling import sample_text
 from .texts import digest_of_tokens, read_text, to_sequences
 from .trained_output import write_output
-from .training import Schedule, Training, prepared, train, uses_bf16
+from .training import Schedule, Training, train, uses_bf16
 from .training_journal import Journal
 
 DESCRIPTION = "distil the dense model into a converted one: quality back for some minutes of training"
@@ -125,15 +125,13 @@ def check_pair(args):
 
 def begin(args, ranks, journal, progress):
     """(Training as far as the journal knows it, text of the dense model's own or None); collective."""
-    bf16 = uses_bf16(args.precision, args.device)
-    load = {"dtype": torch.bfloat16 if bf16 else torch.float32}
-    teacher = ranks.together(lambda: load_model(args.teacher, **load).to(args.device))
+    dtype = torch.bfloat16 if uses_bf16(args.precision, args.device) else torch.float32
+    teacher = ranks.together(lambda: load_model(args.teacher, dtype=dtype).to(args.device))
     started = time.monotonic()
     sampled = ranks.first(lambda: own_text(args, teacher, journal, progress))
     seconds = time.monotonic() - started
     training = ranks.together(lambda: Training(
-        args, prepared(load_model(args.model, dtype=torch.float32), bf16, args.device),
-        prepared(teacher, bf16, args.device), ranks))
+        args, load_model(args.model).to(args.device), teacher, ranks))
     training.seconds = seconds
     state = ranks.together(journal.load)
     if state:

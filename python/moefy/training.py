@@ -32,7 +32,7 @@ def uses_bf16(precision, device):
 
 
 def prepared(model, bf16, device):
-    """A loaded model as a training step runs it: in bf16 or fp32, nothing learning yet. InputError for
+    """A loaded model as a training step runs it, in bf16 or fp32, nothing learning yet. InputError for
     heads that do more than a product, whose logits the loss would not know."""
     for name in ("final_logit_softcapping", "logits_scaling", "logit_scale"):
         if getattr(model.config, name, None) not in (None, 1, 1.0):
@@ -40,7 +40,7 @@ def prepared(model, bf16, device):
     model.requires_grad_(False)
     if torch.device(device).type == "cpu":
         model.set_attn_implementation("eager")  # its backward pass is several times as fast there
-    return model.to(device, torch.bfloat16 if bf16 else torch.float32)
+    return model.to(torch.bfloat16 if bf16 else torch.float32)
 
 
 class Schedule:
@@ -76,10 +76,10 @@ class Weights:
     """The weights that learn: what a model computes with, fp32 values behind it, and their AdamW."""
 
     def __init__(self, student, args):
+        """student: in fp32 still."""
         names = {parameter: name for name, parameter in student.named_parameters()}
         self.names, self.used, groups = [], [], []
         for _, block in moe_blocks(student):
-            block.gate.float()  # a choice is not made in bf16
             experts = [block.experts.gate_up_proj, block.experts.down_proj, *shared_parameters(block)]
             router = [block.gate.weight]
             for used, rate in ((experts, args.rate),
@@ -88,8 +88,6 @@ class Weights:
                 self.names += [names[parameter] for parameter in used]
                 exact = [torch.nn.Parameter(p.detach().float().clone()) for p in used]
                 groups.append({"params": exact, "base": rate})
-        for parameter in self.used:
-            parameter.requires_grad_(True)
         self.exact = [parameter for group in groups for parameter in group["params"]]
         self.optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.95), weight_decay=0.0,
                                            fused=True)
@@ -134,10 +132,16 @@ class Training:
     """Student, teacher and optimiser on one rank."""
 
     def __init__(self, args, student, teacher, ranks):
-        """student, teacher: as `prepared` makes them."""
-        self.student, self.teacher, self.ranks = student, teacher, ranks
-        self.device = args.device
+        """student, teacher: as loaded, the student in fp32, on the device of `args`."""
+        bf16 = uses_bf16(args.precision, args.device)
+        self.ranks, self.device = ranks, args.device
         self.weights = Weights(student, args)
+        self.student = prepared(student, bf16, args.device)
+        self.teacher = prepared(teacher, bf16, args.device)
+        for parameter in self.weights.used:
+            parameter.requires_grad_(True)
+        for _, block in moe_blocks(student):
+            block.gate.float()  # a choice is not made in bf16
         self.step_number, self.seconds, self.losses = 0, 0.0, []
         self.whole = True  # False while a step is half done
 

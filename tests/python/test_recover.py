@@ -112,17 +112,16 @@ def test_it_says_what_it_is(moefy, converted, tmp_path):
 def test_a_checkpoint_goes_on_as_if_nothing_had_happened(converted, tmp_path):
     from moefy.models import load_model
     from moefy.ranks import Ranks
-    from moefy.training import Training, prepared
+    from moefy.training import Training
     from moefy.training_journal import Journal
 
     class Options:
-        device, rate, router_rate = "cpu", 2e-3, 1e-2
+        device, precision, rate, router_rate = "cpu", "fp32", 2e-3, 1e-2
 
     dense, moe, _ = converted()
 
     def begin(state=None):
-        training = Training(Options, prepared(load_model(str(moe)), False, "cpu"),
-                            prepared(load_model(str(dense)), False, "cpu"), Ranks())
+        training = Training(Options, load_model(str(moe)), load_model(str(dense)), Ranks())
         if state:
             training.restore(state)
         return training
@@ -142,6 +141,27 @@ def test_a_checkpoint_goes_on_as_if_nothing_had_happened(converted, tmp_path):
     for name, value in parts.weights.named().items():
         assert torch.equal(value, learned.pop(name)), name
     assert not learned
+
+
+def test_small_steps_are_not_lost_in_bf16(converted):
+    from moefy.models import load_model
+    from moefy.ranks import Ranks
+    from moefy.training import Training
+
+    class Options:
+        device, precision, rate, router_rate = "cpu", "bf16", 1e-6, 1e-6
+
+    dense, moe, _ = converted()
+    training = Training(Options, load_model(str(moe)), load_model(str(dense)), Ranks())
+    before = {name: value.clone() for name, value in training.weights.named().items()}
+    stored = dict(load_model(str(moe)).named_parameters())
+    with training.routed():
+        for _ in range(3):
+            training.step(np.arange(32).reshape(2, 16) % 29 + 3, 1.0)
+    for name, value in training.weights.named().items():
+        assert torch.equal(before[name], stored[name])  # they begin from what the file holds
+        assert value.dtype == torch.float32 and not torch.equal(value, before[name])
+        assert (value - before[name]).abs().max() < 1e-5
 
 
 def test_a_stopped_run_goes_on_to_the_same_end(moefy, converted, tmp_path):
