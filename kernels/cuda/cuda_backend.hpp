@@ -6,6 +6,7 @@
 
 #include "cuda/assignment_kernels.hpp"
 #include "cuda/cost_kernels.hpp"
+#include "cuda/price_kernels.hpp"
 #include "cuda/row_kernels.hpp"
 #include "cuda/runtime.hpp"
 #include "cuda/sum_kernels.hpp"
@@ -51,6 +52,11 @@ class CudaBackend final : public Backend {
                       std::span<std::int32_t> key, std::span<std::int32_t> row) override;
   CertificateSums certificate_sums(const CostView& q, std::span<const std::int32_t> label,
                                    std::span<const std::int32_t> prices) override;
+  PassResult price_passes(const CostView& q, const SiteRoom& room, const PassLimits& limits,
+                          std::span<std::int32_t> prices, SiteChoice& choice) override;
+  std::int64_t total_cost(const CostView& q, std::span<const std::int32_t> label) override;
+  std::vector<std::int32_t> tied_rows(const CostView& q, std::span<const std::int32_t> label,
+                                      std::span<const std::int32_t> prices) override;
 
   void update_sums(const Points& points, RowSelection selection,
                    std::span<const std::int32_t> old_label, std::span<const std::int32_t> new_label,
@@ -88,7 +94,8 @@ class CudaBackend final : public Backend {
   /// Columns [0, count).
   static std::vector<std::int32_t> all_columns(std::size_t count);
   const std::int32_t* upload_labels(std::span<const std::int32_t> label);
-  const std::int32_t* upload_prices(std::span<const std::int32_t> prices);
+  /// [q.stride], padding kNoSite.
+  std::int32_t* upload_prices(const CostView& q, std::span<const std::int32_t> prices);
   cuda::CostColumns cost_columns(std::span<const std::int32_t> which, int scale_log2,
                                  const CostView& q);
 
@@ -106,7 +113,12 @@ class CudaBackend final : public Backend {
   cuda::DeviceBuffer<std::int32_t> best_;
   cuda::DeviceBuffer<std::int32_t> margin_;
   cuda::DeviceBuffer<std::int32_t> prices_;
-  cuda::DeviceBuffer<unsigned long long> count_;
+  std::vector<std::int32_t> padded_prices_;  ///< host memory on the way to prices_
+  cuda::DeviceBuffer<std::int32_t> price_scratch_;
+  cuda::DeviceBuffer<std::int64_t> room_;
+  cuda::DeviceBuffer<cuda::PassOutcome> outcome_;
+  cuda::DeviceBuffer<unsigned> count_;
+  cuda::DeviceBuffer<unsigned long long> total_;
   cuda::DeviceBuffer<unsigned long long> moves_;
   cuda::DeviceBuffer<unsigned long long> sums_;
   cuda::DeviceBuffer<cuda::SumSegment> segments_;

@@ -15,6 +15,15 @@ std::size_t RowSelection::count(std::size_t num_rows) const {
   return (selected - 1) * kSampleBlock + std::min(kSampleBlock, num_rows - last_begin);
 }
 
+namespace {
+
+HostCosts<std::int32_t> host_costs(const CostView& q) {
+  require(q.space == MemorySpace::host, "the costs are in host memory");
+  return {q.data, q.num_rows, q.num_sites, q.stride};
+}
+
+}  // namespace
+
 void Backend::write_costs(MatrixView<const std::int32_t> costs, const CostView& q) {
   require(costs.rows == q.num_rows && costs.cols == q.num_sites, "a cost for each row and site");
   for (std::size_t i = 0; i < q.num_rows; ++i) std::ranges::copy(costs.row(i), q.row(i));
@@ -26,6 +35,19 @@ void Backend::copy_rows(const CostView& from, std::span<const std::int32_t> rows
   for (std::size_t a = 0; a < rows.size(); ++a) {
     std::copy_n(from.row(static_cast<std::size_t>(rows[a])), from.stride, to.row(a));
   }
+}
+
+PassResult Backend::price_passes(const CostView& q, const SiteRoom& room, const PassLimits& limits,
+                                 std::span<std::int32_t> prices, SiteChoice& choice) {
+  const auto best = [&](std::span<const std::int32_t> now, bool with_margins, SiteChoice& out) {
+    best_sites(q, now, with_margins, out);
+  };
+  return host_passes_.run(host_costs(on_host(q)), best, room, limits, kMaxCost, prices, choice);
+}
+
+std::vector<std::int32_t> Backend::tied_rows(const CostView& q, std::span<const std::int32_t> label,
+                                             std::span<const std::int32_t> prices) {
+  return moefy::tied_rows(host_costs(on_host(q)), label, prices);
 }
 
 void Backend::load_shifted(Points& points, MatrixView<const float> rows,

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "moefy/backend/instruction_set.hpp"
+#include "moefy/backend/price_passes.hpp"
 #include "moefy/core/matrix.hpp"
 #include "moefy/core/thread_pool.hpp"
 
@@ -66,13 +67,7 @@ class Points {
   Matrix<float> shifted;  ///< memory of `rows` after Backend::load_shifted
 };
 
-/// Labels and their counts, in the order of the selected rows.
-struct SiteChoice {
-  std::vector<std::int32_t> label;   ///< argmin_j q + p, lowest j on ties
-  std::vector<std::int32_t> best;    ///< that value; filled only with margins
-  std::vector<std::int32_t> margin;  ///< second value - best; filled only with margins
-  std::vector<std::int64_t> count;   ///< [num_sites] rows per label
-};
+using SiteChoice = BasicSiteChoice<std::int32_t>;
 
 /// The integers from which optimality of an assignment is decided.
 struct CertificateSums {
@@ -159,6 +154,15 @@ class Backend {
                               std::span<std::int32_t> key, std::span<std::int32_t> row) = 0;
   virtual CertificateSums certificate_sums(const CostView& q, std::span<const std::int32_t> label,
                                            std::span<const std::int32_t> prices) = 0;
+  /// Price passes from `prices` [stride] (padding columns kNoSite) until the sizes fit `room` well
+  /// enough: see PricePasses, which defines the result for every backend. Prices become the best
+  /// ones; of `choice` their labels and counts are filled.
+  virtual PassResult price_passes(const CostView& q, const SiteRoom& room, const PassLimits& limits,
+                                  std::span<std::int32_t> prices, SiteChoice& choice);
+  /// Rows, ascending, for which a site other than their own costs the same under prices [stride].
+  virtual std::vector<std::int32_t> tied_rows(const CostView& q,
+                                              std::span<const std::int32_t> label,
+                                              std::span<const std::int32_t> prices);
 
   /// sums over the selected rows of points whose label changed: subtracted from old_label's site
   /// (unless it is negative) and added to new_label's. Labels by selected row.
@@ -175,6 +179,9 @@ class Backend {
   /// out [a.rows, b.rows] = a · bᵀ in fp32; a [m, k], b [n, k], tiles of 256 rows of a.
   virtual void multiply_transposed(MatrixView<const float> a, MatrixView<const float> b,
                                    MatrixView<float> out) = 0;
+
+ private:
+  PricePasses<std::int32_t> host_passes_;
 };
 
 std::unique_ptr<Backend> make_reference_backend(std::size_t num_threads);

@@ -78,12 +78,23 @@ cudaError_t failed(cudaError_t error) {
 
 cudaError_t allocate(std::map<const unsigned char*, std::size_t>& blocks, void** block,
                      std::size_t bytes) {
-  auto* const memory = static_cast<unsigned char*>(std::malloc(std::max<std::size_t>(bytes, 1)));
-  if (memory == nullptr) return failed(cudaErrorMemoryAllocation);
+  constexpr std::size_t kAlignment = 256;
+  void* aligned = nullptr;
+  if (posix_memalign(&aligned, kAlignment, std::max<std::size_t>(bytes, 1)) != 0) {
+    return failed(cudaErrorMemoryAllocation);
+  }
+  auto* const memory = static_cast<unsigned char*>(aligned);
   std::memset(memory, 0xcd, bytes);
   blocks[memory] = bytes;
   *block = memory;
   return cudaSuccess;
+}
+
+std::size_t blocks_per_multiprocessor(unsigned block_size) {
+  return std::max(static_cast<unsigned>(kThreadsPerMultiprocessor) / block_size, 1U);
+}
+std::size_t resident_blocks(unsigned block_size) {
+  return kMultiprocessors * blocks_per_multiprocessor(block_size);
 }
 
 void run_all() {
@@ -102,13 +113,15 @@ void fail(const std::string& call, int nth) {
 }
 
 void launch_later(dim3 grid, unsigned block_size, std::size_t shared_bytes, Stream* stream,
-                  std::function<void()> kernel) {
+                  Blocks blocks, std::function<void()> kernel) {
   const std::lock_guard lock(state().mutex);
-  if (fails("launch") || block_size > 1024 || shared_bytes > 48 * 1024) {
+  const std::size_t num_blocks = std::size_t{grid.x} * grid.y * grid.z;
+  if (fails("launch") || block_size > 1024 || shared_bytes > 48 * 1024 ||
+      (blocks == Blocks::together && num_blocks > resident_blocks(block_size))) {
     failed(cudaErrorLaunchFailure);
     return;
   }
-  stream->add([=] { run_grid(grid, block_size, shared_bytes, kernel); });
+  stream->add([=] { run_grid(grid, block_size, shared_bytes, blocks, kernel); });
 }
 
 }  // namespace simt
@@ -162,6 +175,13 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int /*device*/) {
   *value = attribute == cudaDevAttrMultiProcessorCount ? simt::kMultiprocessors
                                                        : simt::kThreadsPerMultiprocessor;
+  return cudaSuccess;
+}
+
+cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, const void* /*kernel*/,
+                                                          int block_size,
+                                                          std::size_t /*shared_bytes*/) {
+  *blocks = static_cast<int>(simt::blocks_per_multiprocessor(static_cast<unsigned>(block_size)));
   return cudaSuccess;
 }
 

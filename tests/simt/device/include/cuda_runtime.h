@@ -15,10 +15,19 @@
 #define __global__
 #define __device__
 #define __host__
+#define __launch_bounds__(threads)
 #define threadIdx (::simt::self().thread_index)
 #define blockIdx (::simt::self().block_index)
 #define blockDim (::simt::self().block_size)
 #define gridDim (::simt::self().grid_size)
+
+/// Four words that are loaded and stored at once.
+struct alignas(16) int4 {
+  int x, y, z, w;
+};
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
 
 enum cudaError_t {
   cudaSuccess = 0,
@@ -51,6 +60,8 @@ cudaError_t cudaSetDevice(int device);
 cudaError_t cudaGetDevice(int* device);
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device);
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device);
+cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, const void* kernel,
+                                                          int block_size, std::size_t shared_bytes);
 cudaError_t cudaDeviceGetPCIBusId(char* place, int length, int device);
 cudaError_t cudaMalloc(void** block, std::size_t bytes);
 cudaError_t cudaFree(void* block);
@@ -69,11 +80,23 @@ cudaError_t cudaMemsetAsync(void* to, int byte, std::size_t bytes, cudaStream_t 
 inline void __syncthreads() { simt::wait_for_block(); }
 
 template <class T>
+T __shfl_sync(unsigned /*mask*/, T value, int source) {
+  return simt::exchange(value, static_cast<unsigned>(source));
+}
+
+template <class T>
 T __shfl_xor_sync(unsigned /*mask*/, T value, int lane_mask, int width = 32) {
   const unsigned lane = simt::self().thread_index.x % 32;
   const unsigned segment = lane / static_cast<unsigned>(width);
   const unsigned source = lane ^ static_cast<unsigned>(lane_mask);
   return simt::exchange(value, source / static_cast<unsigned>(width) == segment ? source : lane);
+}
+
+template <class T>
+T __shfl_up_sync(unsigned /*mask*/, T value, unsigned delta, int width = 32) {
+  const unsigned lane = simt::self().thread_index.x % 32;
+  const bool inside = lane % static_cast<unsigned>(width) >= delta;
+  return simt::exchange(value, inside ? lane - delta : lane);
 }
 
 template <class T>
