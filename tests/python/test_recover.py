@@ -244,7 +244,8 @@ def test_the_rate_warms_up_and_decays():
 
 @pytest.mark.parametrize("more, message", [
     (("--steps", -1), "--steps"), (("--minutes", 0), "--minutes"), (("--rate", "0"), "--rate"),
-    (("--length", 1), "--length"), (("--batch", 0), "--batch"), (("--sampled", -1), "--sampled"), (("-o", "moe"), "is the model"), (("-o", "no/where"), "no such"),
+    (("--length", 1), "--length"), (("--batch", 0), "--batch"), (("--sampled", -1), "--sampled"),
+    (("-o", "moe"), "choose another place"), (("-o", "no/where"), "no such"),
     (("--text", "nothing.txt"), "no such file")])
 def test_wrong_options_are_refused(moefy, converted, more, message):
     dense, moe, words = converted()
