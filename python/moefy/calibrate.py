@@ -10,10 +10,9 @@ import torch
 from .errors import InputError, UsageError
 from .models import LayerRunner, load_model, load_tokenizer
 from .progress import Progress
+from .sampling import SAMPLED_LENGTH, sample_text
 from .texts import choose_sequences, digest_of_tokens, read_text, to_sequences
 
-# Short, so that many beginnings cover many domains, and cheap: all are written side by side.
-SAMPLED_LENGTH = 128
 DESCRIPTION = "experts, routers and down projections fitted to what a model computes on text"
 USAGE = "MODEL -o MAP.h5 [--text FILE…]"
 EXAMPLE = "moefy calibrate MODEL -o map.h5 --active 0.5 --text book.txt notes.html"
@@ -82,32 +81,6 @@ def ffn_module_name(model, layer):
         raise UsageError(f"{name}: holds more than the FFN ({', '.join(sorted(tensors))}); calibrate"
                          " works for families whose FFN is a module of its own")
     return name
-
-
-def sample_text(model, tokenizer, num_tokens, length, seed, progress):
-    """int64 [count, length]: text that the model writes by itself, all sequences at once."""
-    count = max(1, -(-num_tokens // length))
-    start = tokenizer.bos_token_id
-    if start is None:
-        start = tokenizer.eos_token_id
-    generator = torch.Generator().manual_seed(seed)
-    if start is None:  # any token is a beginning
-        ids = torch.randint(len(tokenizer), (count, 1), generator=generator)
-    else:
-        ids = torch.full((count, 1), start, dtype=torch.int64)
-    bar = progress("sampling text", length, "tokens a sequence")
-    past = None
-    with torch.no_grad():
-        step = ids
-        while ids.shape[1] < length:
-            out = model(input_ids=step.to(model.device), past_key_values=past, use_cache=True)
-            past = out.past_key_values
-            chances = torch.softmax(out.logits[:, -1].float().cpu(), -1)
-            step = torch.multinomial(chances, 1, generator=generator)
-            ids = torch.cat([ids, step], 1)
-            bar.advance()
-    bar.finish()
-    return ids.numpy()
 
 
 def calibration_sequences(args, model, tokenizer, progress):
