@@ -60,7 +60,8 @@ class LayerChecker {
  private:
   NeuronSet dense_set() const;
   std::vector<NeuronSet> converted_sets() const;
-  Products multiply(const NeuronSet& set);
+  /// `times` [width]: how often each neuron's output counts; empty: once.
+  Products multiply(const NeuronSet& set, std::span<const std::int32_t> times = {});
   Matrix<float> inner(const Place& place);
   void add_bias(const NeuronSet& set, FfnRole bias, Matrix<float>& values) const;
   void compare_inner(const Products& dense, const NeuronSet& set, const Products& products);
@@ -164,7 +165,7 @@ void LayerChecker::add_bias(const NeuronSet& set, FfnRole bias, Matrix<float>& v
     for (float& value : values.row(i)) value += wide[i];
 }
 
-Products LayerChecker::multiply(const NeuronSet& set) {
+Products LayerChecker::multiply(const NeuronSet& set, std::span<const std::int32_t> times) {
   Products products;
   products.inner[FfnRole::up] = inner(set.places.at(FfnRole::up));
   add_bias(set, FfnRole::up_bias, products.inner[FfnRole::up]);
@@ -181,6 +182,9 @@ Products LayerChecker::multiply(const NeuronSet& set) {
     const std::span<const float> up = products.inner[FfnRole::up].values();
     for (std::size_t i = 0; i < up.size(); ++i) products.hidden.values()[i] *= up[i];
   }
+
+  for (std::size_t i = 0; i < times.size(); ++i)
+    for (float& value : products.hidden.row(i)) value *= static_cast<float>(times[i]);
 
   const Place& down = set.places.at(FfnRole::down);
   const auto hidden = static_cast<std::size_t>(info_.hidden_size);
@@ -286,7 +290,7 @@ LayerCheck LayerChecker::run() {
   result_.layer_index = info_.index;
   if (!plan_.results[layer_]) return std::move(result_);
   draw_inputs();
-  const Products dense = multiply(dense_set());
+  const Products dense = multiply(dense_set(), multiplicities(plan_.results[layer_]->lists()));
   const std::vector<NeuronSet> sets = converted_sets();
   std::vector<double> sum(dense.output.values().size(), 0.0);
   std::vector<Matrix<float>> outputs;

@@ -58,7 +58,7 @@ void match_layers(ConversionPlan& plan) {
       throw InputError(fmt::format("the map has a layer {}, the model has layers 0 to {}", index,
                                    map.header.num_layers - 1));
     const LayerInfo& layer = layers[static_cast<std::size_t>(index)];
-    const auto neurons = static_cast<std::int64_t>(result.partition.num_neurons());
+    const auto neurons = static_cast<std::int64_t>(result.lists().num_neurons());
     if (result.name != layer.name || neurons != layer.num_neurons ||
         result.hidden_size != layer.hidden_size)
       throw InputError(fmt::format(
@@ -84,9 +84,9 @@ void measure_shape(ConversionPlan& plan) {
   bool first = true;
   for (const LayerResult* result : plan.results) {
     if (!result) continue;
-    const Partition& partition = result->partition;
-    const auto experts = static_cast<std::int64_t>(partition.num_experts());
-    const auto num_shared = static_cast<std::int64_t>(partition.num_shared());
+    const NeuronLists& lists = result->lists();
+    const auto experts = static_cast<std::int64_t>(lists.num_experts());
+    const auto num_shared = static_cast<std::int64_t>(lists.num_shared());
     if (!first && (experts != shape.num_experts || num_shared != shape.num_shared))
       throw UsageError(fmt::format(
           "layer {} has {} experts and {} shared ones, the layers before it {} and {}; convert "
@@ -95,12 +95,12 @@ void measure_shape(ConversionPlan& plan) {
     first = false;
     shape.num_experts = experts;
     shape.num_shared = num_shared;
-    for (std::size_t e = 0; e < partition.num_experts(); ++e) {
-      const auto size = static_cast<std::int64_t>(partition.expert_members(e).size());
+    for (std::size_t e = 0; e < lists.num_experts(); ++e) {
+      const auto size = static_cast<std::int64_t>(lists.expert_members(e).size());
       largest = std::max(largest, size);
       smallest = std::min(smallest, size);
     }
-    shared = std::max(shared, static_cast<std::int64_t>(partition.shared_members().size()));
+    shared = std::max(shared, static_cast<std::int64_t>(lists.shared_members().size()));
   }
   if (smallest != largest && plan.config.uneven == "error")
     throw UsageError(
@@ -117,7 +117,7 @@ void measure_shape(ConversionPlan& plan) {
   for (const LayerResult* result : plan.results)
     if (result)
       shape.padding += shape.num_experts * shape.expert_width + shape.shared_width -
-                       static_cast<std::int64_t>(result->partition.num_neurons());
+                       static_cast<std::int64_t>(result->lists().members().size());
 }
 
 void choose_top_k(ConversionPlan& plan) {
@@ -191,7 +191,27 @@ void keep_refitted_originals(ConversionPlan& plan) {
                     plan.map->header.top_k, plan.shape.top_k));
 }
 
-/// Every byte of every source tensor must go somewhere exactly once.
+/// Bytes of each source tensor that must have a place: all of them once; of experts that share
+/// neurons, those of a neuron as often as it stands in their lists.
+std::vector<std::uint64_t> bytes_to_place(const ConversionPlan& plan) {
+  std::vector<std::uint64_t> bytes;
+  for (const SourceModel::Tensor& tensor : plan.source.tensors)
+    bytes.push_back(tensor.spec.num_bytes());
+  for (std::size_t l = 0; l < plan.results.size(); ++l) {
+    if (!plan.results[l] || !plan.results[l]->sharing) continue;
+    const LayerInfo& layer = plan.source.layers[l];
+    const std::uint64_t members = plan.results[l]->lists().members().size();
+    for (const FfnTensor& tensor : layer.tensors) {
+      if (tensor.role == FfnRole::down_bias) continue;
+      const std::uint64_t all = role_bytes(layer, tensor.role);
+      std::uint64_t& wanted = bytes[plan.source.at(tensor.tensor)];
+      wanted = wanted - all + all / static_cast<std::uint64_t>(layer.num_neurons) * members;
+    }
+  }
+  return bytes;
+}
+
+/// Every byte of every source tensor must go where it belongs, and nowhere else.
 void check_coverage(const ConversionPlan& plan) {
   std::vector<std::uint64_t> covered(plan.source.tensors.size(), 0);
   for (const OutputTensor& tensor : plan.tensors) {
@@ -207,14 +227,14 @@ void check_coverage(const ConversionPlan& plan) {
         covered[plan.source.at(from.tensor)] += values * size_of(from.dtype);
       }
   }
+  const std::vector<std::uint64_t> wanted = bytes_to_place(plan);
   // A changed tensor is whole again in the originals; its copies elsewhere come on top.
-  for (const std::size_t original : plan.originals)
-    covered[original] = plan.source.tensors[original].spec.num_bytes();
+  for (const std::size_t original : plan.originals) covered[original] = wanted[original];
   for (std::size_t i = 0; i < covered.size(); ++i)
-    if (covered[i] != plan.source.tensors[i].spec.num_bytes())
+    if (covered[i] != wanted[i])
       throw InternalError(fmt::format("tensor '{}': {} of {} bytes have a place in host '{}'",
-                                      plan.source.tensors[i].spec.name, covered[i],
-                                      plan.source.tensors[i].spec.num_bytes(), plan.host));
+                                      plan.source.tensors[i].spec.name, covered[i], wanted[i],
+                                      plan.host));
 }
 
 void lay_out_shards(ConversionPlan& plan) {
@@ -230,6 +250,11 @@ void lay_out_shards(ConversionPlan& plan) {
 }
 
 }  // namespace
+
+bool ConversionPlan::shares_neurons() const {
+  return std::ranges::any_of(
+      results, [](const LayerResult* result) { return result && result->sharing.has_value(); });
+}
 
 std::vector<std::string> ConvertConfig::validate() const {
   std::vector<std::string> problems;

@@ -57,6 +57,8 @@ class ConversionPlan {
   /// Whether a role's values come from the refit file.
   bool is_refitted(FfnRole role) const { return config.use_refit && role == FfnRole::down; }
   bool is_moe() const { return shape.num_experts > 0; }
+  /// Whether the neurons of a layer may have several places or none.
+  bool shares_neurons() const;
 };
 
 /// The plan for a described source; plan_conversion and plan_of_output meet here.

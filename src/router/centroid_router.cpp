@@ -25,6 +25,36 @@ double norm_of(std::span<const T> row) {
 /// Cancellation of `count` unit rows leaves rounding noise of about this length, not a direction.
 double cancellation_noise(std::int64_t count) { return 1e-9 * static_cast<double>(count); }
 
+/// Adds the unit row; nothing for a zero row.
+void add_unit_row(std::span<const float> row, std::span<double> sum) {
+  const double norm = norm_of(row);
+  if (norm == 0) return;
+  const double scale = 1 / norm;
+  for (std::size_t j = 0; j < row.size(); ++j) sum[j] += scale * row[j];
+}
+
+/// The router of sums of unit rows [num_experts, hidden_size]; `count` rows went into each.
+RouterWeights router_of_sums(const Matrix<double>& sum, std::span<const std::int64_t> count,
+                             std::vector<std::int64_t>* zero_experts) {
+  RouterWeights router;
+  router.kind = "centroid";
+  router.weight.resize(sum.rows(), sum.cols());
+  double squares = 0;
+  for (std::size_t e = 0; e < sum.rows(); ++e) {
+    const std::span<const double> mean = sum.row(e);
+    const double norm = norm_of(mean);
+    const bool zero = norm <= cancellation_noise(count[e]);
+    if (zero && zero_experts) zero_experts->push_back(static_cast<std::int64_t>(e));
+    const std::span<float> out = router.weight.row(e);
+    for (std::size_t j = 0; j < out.size(); ++j)
+      out[j] = zero ? 0.0f : static_cast<float>(mean[j] / norm);
+    const double length = norm_of(std::span<const float>(out));
+    squares += length * length;
+  }
+  router.logit_std = std::sqrt(squares / static_cast<double>(std::max<std::size_t>(1, sum.rows())));
+  return router;
+}
+
 }  // namespace
 
 RouterWeights fit_centroid_router(MatrixView<const float> rows, std::span<const std::int32_t> label,
@@ -39,32 +69,23 @@ RouterWeights fit_centroid_router(MatrixView<const float> rows, std::span<const 
     const auto expert = static_cast<std::size_t>(label[i]);
     require(expert < num_experts, "router: label out of range");
     ++count[expert];
-    const std::span<const float> row = rows.row(i);
-    const double norm = norm_of(row);
-    if (norm == 0) continue;
-    const double scale = 1 / norm;
-    const std::span<double> target = sum.row(expert);
-    for (std::size_t j = 0; j < row.size(); ++j) target[j] += scale * row[j];
+    add_unit_row(rows.row(i), sum.row(expert));
   }
+  return router_of_sums(sum, count, zero_experts);
+}
 
-  RouterWeights router;
-  router.kind = "centroid";
-  router.weight.resize(num_experts, rows.cols);
-  double squares = 0;
-  for (std::size_t e = 0; e < num_experts; ++e) {
-    const std::span<const double> mean = sum.view().row(e);
-    const double norm = norm_of(mean);
-    const bool zero = norm <= cancellation_noise(count[e]);
-    if (zero && zero_experts) zero_experts->push_back(static_cast<std::int64_t>(e));
-    const std::span<float> out = router.weight.row(e);
-    for (std::size_t j = 0; j < out.size(); ++j)
-      out[j] = zero ? 0.0f : static_cast<float>(mean[j] / norm);
-    const double length = norm_of(std::span<const float>(out));
-    squares += length * length;
+RouterWeights fit_centroid_router(MatrixView<const float> rows, const NeuronLists& lists) {
+  require(rows.rows == lists.num_neurons(), "router: rows and lists disagree");
+  Matrix<double> sum(lists.num_experts(), rows.cols);
+  std::fill(sum.values().begin(), sum.values().end(), 0.0);
+  std::vector<std::int64_t> count;
+  for (std::size_t e = 0; e < lists.num_experts(); ++e) {
+    const std::span<const std::int32_t> members = lists.expert_members(e);
+    count.push_back(static_cast<std::int64_t>(members.size()));
+    for (const std::int32_t neuron : members)
+      add_unit_row(rows.row(static_cast<std::size_t>(neuron)), sum.row(e));
   }
-  router.logit_std =
-      std::sqrt(squares / static_cast<double>(std::max<std::size_t>(1, num_experts)));
-  return router;
+  return router_of_sums(sum, count, nullptr);
 }
 
 }  // namespace moefy

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <optional>
 
 #include "moefy/core/error.hpp"
@@ -159,13 +160,7 @@ ClusteredRows prepare_rows_besides(const SplitTask& task, std::span<const std::i
   return clustered;
 }
 
-LayerResult begin_result(const SplitTask& task, const ClusteredRows& clustered,
-                         std::span<const std::int32_t> row_label) {
-  const std::size_t n = neurons_of(task.layer);
-  std::vector<std::int32_t> label(n, kSharedLabel);
-  for (std::size_t i = 0; i < row_label.size(); ++i)
-    label[static_cast<std::size_t>(clustered.neuron[i])] = row_label[i];
-  const Capacities capacities = routed_capacities(task.config, n);
+LayerResult identify_result(const SplitTask& task, const ClusteredRows& clustered) {
   LayerResult result;
   result.layer_index = task.layer.index;
   result.name = task.layer.name;
@@ -173,12 +168,28 @@ LayerResult begin_result(const SplitTask& task, const ClusteredRows& clustered,
   result.weights = resolved_weights(task.config, task.layer);
   result.activation = task.layer.activation;
   result.normalize = task.config.normalize;
+  result.zero_rows = clustered.zero_rows;
+  return result;
+}
+
+LayerResult begin_result(const SplitTask& task, const ClusteredRows& clustered,
+                         std::span<const std::int32_t> row_label) {
+  const std::size_t n = neurons_of(task.layer);
+  std::vector<std::int32_t> label(n, kSharedLabel);
+  for (std::size_t i = 0; i < row_label.size(); ++i)
+    label[static_cast<std::size_t>(clustered.neuron[i])] = row_label[i];
+  const Capacities capacities = routed_capacities(task.config, n);
+  LayerResult result = identify_result(task, clustered);
   result.partition = with_requested_order(
       Partition::from_labels(std::move(label), static_cast<std::size_t>(task.config.experts),
                              static_cast<std::size_t>(task.config.shared), capacities.bounds()),
       task, clustered.norm);
-  result.zero_rows = clustered.zero_rows;
   return result;
+}
+
+bool are_router_rows(const SplitTask& task) {
+  const std::string weights = resolved_weights(task.config, task.layer);
+  return weights != "concat" && role_of(weights) == router_role(task.layer);
 }
 
 void attach_router(LayerResult& result, const SplitTask& task, SplitWorkspace& workspace) {
@@ -190,9 +201,7 @@ void attach_router(LayerResult& result, const SplitTask& task, SplitWorkspace& w
 
 void attach_router(LayerResult& result, const SplitTask& task, SplitWorkspace& workspace,
                    const ClusteredRows& clustered, std::span<const std::int32_t> row_label) {
-  const std::string weights = resolved_weights(task.config, task.layer);
-  if (weights == "concat" || role_of(weights) != router_role(task.layer))
-    return attach_router(result, task, workspace);
+  if (!are_router_rows(task)) return attach_router(result, task, workspace);
   result.router = fit_centroid_router(clustered.rows, row_label, result.partition.num_experts());
 }
 
@@ -215,7 +224,7 @@ double random_inertia(const SplitTask& task, SplitWorkspace& workspace,
 
 LabelledRows rows_of_result(const LayerInfo& layer, const LayerResult& result,
                             const RowSource& source, SplitWorkspace& workspace) {
-  require(result.partition.num_neurons() == neurons_of(layer), "a result of another layer");
+  require(result.lists().num_neurons() == neurons_of(layer), "a result of another layer");
   SplitConfig config;
   config.weights = result.weights;
   config.normalize = result.normalize;
@@ -226,6 +235,10 @@ LabelledRows rows_of_result(const LayerInfo& layer, const LayerResult& result,
   if (unit) norm = row_norms(workspace.rows.view(), threads);
   LabelledRows labelled;
   std::vector<std::int32_t> neuron;
+  if (result.sharing) {
+    neuron.resize(neurons_of(layer));
+    std::iota(neuron.begin(), neuron.end(), 0);
+  }
   const auto labels = result.partition.labels();
   for (std::size_t i = 0; i < labels.size(); ++i) {
     if (labels[i] == kSharedLabel) continue;

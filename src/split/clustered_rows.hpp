@@ -23,6 +23,9 @@ ClusteredRows prepare_rows(const SplitTask& task, SplitWorkspace& workspace);
 ClusteredRows prepare_rows_besides(const SplitTask& task, std::span<const std::int32_t> shared,
                                    SplitWorkspace& workspace);
 
+/// Identity of the result and what is known of its rows.
+LayerResult identify_result(const SplitTask& task, const ClusteredRows& clustered);
+
 /// Identity and partition of the result; everything else is still to be filled in. `row_label`
 /// [num_routed].
 LayerResult begin_result(const SplitTask& task, const ClusteredRows& clustered,
@@ -32,6 +35,9 @@ LayerResult begin_result(const SplitTask& task, const ClusteredRows& clustered,
 /// gap that prices of zero leave.
 void describe_labels(LayerResult& result, const SplitTask& task, SplitWorkspace& workspace,
                      const ClusteredRows& clustered, std::span<const std::int32_t> row_label);
+
+/// Whether the clustered rows are those that a router is fitted to, which need not be read again.
+bool are_router_rows(const SplitTask& task);
 
 /// Fits the router: the last step, because its rows may take the memory of the clustered matrix.
 void attach_router(LayerResult& result, const SplitTask& task, SplitWorkspace& workspace,

@@ -77,6 +77,7 @@ struct ConversionSummary {
   std::uint64_t parameters_after = 0;
   std::uint64_t parameters_in_experts = 0;  ///< routed experts
   std::uint64_t parameters_active = 0;      ///< touched for one token
+  bool shares_neurons = false;              ///< neurons may stand in several experts or in none
   std::vector<std::string> notes;           ///< whole sentences
 };
 ConversionSummary summarize(const ConversionPlan& plan);
@@ -106,7 +107,8 @@ void write_metadata(const ConversionPlan& plan, const Checkpoint& checkpoint,
                     const std::filesystem::path& map_file, const std::filesystem::path& directory);
 
 /// One FFN layer of the output against the dense one on a few random inputs, all experts on,
-/// routers out of the way.
+/// routers out of the way. Where experts share neurons, a neuron of the dense layer counts as often
+/// as it stands in their lists.
 struct LayerCheck {
   std::int64_t layer_index = 0;
   double difference = 0;  ///< largest |y_moe - y_dense|, relative to the largest |y_dense|
@@ -148,6 +150,8 @@ RefitDistance refit_distance(const ConversionPlan& plan, const Checkpoint& dense
 
 /// What `restore` needs, from a converted directory alone. InputError if something is missing.
 std::shared_ptr<const ConversionPlan> plan_of_output(const Checkpoint& converted);
+/// InputError naming layers and neurons if the output lacks neurons of the dense model.
+void require_restorable(const ConversionPlan& plan);
 /// Files of the dense checkpoint: one queue item each; cut, names and order as in the source.
 ShardPlan source_shards(const ConversionPlan& plan);
 /// Writes file number `shard` of the dense checkpoint into `directory`.

@@ -21,4 +21,7 @@ RouterWeights fit_centroid_router(MatrixView<const float> rows, std::span<const 
                                   std::size_t num_experts,
                                   std::vector<std::int64_t>* zero_experts = nullptr);
 
+/// The same for lists that may share neurons: rows [num_neurons, hidden_size].
+RouterWeights fit_centroid_router(MatrixView<const float> rows, const NeuronLists& lists);
+
 }  // namespace moefy

@@ -74,12 +74,12 @@ void add_part(ConversionPlan& plan, std::string name, const NeuronPart& part) {
 void add_fused_experts(ConversionPlan& plan, std::size_t layer, const ExpertNames& names) {
   const ExpertShape& shape = plan.shape;
   const LayerInfo& info = plan.source.layers[layer];
-  const Partition& partition = plan.results[layer]->partition;
+  const NeuronLists& lists = plan.results[layer]->lists();
   const std::int64_t block = shape.expert_width * info.hidden_size;
   std::vector<NeuronPart> gate_up;
   std::vector<NeuronPart> down;
   for (std::int64_t e = 0; e < shape.num_experts; ++e) {
-    const auto neurons = partition.expert_members(static_cast<std::size_t>(e));
+    const auto neurons = lists.expert_members(static_cast<std::size_t>(e));
     const auto part = [&](FfnRole role) {
       return neuron_part(plan, layer, role, e, neurons, shape.expert_width);
     };
@@ -152,9 +152,9 @@ void add_experts(ConversionPlan& plan, std::size_t layer, const ExpertNames& nam
                           RouterPart{layer}});
   if (plan.config.layout == "fused" || names.experts.empty())
     return add_fused_experts(plan, layer, names);
-  const Partition& partition = plan.results[layer]->partition;
+  const NeuronLists& lists = plan.results[layer]->lists();
   for (std::int64_t e = 0; e < shape.num_experts; ++e) {
-    const auto neurons = partition.expert_members(static_cast<std::size_t>(e));
+    const auto neurons = lists.expert_members(static_cast<std::size_t>(e));
     const std::string expert = fmt::format("{}{}.{}.", prefix, names.experts, e);
     const auto part = [&](FfnRole role) {
       return neuron_part(plan, layer, role, e, neurons, shape.expert_width);
