@@ -92,7 +92,9 @@ std::string model_card(const ConversionPlan& plan, const fs::path& source) {
         summary.num_experts,
         summary.num_shared > 0 ? fmt::format(" and {} shared ones", summary.num_shared) : "",
         summary.host, summary.top_k,
-        summary.top_k_editable ? "; edit `num_experts_per_tok` in config.json for another" : "",
+        summary.top_k_editable
+            ? fmt::format("; edit `{}` in config.json for another", plan.top_k_key)
+            : "",
         plan.config.use_refit ? fmt::format(", but the down projections are refitted for top-k {} "
                                             "on calibration text",
                                             plan.map->header.top_k)
@@ -169,7 +171,7 @@ ConversionSummary summarize(const ConversionPlan& plan) {
   for (const OutputTensor& tensor : plan.tensors) {
     summary.parameters_after += count(tensor.spec);
     const auto* parts = std::get_if<std::vector<NeuronPart>>(&tensor.recipe);
-    if (parts && plan.is_moe() && parts->front().list != kSharedList)
+    if (parts && plan.is_moe() && !is_shared_list(parts->front().list))
       summary.parameters_in_experts += count(tensor.spec);
   }
   summary.parameters_active = summary.parameters_after;
@@ -190,7 +192,7 @@ ConversionSummary summarize(const ConversionPlan& plan) {
                                           plan.shape.padding, plan.shape.expert_width));
     summary.notes.push_back(
         plan.top_k_editable
-            ? "top-k may be changed later: edit num_experts_per_tok in config.json."
+            ? fmt::format("top-k may be changed later: edit {} in config.json.", plan.top_k_key)
             : "top-k is fixed in the weights: for another, run convert --top-k again.");
   }
   summary.shares_neurons = plan.shares_neurons();

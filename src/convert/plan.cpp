@@ -107,9 +107,9 @@ void measure_shape(ConversionPlan& plan) {
         fmt::format("experts have between {} and {} neurons and --uneven is error; "
                     "--uneven pad fills them with exact zero neurons",
                     smallest, largest));
-  if (smallest != largest && plan.config.uneven == "ragged")
+  if (smallest != largest && plan.config.uneven == "ragged" && plan.config.host != "llama-moe")
     throw UsageError(
-        fmt::format("experts have between {} and {} neurons, and no MoE host can carry "
+        fmt::format("experts have between {} and {} neurons, and no stock MoE host can carry "
                     "experts of unequal width; take --uneven pad",
                     smallest, largest));
   shape.expert_width = round_up(largest, plan.config.align);
@@ -191,52 +191,6 @@ void keep_refitted_originals(ConversionPlan& plan) {
                     plan.map->header.top_k, plan.shape.top_k));
 }
 
-/// Bytes of each source tensor that must have a place: all of them once; of experts that share
-/// neurons, those of a neuron as often as it stands in their lists.
-std::vector<std::uint64_t> bytes_to_place(const ConversionPlan& plan) {
-  std::vector<std::uint64_t> bytes;
-  for (const SourceModel::Tensor& tensor : plan.source.tensors)
-    bytes.push_back(tensor.spec.num_bytes());
-  for (std::size_t l = 0; l < plan.results.size(); ++l) {
-    if (!plan.results[l] || !plan.results[l]->sharing) continue;
-    const LayerInfo& layer = plan.source.layers[l];
-    const std::uint64_t members = plan.results[l]->lists().members().size();
-    for (const FfnTensor& tensor : layer.tensors) {
-      if (tensor.role == FfnRole::down_bias) continue;
-      const std::uint64_t all = role_bytes(layer, tensor.role);
-      std::uint64_t& wanted = bytes[plan.source.at(tensor.tensor)];
-      wanted = wanted - all + all / static_cast<std::uint64_t>(layer.num_neurons) * members;
-    }
-  }
-  return bytes;
-}
-
-/// Every byte of every source tensor must go where it belongs, and nowhere else.
-void check_coverage(const ConversionPlan& plan) {
-  std::vector<std::uint64_t> covered(plan.source.tensors.size(), 0);
-  for (const OutputTensor& tensor : plan.tensors) {
-    if (const auto* copy = std::get_if<CopyPart>(&tensor.recipe))
-      covered[copy->source] += copy->num_bytes;
-    if (const auto* parts = std::get_if<std::vector<NeuronPart>>(&tensor.recipe))
-      for (const NeuronPart& part : *parts) {
-        const LayerInfo& layer = plan.source.layers[part.layer];
-        const bool bias = part.role == FfnRole::gate_bias || part.role == FfnRole::up_bias;
-        const std::uint64_t values =
-            part.neurons.size() * (bias ? 1 : static_cast<std::uint64_t>(layer.hidden_size));
-        const FfnTensor& from = *layer.find(part.role);
-        covered[plan.source.at(from.tensor)] += values * size_of(from.dtype);
-      }
-  }
-  const std::vector<std::uint64_t> wanted = bytes_to_place(plan);
-  // A changed tensor is whole again in the originals; its copies elsewhere come on top.
-  for (const std::size_t original : plan.originals) covered[original] = wanted[original];
-  for (std::size_t i = 0; i < covered.size(); ++i)
-    if (covered[i] != wanted[i])
-      throw InternalError(fmt::format("tensor '{}': {} of {} bytes have a place in host '{}'",
-                                      plan.source.tensors[i].spec.name, covered[i], wanted[i],
-                                      plan.host));
-}
-
 void lay_out_shards(ConversionPlan& plan) {
   std::ranges::sort(plan.tensors, natural_less,
                     [](const OutputTensor& tensor) { return std::string_view(tensor.spec.name); });
@@ -273,6 +227,12 @@ std::vector<std::string> ConvertConfig::validate() const {
   if (align < 1 || align > 4096)
     problems.push_back(fmt::format("--align {} is not between 1 and 4096", align));
   if (shard_size == 0) problems.push_back("--shard-size 0 leaves no room for a tensor");
+  if (score_scale != "auto" && score_scale != "calibrated") {
+    const std::optional<double> value = parse_real(score_scale);
+    if (!value || !(*value > 0))
+      problems.push_back(fmt::format(
+          "--score-scale '{}' is not auto, calibrated or a number above 0", score_scale));
+  }
   if (!is_rule(gate_scale) && gate_scale != "1") {
     const std::optional<std::int64_t> m =
         gate_scale.starts_with("2^-") ? parse_integer(gate_scale.substr(3)) : std::nullopt;
@@ -297,6 +257,7 @@ std::shared_ptr<const ConversionPlan> make_plan(SourceModel source,
   plan->refit = std::move(refit);
   match_layers(*plan);
   check_refit(*plan);
+  check_score_scale(*plan);
   if (config.host != "dense") {
     measure_shape(*plan);
     choose_top_k(*plan);
@@ -310,6 +271,7 @@ std::shared_ptr<const ConversionPlan> make_plan(SourceModel source,
   if (plan->host_reason.empty()) plan->host_reason = host->reason(*plan);
   host->build(*plan, family);
   keep_refitted_originals(*plan);
+  keep_rounded_originals(*plan);
   check_coverage(*plan);
   lay_out_shards(*plan);
   return plan;

@@ -25,9 +25,14 @@ struct ConvertConfig {
   /// Experts a token; default: the map's, else E.
   std::optional<std::int64_t> top_k = std::nullopt;
   std::string gate_scale = "auto";  ///< auto, robust, 1, or 2^-m: factor on the router's rows
-  std::int64_t align = 8;           ///< expert width is padded to a multiple with zero neurons
-  std::string uneven = "pad";       ///< pad, ragged, error: experts of unequal size
-  std::string layout = "classic";   ///< classic: a tensor an expert; fused: one a layer
+  /// Factor of the routed experts' sum (LLaMA-MoE's output scale): auto, a number, or calibrated
+  /// (the map's). auto: 1 where experts weigh one; E with gate_scale 1, where a softmax over the
+  /// chosen ones weighs them.
+  std::string score_scale = "auto";
+  std::int64_t align = 8;          ///< expert width is padded to a multiple with zero neurons
+  std::string uneven = "pad";      ///< pad, ragged, error: experts of unequal size (ragged:
+                                   ///< host llama-moe)
+  std::string layout = "classic";  ///< classic: a tensor an expert; fused: one a layer
   std::uint64_t shard_size = 5'000'000'000;  ///< bytes of tensor data a file
   bool use_refit = false;  ///< down projections of the map's refit file instead of the dense ones
 
