@@ -38,7 +38,10 @@ constexpr const char* kMethods =
     "coactivation  METIS parts of the graph of neurons that are active together, made exact\n"
     "activation  exact balanced k-means of activation patterns\n"
     "gradient    neurons that matter most for one cluster of texts each\n"
-    "routed      neurons and ridge router fitted to each other, for --top-k\n";
+    "            (--sharing inner, inter: neurons in several experts)\n"
+    "routed      neurons and ridge router fitted to each other, for --top-k\n"
+    "prune       the --keep X most important neurons as one expert, or random ones without "
+    "recordings\n";
 
 constexpr const char* kRouters =
     "centroid    unit mean of each expert's unit rows, from the weights alone (made by split)\n"

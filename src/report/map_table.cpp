@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include "map_summary.hpp"
+#include "moefy/core/text.hpp"
 #include "moefy/report/map_report.hpp"
 #include "table.hpp"
 
