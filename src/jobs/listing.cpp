@@ -50,8 +50,8 @@ constexpr const char* kRouters =
     "zero        all experts equal, for checks\n"
     "those that need --recordings (moefy record):\n"
     "ridge       least squares of the norm of each expert's output\n"
-    "mlp         MoEfication's two layers (no stock host computes them)\n"
-    "mlp-topk    LLaMA-MoE's two layers (no stock host computes them)\n";
+    "mlp         MoEfication's two layers (of the hosts llama-moe has them)\n"
+    "mlp-topk    LLaMA-MoE's two layers (of the hosts llama-moe has them)\n";
 
 }  // namespace
 
