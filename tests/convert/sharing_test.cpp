@@ -9,6 +9,7 @@
 #include "conversion.hpp"
 #include "moefy/core/error.hpp"
 #include "moefy/core/random.hpp"
+#include "moefy/model/ffn_layer.hpp"
 
 namespace moefy::test {
 namespace {
@@ -169,8 +170,12 @@ TEST_P(PrunedDenseTest, is_a_smaller_model_of_the_same_family) {
         conversion.dense(), conversion.layers()[static_cast<std::size_t>(layer.index)]);
     EXPECT_TRUE(std::ranges::equal(small.down.row(3), dense.down.row(8)));
     EXPECT_TRUE(std::ranges::equal(small.up.row(4), dense.up.row(25)));
-    if (layer.gated()) EXPECT_TRUE(std::ranges::equal(small.gate.row(0), dense.gate.row(1)));
-    if (!small.up_bias.empty()) EXPECT_EQ(small.up_bias[2], dense.up_bias[7]);
+    if (layer.gated()) {
+      EXPECT_TRUE(std::ranges::equal(small.gate.row(0), dense.gate.row(1)));
+    }
+    if (!small.up_bias.empty()) {
+      EXPECT_EQ(small.up_bias[2], dense.up_bias[7]);
+    }
     EXPECT_EQ(small.down_bias, dense.down_bias);
   }
 }

@@ -45,13 +45,13 @@ def test_routers_of_two_layers_see_unit_inputs():
     np.testing.assert_allclose(found.scores(torch.tensor([[3.0, 4.0]])).numpy()[0], expected, rtol=1e-6)
 
 
-def split(moefy, model, *more):
-    moefy("split", model, "-o", "map.h5", "--method", "random", "--experts", 4, "--top-k", 2, *more)
+def split(moefy, model, *more, top_k=2):
+    moefy("split", model, "-o", "map.h5", "--method", "random", "--experts", 4, "--top-k", top_k, *more)
 
 
 def test_all_experts_on_need_no_scale(moefy, tiny, text, tmp_path):
     model = tiny("llama")
-    split(moefy, model, "--force", "--top-k", 4)
+    split(moefy, model, top_k=4)
     moefy("calibrate", model, "--score-scale", "map.h5", "--text", text("a.txt"), *OPTIONS)
     with h5py.File(tmp_path / "map.h5") as file:
         scales = [layer.attrs["score_scale"] for layer in file["layers"].values()]

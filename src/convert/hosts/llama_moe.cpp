@@ -35,6 +35,12 @@ class LlamaMoeHost final : public Host {
 
 bool is_ragged(const ConversionPlan& plan) { return plan.config.uneven == "ragged"; }
 
+bool all_routers_are_deep(const ConversionPlan& plan) {
+  return std::ranges::all_of(plan.results, [](const LayerResult* result) {
+    return result && result->router.output.rows() > 0;
+  });
+}
+
 using Widths = std::vector<std::int64_t>;
 
 /// Of a layer's routed experts.
@@ -109,6 +115,9 @@ Obstacles LlamaMoeHost::obstacles(const ConversionPlan& plan, const Family& fami
   if (common["head_dim"].get<std::int64_t>() * common["num_attention_heads"].get<std::int64_t>() !=
       family.hidden_size)
     found.family.push_back("its heads together are as wide as the hidden state");
+  if (has_deep_router(plan) && !all_routers_are_deep(plan))
+    found.family.push_back(
+        "its routers have one layer or two, the same in all layers of the model");
   if (plan.config.layout == "fused")
     found.family.push_back("it has a tensor for each expert, no fused layout");
   if (plan.config.gate_scale.starts_with("2^"))
@@ -135,8 +144,8 @@ void add_layer(ConversionPlan& plan, std::size_t layer) {
   const auto add = [&](const std::string& name, std::vector<std::int64_t> shape, Recipe recipe) {
     plan.tensors.push_back({{name, dtype, std::move(shape)}, std::move(recipe)});
   };
-  const auto add_experts = [&](const std::string& block, std::size_t e, std::int64_t list,
-                               std::span<const std::int32_t> neurons, std::int64_t width) {
+  const auto add_matrices = [&](const std::string& block, std::size_t e, std::int64_t list,
+                                std::span<const std::int32_t> neurons, std::int64_t width) {
     const auto name = [&](const char* role) {
       return fmt::format("{}calculator.experts.weight_{}.{}", block, role, e);
     };
@@ -145,7 +154,7 @@ void add_layer(ConversionPlan& plan, std::size_t layer) {
 
   const Widths widths = routed_widths(plan, layer);
   for (std::size_t e = 0; e < widths.size(); ++e)
-    add_experts(routed, e, static_cast<std::int64_t>(e), lists.expert_members(e), widths[e]);
+    add_matrices(routed, e, static_cast<std::int64_t>(e), lists.expert_members(e), widths[e]);
   const std::string gate = routed + "gate.gate_network.";
   if (result.router.output.rows() > 0) {
     const std::size_t norm =
@@ -159,8 +168,8 @@ void add_layer(ConversionPlan& plan, std::size_t layer) {
 
   const Widths shared = shared_widths(plan, layer);
   for (std::size_t r = 0; r < shared.size(); ++r)
-    add_experts(mlp + "residual_block.", r, kSharedList - static_cast<std::int64_t>(r),
-                lists.shared_members(r), shared[r]);
+    add_matrices(mlp + "residual_block.", r, kSharedList - static_cast<std::int64_t>(r),
+                 lists.shared_members(r), shared[r]);
   if (!shared.empty())
     add(mlp + "residual_block.gate.gate_network.weight", {plan.shape.num_shared, info.hidden_size},
         FillPart{0});
