@@ -95,6 +95,8 @@ std::string model_card(const ConversionPlan& plan, const fs::path& source) {
         summary.top_k_editable
             ? fmt::format("; edit `{}` in config.json for another", plan.top_k_key)
             : "",
+        plan.shares_neurons() ? sharing_sentence(plan)
+                              : "Split, not copied: every weight is the dense model's own",
         plan.config.use_refit ? fmt::format(", but the down projections are refitted for top-k {} "
                                             "on calibration text",
                                             plan.map->header.top_k)
@@ -107,8 +109,9 @@ std::string model_card(const ConversionPlan& plan, const fs::path& source) {
         "the order of the expert map.\n\n";
   card += fmt::format(
       "- Source fingerprint: `{}`\n- Configuration of the split: `{}`\n- The dense checkpoint "
-      "comes back with `moefy restore`; `moefy verify` proves the conversion.\n",
-      plan.map->header.source_fingerprint.hex(), plan.map->header.config);
+      "comes back with `moefy restore`{}; `moefy verify` proves the conversion.\n",
+      plan.map->header.source_fingerprint.hex(), plan.map->header.config,
+      plan.shares_neurons() ? " if no neuron was left out" : "");
   if (licence.empty()) card += "- The licence of the base model applies.\n";
   return card;
 }

@@ -243,8 +243,8 @@ TEST_F(SharingSplitTest, random_pruning_keeps_other_neurons_in_every_layer) {
   const auto kept = [&](std::int64_t layer, std::uint64_t seed) {
     SplitConfig config = prune(0.5, "random");
     config.kmeans.seed = seed;
-    const auto members =
-        split(*make_prune_splitter(), config, none, layer).sharing->expert_members(0);
+    const LayerResult result = split(*make_prune_splitter(), config, none, layer);
+    const auto members = result.sharing->members();
     return std::vector<std::int32_t>(members.begin(), members.end());
   };
 

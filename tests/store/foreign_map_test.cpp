@@ -159,8 +159,9 @@ TEST(ForeignMapTest, of_lists_that_share_neurons_needs_no_labels) {
   const auto bytes = foreign_map([&](hid_t, hid_t layer) { share(layer, {2, 0, 0, 3, 2}); });
   const auto twice = foreign_map([&](hid_t, hid_t layer) { share(layer, {2, 2, 0, 3}); });
 
-  const LayerResult layer = parse_expert_map(bytes, "map.h5").layers[0];
+  const ExpertMap map = parse_expert_map(bytes, "map.h5");
 
+  const LayerResult& layer = map.layers.at(0);
   ASSERT_TRUE(layer.sharing);
   EXPECT_THAT(layer.sharing->expert_members(1), ElementsAre(0, 3, 2));
   EXPECT_THAT(omitted_neurons(*layer.sharing), ElementsAre(1));

@@ -18,6 +18,9 @@ class ScoreScales {
   ScoreScales(const std::string& model, const std::filesystem::path& map_file,
               const std::string& architecture_file);
 
+  ScoreScales(const ScoreScales&) = delete;
+  ScoreScales& operator=(const ScoreScales&) = delete;
+
   const ExpertMap& map() const { return map_; }
 
   /// Puts the map with these scales, one a layer of the map, at `output`, by rename. `options`:
