@@ -50,8 +50,8 @@ class MapChecker {
   }
 
  private:
-  LayerCheck check_layer(const LayerResult& layer, std::vector<Digest>& digests) {
-    LayerCheck check;
+  MapLayerCheck check_layer(const LayerResult& layer, std::vector<Digest>& digests) {
+    MapLayerCheck check;
     check.layer_index = layer.layer_index;
     check.name = layer.name;
     const LayerInfo* info = find_layer(layer);
@@ -79,7 +79,7 @@ class MapChecker {
     return fits ? &*at : nullptr;
   }
 
-  void recompute(const LayerResult& layer, const LayerInfo& info, LayerCheck& check) {
+  void recompute(const LayerResult& layer, const LayerInfo& info, MapLayerCheck& check) {
     LayerReader reader(source_.checkpoint, info);
     const RowSource source = file_source(reader, raw_);
     const LabelledRows labelled = rows_of_result(info, layer, source, workspace_);
@@ -103,7 +103,7 @@ class MapChecker {
   }
 
   void recompute_gap(const LayerResult& layer, const LayerInfo& info, const LabelledRows& labelled,
-                     LayerCheck& check) {
+                     MapLayerCheck& check) {
     SplitConfig config;
     config.experts = static_cast<std::int64_t>(layer.partition.num_experts());
     config.shared = static_cast<std::int64_t>(layer.partition.num_shared());
@@ -138,7 +138,7 @@ class MapChecker {
 }  // namespace
 
 bool MapCheck::passed() const {
-  return problems.empty() && std::ranges::all_of(layers, [](const LayerCheck& layer) {
+  return problems.empty() && std::ranges::all_of(layers, [](const MapLayerCheck& layer) {
            return layer.problems.empty();
          });
 }

@@ -184,7 +184,8 @@ def test_every_router_fits_lists_that_share_neurons(moefy, llama, recorded, tmp_
             assert file["layers/00002"].attrs["kind"] == "sharing"
     with h5py.File(tmp_path / "map.h5") as split, h5py.File(tmp_path / "centroid.h5") as routed:
         name = "layers/00001/router/weight"
-        np.testing.assert_array_equal(split[name][:], routed[name][:])
+        # split may have made the rows unit long before: the last bits differ.
+        np.testing.assert_allclose(split[name][:], routed[name][:], atol=1e-6)
 
 
 @pytest.mark.parametrize("options, message", [
