@@ -7,12 +7,16 @@ import time
 import numpy as np
 import torch
 
-from .errors import InputError, UsageError
+from . import score_scale
+from .errors import UsageError
+from .ffn_switch import FfnSwitch, ffn_module_name
 from .models import LayerRunner, load_model, load_tokenizer
 from .progress import Progress
 from .sampling import SAMPLED_LENGTH, sample_text
 from .texts import choose_sequences, digest_of_tokens, read_text, to_sequences
 
+# Options that say what map is made, and their defaults: --score-scale has a map.
+MAP_OPTIONS = {"granularity": 32, "active": 0.5, "shared": "auto", "refit": 0.2}
 DESCRIPTION = "experts, routers and down projections fitted to what a model computes on text"
 USAGE = "MODEL -o MAP.h5 [--text FILE…]"
 EXAMPLE = "moefy calibrate MODEL -o map.h5 --active 0.5 --text book.txt notes.html"
@@ -21,15 +25,17 @@ RARE_OPTIONS = {"sampled", "length"}  # only on --help-all
 
 def add_options(parser):
     parser.add_argument("model", metavar="MODEL", help="directory of the dense model")
-    parser.add_argument("-o", "--output", required=True, metavar="MAP.h5", help="map to make")
+    parser.add_argument("-o", "--output", metavar="MAP.h5", help="map to make")
     parser.add_argument("--text", nargs="+", default=[], metavar="FILE",
                         help="texts (plain, .html, .jsonl) or folders of them, as many domains as"
                              " possible; none: sampled from the model itself")
-    parser.add_argument("--granularity", type=int, default=32, metavar="G",
+    parser.add_argument("--granularity", type=int, default=MAP_OPTIONS["granularity"],
+                        metavar="G",
                         help="experts and shared experts together (default 32)")
-    parser.add_argument("--active", type=float, default=0.5, metavar="SHARE",
+    parser.add_argument("--active", type=float, default=MAP_OPTIONS["active"],
+                        metavar="SHARE",
                         help="share of the neurons that run for a token (default 0.5)")
-    parser.add_argument("--shared", default="auto", metavar="S",
+    parser.add_argument("--shared", default=MAP_OPTIONS["shared"], metavar="S",
                         help="always-on experts among them (default auto)")
     parser.add_argument("--tokens", type=int, default=8192, metavar="N",
                         help="calibration tokens (default 8192)")
@@ -38,49 +44,15 @@ def add_options(parser):
                              " are short of data, and these cover domains that the text does not")
     parser.add_argument("--length", type=int, default=512, metavar="N",
                         help="tokens a sequence of text (default 512)")
-    parser.add_argument("--refit", type=float, default=0.2, metavar="LAMBDA",
+    parser.add_argument("--refit", type=float, default=MAP_OPTIONS["refit"],
+                        metavar="LAMBDA",
                         help="ridge of the refitted down projections; 0 keeps the dense ones"
                              " (default 0.2)")
+    parser.add_argument("--score-scale", metavar="MAP.h5",
+                        help="make no map, but measure for this one what `convert --score-scale"
+                             " calibrated` multiplies the routed experts by, and keep it there (or"
+                             " in -o)")
     parser.add_argument("--device", default="cpu", help="where the model runs (default cpu)")
-
-
-class FfnSwitch:
-    """Stands in for the FFN module of a decoder layer."""
-
-    def __init__(self, module):
-        self.module = module
-        self.inputs = None
-        self.outputs = None  # None: zeros
-        self._forward = module.forward
-        module.forward = self
-
-    def __call__(self, hidden_states, *args, **kwargs):
-        self.inputs = hidden_states
-        if self.outputs is None:
-            return torch.zeros_like(hidden_states)
-        return self.outputs.reshape(hidden_states.shape).to(hidden_states)
-
-    def restore(self):
-        self.module.forward = self._forward
-
-
-def ffn_module_name(model, layer):
-    """The module that computes the FFN and nothing else: what all FFN tensors of the layer share."""
-    owners = [tensor.rsplit(".", 2)[0] for tensor in layer["tensors"]]
-    name = owners[0]
-    if any(owner != name for owner in owners):
-        raise UsageError(f"layer {layer['index']}: its FFN tensors lie in several modules"
-                         f" ({', '.join(sorted(set(owners)))}); calibrate works for families whose"
-                         " FFN is a module of its own")
-    try:
-        module = model.get_submodule(name)
-    except AttributeError:
-        raise InputError(f"{name}: transformers has no such module in this model") from None
-    tensors = {f"{name}.{parameter}" for parameter, _ in module.named_parameters()}
-    if tensors != set(layer["tensors"]):
-        raise UsageError(f"{name}: holds more than the FFN ({', '.join(sorted(tensors))}); calibrate"
-                         " works for families whose FFN is a module of its own")
-    return name
 
 
 def calibration_sequences(args, model, tokenizer, progress):
@@ -110,22 +82,38 @@ def shared_count(text):
 
 
 def check(args):
+    if not args.output and not args.score_scale:
+        raise UsageError("calibrate needs -o MAP.h5, the map to make")
+    if args.score_scale:
+        for name, default in MAP_OPTIONS.items():
+            if getattr(args, name) != default:
+                raise UsageError(f"--{name} says what map is made; --score-scale measures one")
     for name, least in (("tokens", 1), ("length", 2), ("sampled", 0)):
         if getattr(args, name) < least:
             raise UsageError(f"--{name} {getattr(args, name)} is below {least}")
 
 
-def run(args, out):
+def prepare(args):
+    """Model, layers, token sequences, what identifies them, and a factory of progress bars."""
     import _moefy
 
-    check(args)
-    begin = time.monotonic()
     torch.set_num_threads(args.threads)
     progress = Progress.factory(args)
     layers = _moefy.ffn_layers(args.model, args.architecture or "")
     tokenizer = load_tokenizer(args.model)
     model = load_model(args.model).to(args.device)
     sequences, identity = calibration_sequences(args, model, tokenizer, progress)
+    return model, layers, sequences, identity, progress
+
+
+def run(args, out):
+    import _moefy
+
+    check(args)
+    if args.score_scale:
+        return score_scale.run(args, out, prepare)
+    begin = time.monotonic()
+    model, layers, sequences, identity, progress = prepare(args)
     calibrator = _moefy.Calibrator(
         args.model, args.output, args.granularity, args.active, shared_count(args.shared), 1.0,
         args.refit, 4, args.seed, json.dumps(identity), args.architecture or "", args.threads,

@@ -12,6 +12,7 @@
 #include "moefy/jobs/calibrate.hpp"
 #include "moefy/jobs/factories.hpp"
 #include "moefy/jobs/model_source.hpp"
+#include "moefy/jobs/score_scale.hpp"
 #include "moefy/jobs/version.hpp"
 #include "moefy/model/architecture.hpp"
 
@@ -88,6 +89,33 @@ nb::dict identity(const std::string& model, const std::string& architecture_file
   return fields;
 }
 
+/// A copy that Python owns.
+nb::ndarray<nb::numpy, float, nb::ndim<2>> copied(const moefy::Matrix<float>& matrix) {
+  auto* values = new std::vector<float>(matrix.values().begin(), matrix.values().end());
+  const nb::capsule owner(
+      values, [](void* data) noexcept { delete static_cast<std::vector<float>*>(data); });
+  return {values->data(), {matrix.rows(), matrix.cols()}, owner};
+}
+
+/// What a layer of a map computes with: lists of neurons and the router's matrices.
+nb::dict routing_of(const moefy::LayerResult& layer) {
+  const moefy::NeuronLists& lists = layer.lists();
+  const auto ids = [](std::span<const std::int32_t> list) {
+    return std::vector<std::int32_t>(list.begin(), list.end());
+  };
+  nb::dict fields;
+  nb::list experts;
+  for (std::size_t e = 0; e < lists.num_experts(); ++e)
+    experts.append(ids(lists.expert_members(e)));
+  fields["experts"] = experts;
+  fields["shared"] = ids(lists.shared_members());
+  fields["num_neurons"] = lists.num_neurons();
+  fields["weight"] = copied(layer.router.weight);
+  fields["output"] = copied(layer.router.output);
+  fields["bias"] = layer.router.bias;
+  return fields;
+}
+
 }  // namespace
 
 // NOLINTNEXTLINE
@@ -120,6 +148,19 @@ NB_MODULE(_moefy, module) {
              " reads.");
 
   moefy::bind_balance(module);
+
+  nb::class_<moefy::ScoreScales>(module, "ScoreScales")
+      .def(nb::init<const std::string&, const std::filesystem::path&, const std::string&>(),
+           "model"_a, "map"_a, "architecture_file"_a = "")
+      .def_prop_ro("top_k", [](const moefy::ScoreScales& self) { return self.map().header.top_k; })
+      .def_prop_ro("layers",
+                   [](const moefy::ScoreScales& self) {
+                     nb::dict layers;
+                     for (const moefy::LayerResult& layer : self.map().layers)
+                       layers[nb::int_(layer.layer_index)] = routing_of(layer);
+                     return layers;
+                   })
+      .def("write", &moefy::ScoreScales::write, "output"_a, "scales"_a, "options"_a);
 
   nb::class_<moefy::Calibrator>(module, "Calibrator")
       .def(

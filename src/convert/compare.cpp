@@ -53,8 +53,8 @@ void compare_tensor_list(const ConversionPlan& plan, const Checkpoint& converted
 
 /// An edited top-k is right where the host allows it.
 bool is_allowed_top_k(const ConversionPlan& plan, const std::string& key, const Json& value) {
-  return plan.top_k_editable && key == "num_experts_per_tok" && value.is_number_integer() &&
-         value >= 1 && value <= plan.shape.num_experts;
+  return plan.top_k_editable && key == plan.top_k_key && value.is_number_integer() && value >= 1 &&
+         value <= plan.shape.num_experts;
 }
 
 void compare_config(const ConversionPlan& plan, const std::string& found_text,
@@ -128,7 +128,7 @@ class DistanceSink final : public ByteSink {
     widen(spec.dtype, bytes, dense_);
     // Scaled weights count as what they stand for.
     const auto* parts = std::get_if<std::vector<NeuronPart>>(&plan_.tensors[tensor].recipe);
-    const double scale = std::ldexp(1.0, -2 * parts->front().scale_log2);
+    const double scale = std::pow(parts->front().scale(), -2);
     for (std::size_t i = 0; i < dense_.size(); ++i) {
       const double change = static_cast<double>(there_[i]) - static_cast<double>(dense_[i]);
       distance_.squared_change += scale * change * change;

@@ -68,6 +68,16 @@ std::ptrdiff_t PowerOfTwoScale::apply(std::span<std::byte> values) const {
   return first;
 }
 
+std::ptrdiff_t multiply_rounded(DType dtype, double factor, std::span<std::byte> values) {
+  std::vector<float> wide(values.size() / size_of(dtype));
+  widen(dtype, values, wide);
+  for (float& value : wide) value = static_cast<float>(static_cast<double>(value) * factor);
+  narrow(dtype, wide, values);
+  widen(dtype, values, wide);
+  const auto bad = first_non_finite(wide);
+  return bad ? static_cast<std::ptrdiff_t>(*bad) : -1;
+}
+
 void gather_rows(std::span<const std::byte> rows, std::size_t row_bytes,
                  std::span<const std::int32_t> neurons, std::span<std::byte> out) {
   for (std::size_t i = 0; i < neurons.size(); ++i)

@@ -25,6 +25,10 @@ class PowerOfTwoScale {
   std::vector<std::uint16_t> table_;  ///< of the 16-bit types: every value's product
 };
 
+/// Multiplies raw f32, f16 or bf16 values by any factor, rounded to the dtype, in place. Returns
+/// the index of the first value that is not finite afterwards, or -1.
+std::ptrdiff_t multiply_rounded(DType dtype, double factor, std::span<std::byte> values);
+
 /// out row i = row neurons[i] of `rows` (each row_bytes long).
 void gather_rows(std::span<const std::byte> rows, std::size_t row_bytes,
                  std::span<const std::int32_t> neurons, std::span<std::byte> out);

@@ -36,6 +36,7 @@ Json options_of(const ConversionPlan& plan) {
   return {{"host", plan.host},
           {"top_k", plan.is_moe() ? Json(plan.shape.top_k) : Json()},
           {"gate_scale", config.gate_scale},
+          {"score_scale", config.score_scale},
           {"align", config.align},
           {"uneven", config.uneven},
           {"layout", config.layout},
@@ -74,6 +75,7 @@ ConvertConfig options_from(const Json& json, const std::filesystem::path& path) 
     config.host = options.at("host");
     if (!options.at("top_k").is_null()) config.top_k = options.at("top_k").get<std::int64_t>();
     config.gate_scale = options.at("gate_scale");
+    config.score_scale = options.value("score_scale", "auto");
     config.align = options.at("align");
     config.uneven = options.at("uneven");
     config.layout = options.at("layout");
@@ -131,6 +133,9 @@ std::string manifest_text(const ConversionPlan& plan, const std::filesystem::pat
         {"expert_width", shape.expert_width}, {"shared_width", shape.shared_width},
         {"padding_neurons", shape.padding},   {"down_scale_log2", plan.routed_scale_log2}};
     json["gate_scale_log2"] = plan.gate_scale_log2;
+    json["score_scale"] = Json::array();
+    for (std::size_t l = 0; l < plan.results.size(); ++l)
+      json["score_scale"].push_back(plan.score_factor(l));
   }
   json["originals"] = Json::array();
   for (const std::size_t tensor : plan.originals)

@@ -58,6 +58,23 @@ std::string licence_of(const fs::path& directory) {
   return text.substr(begin, text.find('\n', begin) - begin);
 }
 
+/// What became of the neurons where experts may share or omit them; without its full stop.
+std::string sharing_sentence(const ConversionPlan& plan) {
+  std::size_t neurons = 0;
+  std::size_t members = 0;
+  std::size_t omitted = 0;
+  for (const LayerResult* result : plan.results) {
+    if (!result) continue;
+    neurons += result->lists().num_neurons();
+    members += result->lists().members().size();
+    omitted += omitted_neurons(result->lists()).size();
+  }
+  return fmt::format(
+      "Of the {} neurons of the converted layers {} are left out, and {} copies stand beside the "
+      "first ones; every weight is the dense model's own",
+      neurons, omitted, members - (neurons - omitted));
+}
+
 std::string model_card(const ConversionPlan& plan, const fs::path& source) {
   const ConversionSummary summary = summarize(plan);
   const std::string licence = licence_of(source);
@@ -65,27 +82,36 @@ std::string model_card(const ConversionPlan& plan, const fs::path& source) {
   if (!licence.empty()) card += "license: " + licence + "\n";
   card += "library_name: transformers\ntags:\n- moefy\n---\n\n";
   card += fmt::format("# {} as {}\n\n", source.filename().string(),
-                      plan.is_moe() ? "a Mixture of Experts" : "a permuted dense model");
+                      plan.is_moe()           ? "a Mixture of Experts"
+                      : plan.shares_neurons() ? "a dense model of other width"
+                                              : "a permuted dense model");
   if (plan.is_moe())
     card += fmt::format(
         "The feed-forward neurons of the dense model, split by moefy into {} experts{} (host {}, "
-        "top-k {}{}). Split, not copied: every weight is the dense model's own{}.\n\n",
+        "top-k {}{}). {}{}.\n\n",
         summary.num_experts,
         summary.num_shared > 0 ? fmt::format(" and {} shared ones", summary.num_shared) : "",
         summary.host, summary.top_k,
-        summary.top_k_editable ? "; edit `num_experts_per_tok` in config.json for another" : "",
+        summary.top_k_editable
+            ? fmt::format("; edit `{}` in config.json for another", plan.top_k_key)
+            : "",
+        plan.shares_neurons() ? sharing_sentence(plan)
+                              : "Split, not copied: every weight is the dense model's own",
         plan.config.use_refit ? fmt::format(", but the down projections are refitted for top-k {} "
                                             "on calibration text",
                                             plan.map->header.top_k)
                               : "");
+  else if (plan.shares_neurons())
+    card += sharing_sentence(plan) + ".\n\n";
   else
     card +=
         "The same function as the dense model; the neurons of each feed-forward layer stand in "
         "the order of the expert map.\n\n";
   card += fmt::format(
       "- Source fingerprint: `{}`\n- Configuration of the split: `{}`\n- The dense checkpoint "
-      "comes back with `moefy restore`; `moefy verify` proves the conversion.\n",
-      plan.map->header.source_fingerprint.hex(), plan.map->header.config);
+      "comes back with `moefy restore`{}; `moefy verify` proves the conversion.\n",
+      plan.map->header.source_fingerprint.hex(), plan.map->header.config,
+      plan.shares_neurons() ? " if no neuron was left out" : "");
   if (licence.empty()) card += "- The licence of the base model applies.\n";
   return card;
 }
@@ -148,7 +174,7 @@ ConversionSummary summarize(const ConversionPlan& plan) {
   for (const OutputTensor& tensor : plan.tensors) {
     summary.parameters_after += count(tensor.spec);
     const auto* parts = std::get_if<std::vector<NeuronPart>>(&tensor.recipe);
-    if (parts && plan.is_moe() && parts->front().list != kSharedList)
+    if (parts && plan.is_moe() && !is_shared_list(parts->front().list))
       summary.parameters_in_experts += count(tensor.spec);
   }
   summary.parameters_active = summary.parameters_after;
@@ -160,7 +186,7 @@ ConversionSummary summarize(const ConversionPlan& plan) {
         "{} parameters before, {} after: {} in experts, {} active for a token with top-k {}.",
         summary.parameters_before, summary.parameters_after, summary.parameters_in_experts,
         summary.parameters_active, summary.top_k));
-    if (!plan.config.use_refit)
+    if (!plan.config.use_refit && !plan.shares_neurons())
       summary.notes.push_back(
           "The experts are split, not copied: their weights are the dense model's own, every "
           "neuron once.");
@@ -169,9 +195,11 @@ ConversionSummary summarize(const ConversionPlan& plan) {
                                           plan.shape.padding, plan.shape.expert_width));
     summary.notes.push_back(
         plan.top_k_editable
-            ? "top-k may be changed later: edit num_experts_per_tok in config.json."
+            ? fmt::format("top-k may be changed later: edit {} in config.json.", plan.top_k_key)
             : "top-k is fixed in the weights: for another, run convert --top-k again.");
   }
+  summary.shares_neurons = plan.shares_neurons();
+  if (summary.shares_neurons) summary.notes.push_back(sharing_sentence(plan) + ".");
   summary.notes.insert(summary.notes.end(), plan.notes.begin(), plan.notes.end());
   return summary;
 }

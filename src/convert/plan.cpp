@@ -58,7 +58,7 @@ void match_layers(ConversionPlan& plan) {
       throw InputError(fmt::format("the map has a layer {}, the model has layers 0 to {}", index,
                                    map.header.num_layers - 1));
     const LayerInfo& layer = layers[static_cast<std::size_t>(index)];
-    const auto neurons = static_cast<std::int64_t>(result.partition.num_neurons());
+    const auto neurons = static_cast<std::int64_t>(result.lists().num_neurons());
     if (result.name != layer.name || neurons != layer.num_neurons ||
         result.hidden_size != layer.hidden_size)
       throw InputError(fmt::format(
@@ -84,9 +84,9 @@ void measure_shape(ConversionPlan& plan) {
   bool first = true;
   for (const LayerResult* result : plan.results) {
     if (!result) continue;
-    const Partition& partition = result->partition;
-    const auto experts = static_cast<std::int64_t>(partition.num_experts());
-    const auto num_shared = static_cast<std::int64_t>(partition.num_shared());
+    const NeuronLists& lists = result->lists();
+    const auto experts = static_cast<std::int64_t>(lists.num_experts());
+    const auto num_shared = static_cast<std::int64_t>(lists.num_shared());
     if (!first && (experts != shape.num_experts || num_shared != shape.num_shared))
       throw UsageError(fmt::format(
           "layer {} has {} experts and {} shared ones, the layers before it {} and {}; convert "
@@ -95,21 +95,21 @@ void measure_shape(ConversionPlan& plan) {
     first = false;
     shape.num_experts = experts;
     shape.num_shared = num_shared;
-    for (std::size_t e = 0; e < partition.num_experts(); ++e) {
-      const auto size = static_cast<std::int64_t>(partition.expert_members(e).size());
+    for (std::size_t e = 0; e < lists.num_experts(); ++e) {
+      const auto size = static_cast<std::int64_t>(lists.expert_members(e).size());
       largest = std::max(largest, size);
       smallest = std::min(smallest, size);
     }
-    shared = std::max(shared, static_cast<std::int64_t>(partition.shared_members().size()));
+    shared = std::max(shared, static_cast<std::int64_t>(lists.shared_members().size()));
   }
   if (smallest != largest && plan.config.uneven == "error")
     throw UsageError(
         fmt::format("experts have between {} and {} neurons and --uneven is error; "
                     "--uneven pad fills them with exact zero neurons",
                     smallest, largest));
-  if (smallest != largest && plan.config.uneven == "ragged")
+  if (smallest != largest && plan.config.uneven == "ragged" && plan.config.host != "llama-moe")
     throw UsageError(
-        fmt::format("experts have between {} and {} neurons, and no MoE host can carry "
+        fmt::format("experts have between {} and {} neurons, and no stock MoE host can carry "
                     "experts of unequal width; take --uneven pad",
                     smallest, largest));
   shape.expert_width = round_up(largest, plan.config.align);
@@ -117,7 +117,7 @@ void measure_shape(ConversionPlan& plan) {
   for (const LayerResult* result : plan.results)
     if (result)
       shape.padding += shape.num_experts * shape.expert_width + shape.shared_width -
-                       static_cast<std::int64_t>(result->partition.num_neurons());
+                       static_cast<std::int64_t>(result->lists().members().size());
 }
 
 void choose_top_k(ConversionPlan& plan) {
@@ -191,32 +191,6 @@ void keep_refitted_originals(ConversionPlan& plan) {
                     plan.map->header.top_k, plan.shape.top_k));
 }
 
-/// Every byte of every source tensor must go somewhere exactly once.
-void check_coverage(const ConversionPlan& plan) {
-  std::vector<std::uint64_t> covered(plan.source.tensors.size(), 0);
-  for (const OutputTensor& tensor : plan.tensors) {
-    if (const auto* copy = std::get_if<CopyPart>(&tensor.recipe))
-      covered[copy->source] += copy->num_bytes;
-    if (const auto* parts = std::get_if<std::vector<NeuronPart>>(&tensor.recipe))
-      for (const NeuronPart& part : *parts) {
-        const LayerInfo& layer = plan.source.layers[part.layer];
-        const bool bias = part.role == FfnRole::gate_bias || part.role == FfnRole::up_bias;
-        const std::uint64_t values =
-            part.neurons.size() * (bias ? 1 : static_cast<std::uint64_t>(layer.hidden_size));
-        const FfnTensor& from = *layer.find(part.role);
-        covered[plan.source.at(from.tensor)] += values * size_of(from.dtype);
-      }
-  }
-  // A changed tensor is whole again in the originals; its copies elsewhere come on top.
-  for (const std::size_t original : plan.originals)
-    covered[original] = plan.source.tensors[original].spec.num_bytes();
-  for (std::size_t i = 0; i < covered.size(); ++i)
-    if (covered[i] != plan.source.tensors[i].spec.num_bytes())
-      throw InternalError(fmt::format("tensor '{}': {} of {} bytes have a place in host '{}'",
-                                      plan.source.tensors[i].spec.name, covered[i],
-                                      plan.source.tensors[i].spec.num_bytes(), plan.host));
-}
-
 void lay_out_shards(ConversionPlan& plan) {
   std::ranges::sort(plan.tensors, natural_less,
                     [](const OutputTensor& tensor) { return std::string_view(tensor.spec.name); });
@@ -230,6 +204,11 @@ void lay_out_shards(ConversionPlan& plan) {
 }
 
 }  // namespace
+
+bool ConversionPlan::shares_neurons() const {
+  return std::ranges::any_of(
+      results, [](const LayerResult* result) { return result && result->sharing.has_value(); });
+}
 
 std::vector<std::string> ConvertConfig::validate() const {
   std::vector<std::string> problems;
@@ -248,6 +227,12 @@ std::vector<std::string> ConvertConfig::validate() const {
   if (align < 1 || align > 4096)
     problems.push_back(fmt::format("--align {} is not between 1 and 4096", align));
   if (shard_size == 0) problems.push_back("--shard-size 0 leaves no room for a tensor");
+  if (score_scale != "auto" && score_scale != "calibrated") {
+    const std::optional<double> value = parse_real(score_scale);
+    if (!value || !(*value > 0))
+      problems.push_back(fmt::format(
+          "--score-scale '{}' is not auto, calibrated or a number above 0", score_scale));
+  }
   if (!is_rule(gate_scale) && gate_scale != "1") {
     const std::optional<std::int64_t> m =
         gate_scale.starts_with("2^-") ? parse_integer(gate_scale.substr(3)) : std::nullopt;
@@ -272,6 +257,7 @@ std::shared_ptr<const ConversionPlan> make_plan(SourceModel source,
   plan->refit = std::move(refit);
   match_layers(*plan);
   check_refit(*plan);
+  check_score_scale(*plan);
   if (config.host != "dense") {
     measure_shape(*plan);
     choose_top_k(*plan);
@@ -285,6 +271,7 @@ std::shared_ptr<const ConversionPlan> make_plan(SourceModel source,
   if (plan->host_reason.empty()) plan->host_reason = host->reason(*plan);
   host->build(*plan, family);
   keep_refitted_originals(*plan);
+  keep_rounded_originals(*plan);
   check_coverage(*plan);
   lay_out_shards(*plan);
   return plan;

@@ -42,6 +42,7 @@ class Producer {
   void make(std::size_t tensor, const CopyPart& part);
   void make(std::size_t tensor, const ArithmeticPart& part);
   void make(std::size_t tensor, const RouterPart& part);
+  void make(std::size_t tensor, const RouterOutputPart& part);
   void make(std::size_t tensor, const SelectionBiasPart& part);
   void make(std::size_t tensor, const FillPart& part);
   void from_rows(const std::string& source, std::span<const Target> targets);
@@ -51,6 +52,10 @@ class Producer {
                        std::size_t row_bytes);
   void scale(const Target& target, std::span<std::byte> values, std::size_t values_a_neuron,
              std::size_t first_neuron);
+
+  void put_values(std::size_t tensor, std::span<const float> values);
+  /// Of a source tensor as one vector.
+  double length_of(std::size_t source) const;
 
   const LayerInfo& layer(const NeuronPart& part) const { return plan_.source.layers[part.layer]; }
   const FfnTensor& place(const NeuronPart& part) const { return *layer(part).find(part.role); }
@@ -116,13 +121,43 @@ void Producer::make(std::size_t tensor, const ArithmeticPart& part) {
 }
 
 void Producer::make(std::size_t tensor, const RouterPart& part) {
-  const TensorSpec& spec = plan_.tensors[tensor].spec;
   const std::span<const float> rows = plan_.results[part.layer]->router.weight.values();
   std::vector<float> values(rows.begin(), rows.end());
   for (float& value : values) value = std::ldexp(value, plan_.gate_scale_log2[part.layer]);
+  if (part.divided_by_length_of) {
+    const double length = length_of(*part.divided_by_length_of);
+    for (float& value : values) value = static_cast<float>(static_cast<double>(value) / length);
+  }
+  put_values(tensor, values);
+}
+
+void Producer::make(std::size_t tensor, const RouterOutputPart& part) {
+  put_values(tensor, plan_.results[part.layer]->router.output.values());
+}
+
+/// The values in the tensor's dtype.
+void Producer::put_values(std::size_t tensor, std::span<const float> values) {
+  const TensorSpec& spec = plan_.tensors[tensor].spec;
   std::vector<std::byte> bytes(spec.num_bytes());
   narrow(spec.dtype, values, bytes);
   sink_.put(tensor, 0, bytes);
+}
+
+double Producer::length_of(std::size_t source) const {
+  const std::string& name = plan_.source.tensors[source].spec.name;
+  const TensorInfo& info = checkpoint_.at(name);
+  std::vector<std::byte> bytes(info.num_bytes);
+  checkpoint_.read(info, 0, bytes);
+  std::vector<float> values(bytes.size() / size_of(info.dtype));
+  widen(info.dtype, bytes, values);
+  double squares = 0;
+  for (const float value : values) squares += static_cast<double>(value) * value;
+  if (!(squares > 0) || !std::isfinite(squares))
+    throw InputError(
+        fmt::format("tensor '{}': zero or not finite, so that the router that follows "
+                    "it has no scale",
+                    name));
+  return std::sqrt(squares);
 }
 
 void Producer::make(std::size_t tensor, const SelectionBiasPart& part) {
@@ -133,11 +168,7 @@ void Producer::make(std::size_t tensor, const SelectionBiasPart& part) {
 
 void Producer::make(std::size_t tensor, const FillPart& part) {
   const TensorSpec& spec = plan_.tensors[tensor].spec;
-  const std::size_t size = size_of(spec.dtype);
-  const std::vector<float> values(spec.num_bytes() / size, part.value);
-  std::vector<std::byte> bytes(spec.num_bytes());
-  narrow(spec.dtype, values, bytes);
-  sink_.put(tensor, 0, bytes);
+  put_values(tensor, std::vector<float>(spec.num_bytes() / size_of(spec.dtype), part.value));
 }
 
 void Producer::read(const std::string& source, const NeuronPart& part, std::uint64_t offset,
@@ -228,20 +259,21 @@ void Producer::columns_of_part(const Target& target, std::size_t first_row, std:
 void Producer::scale(const Target& target, std::span<std::byte> values, std::size_t values_a_neuron,
                      std::size_t first_neuron) {
   const NeuronPart& part = *target.part;
-  if (part.scale_log2 == 0) return;
+  if (part.scale() == 1) return;
   const DType dtype = place(part).dtype;
-  const PowerOfTwoScale& by =
-      scales_.try_emplace({dtype, part.scale_log2}, dtype, part.scale_log2).first->second;
-  const std::ptrdiff_t bad = by.apply(values);
+  const std::ptrdiff_t bad =
+      part.is_exact() ? scales_.try_emplace({dtype, part.scale_log2}, dtype, part.scale_log2)
+                            .first->second.apply(values)
+                      : multiply_rounded(dtype, part.scale(), values);
   if (bad < 0) return;
   // Rows hold values_a_neuron values of one neuron; columns one value of each neuron in turn.
   const auto at = static_cast<std::size_t>(bad);
   const std::size_t position = place(part).neuron_first ? first_neuron + at / values_a_neuron
                                                         : at % static_cast<std::size_t>(part.width);
   throw InputError(fmt::format(
-      "tensor '{}', neuron {}: a weight times 2^{} does not fit {}; host '{}' needs this factor. "
+      "tensor '{}', neuron {}: a weight times {:g} does not fit {}; host '{}' needs this factor. "
       "Convert the checkpoint to bf16 or f32 first, or take fewer experts",
-      place(part).tensor, part.neurons[position], part.scale_log2, name_of(dtype), plan_.host));
+      place(part).tensor, part.neurons[position], part.scale(), name_of(dtype), plan_.host));
 }
 
 std::vector<Unit> units_of(const ConversionPlan& plan, std::size_t first, std::size_t end,
@@ -333,7 +365,7 @@ std::string place_of(const ConversionPlan& plan, std::size_t tensor, std::uint64
     if (position >= part.width) continue;
     std::string text = fmt::format("layer {}", layer.index);
     if (plan.is_moe())
-      text += part.list == kSharedList ? ", shared expert" : fmt::format(", expert {}", part.list);
+      text += is_shared_list(part.list) ? ", shared expert" : fmt::format(", expert {}", part.list);
     if (position >= static_cast<std::int64_t>(part.neurons.size()))
       return text + fmt::format(", padding neuron {}", position);
     return text + fmt::format(", neuron {}", part.neurons[static_cast<std::size_t>(position)]);

@@ -1,7 +1,9 @@
 #pragma once
 
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <variant>
 #include <vector>
@@ -11,8 +13,16 @@
 
 namespace moefy {
 
-/// Number of the shared neurons' list, beside the routed experts 0, 1, …
+/// Number of the shared neurons' list, beside the routed experts 0, 1, …; where each shared expert
+/// has tensors of its own, the next ones count down.
 inline constexpr std::int64_t kSharedList = -1;
+inline bool is_shared_list(std::int64_t list) { return list <= kSharedList; }
+
+/// Whether multiplying by it only changes exponents: a power of two.
+inline bool is_exact_factor(double factor) {
+  int exponent = 0;
+  return std::frexp(factor, &exponent) == 0.5;
+}
 
 /// Bytes of a source tensor as they are.
 struct CopyPart {
@@ -29,7 +39,7 @@ struct ArithmeticPart {
 };
 
 /// One role of an FFN layer for a list of neurons: rows where the role is neuron-first, columns
-/// elsewhere; padded with zeros to `width` neurons and scaled by a power of two.
+/// elsewhere; padded with zeros to `width` neurons and multiplied by 2^scale_log2 · factor.
 struct NeuronPart {
   std::size_t layer = 0;  ///< index into SourceModel::layers
   FfnRole role = FfnRole::up;
@@ -39,10 +49,23 @@ struct NeuronPart {
   std::int64_t begin = 0;   ///< element of the output tensor where the part begins
   std::int64_t stride = 0;  ///< neuron-second: elements between rows of the output tensor
   int scale_log2 = 0;
+  double factor = 1;  ///< no power of two unless 1: products are rounded
+
+  bool is_exact() const { return factor == 1; }
+  double scale() const { return std::ldexp(factor, scale_log2); }
 };
 
-/// The map's router of a layer, times its gate scale.
+/// The map's router of a layer (of two layers the first), times its gate scale.
 struct RouterPart {
+  std::size_t layer = 0;
+  /// A norm weight by whose length the rows are divided, index into SourceModel::tensors: for a
+  /// router that divides its input by its length in a class that does not. Every input comes from
+  /// that norm, so its length is near it.
+  std::optional<std::size_t> divided_by_length_of;
+};
+
+/// The second layer of the map's router.
+struct RouterOutputPart {
   std::size_t layer = 0;
 };
 
@@ -57,8 +80,8 @@ struct FillPart {
 };
 
 /// Where the values of an output tensor come from. Neuron parts fill the tensor together.
-using Recipe = std::variant<CopyPart, ArithmeticPart, RouterPart, SelectionBiasPart, FillPart,
-                            std::vector<NeuronPart>>;
+using Recipe = std::variant<CopyPart, ArithmeticPart, RouterPart, RouterOutputPart,
+                            SelectionBiasPart, FillPart, std::vector<NeuronPart>>;
 
 struct OutputTensor {
   TensorSpec spec;

@@ -7,6 +7,7 @@
 #include "moefy/convert/convert.hpp"
 #include "moefy/core/error.hpp"
 #include "moefy/core/matrix.hpp"
+#include "moefy/core/text.hpp"
 #include "originals.hpp"
 #include "plan.hpp"
 #include "produce.hpp"
@@ -177,6 +178,26 @@ void Restorer::from_columns(std::size_t place, std::size_t source, const Origin&
 }
 
 }  // namespace
+
+void require_restorable(const ConversionPlan& plan) {
+  constexpr std::size_t kShownLayers = 4;
+  constexpr std::size_t kShownNeurons = 16;
+  std::vector<std::string> lines;
+  std::size_t num_layers = 0;
+  for (std::size_t l = 0; l < plan.results.size(); ++l) {
+    if (!plan.results[l]) continue;
+    const std::vector<std::int32_t> omitted = omitted_neurons(plan.results[l]->lists());
+    if (omitted.empty() || ++num_layers > kShownLayers) continue;
+    const LayerInfo& layer = plan.source.layers[l];
+    lines.push_back(fmt::format("layer {} ('{}'): neurons {}", layer.index, layer.name,
+                                first_numbers(omitted, kShownNeurons)));
+  }
+  if (num_layers == 0) return;
+  if (num_layers > kShownLayers)
+    lines.push_back(fmt::format("and {} more layers", num_layers - kShownLayers));
+  throw InputError("the dense model cannot be restored, because neurons of it were left out: " +
+                   join_text(lines, "; "));
+}
 
 ShardPlan source_shards(const ConversionPlan& plan) {
   ShardPlan shards;

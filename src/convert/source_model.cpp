@@ -35,6 +35,7 @@ Json layer_to_json(const LayerInfo& layer) {
                {"index_in_stack", layer.index_in_stack},
                {"name", layer.name},
                {"num_neurons", layer.num_neurons},
+               {"num_neurons_key", layer.num_neurons_key},
                {"hidden_size", layer.hidden_size},
                {"activation", layer.activation}};
   for (const FfnTensor& tensor : layer.tensors)
@@ -54,6 +55,7 @@ LayerInfo layer_from_json(const Json& json) {
   layer.index_in_stack = json.at("index_in_stack");
   layer.name = json.at("name");
   layer.num_neurons = json.at("num_neurons");
+  layer.num_neurons_key = json.value("num_neurons_key", "");
   layer.hidden_size = json.at("hidden_size");
   layer.activation = json.at("activation");
   for (const Json& entry : json.at("tensors")) {

@@ -104,6 +104,15 @@ std::string join_text(std::span<const std::string> pieces, std::string_view sepa
   return text;
 }
 
+std::string first_numbers(std::span<const std::int32_t> numbers, std::size_t most) {
+  std::vector<std::string> shown;
+  for (std::size_t i = 0; i < std::min(most, numbers.size()); ++i)
+    shown.push_back(std::to_string(numbers[i]));
+  std::string text = join_text(shown, ", ");
+  if (numbers.size() > most) text += " and " + std::to_string(numbers.size() - most) + " more";
+  return text;
+}
+
 std::vector<std::string> nearest_names(std::string_view name,
                                        std::span<const std::string> candidates, std::size_t most) {
   std::vector<std::pair<std::size_t, std::string>> ranked;

@@ -146,6 +146,7 @@ class ConvertJob {
                                              {"top_k", summary.top_k},
                                              {"top_k_editable", summary.top_k_editable},
                                              {"expert_width", summary.expert_width},
+                                             {"shares_neurons", summary.shares_neurons},
                                              {"parameters_before", summary.parameters_before},
                                              {"parameters_after", summary.parameters_after},
                                              {"parameters_in_experts",
@@ -157,14 +158,16 @@ class ConvertJob {
                    << "\n";
       return;
     }
-    context_.log.info(fmt::format("{}: {} in {} files, {}{}", config_.output.string(),
-                                  format_bytes(static_cast<double>(shards_of(*plan_).total_bytes)),
-                                  shards_of(*plan_).files.size(), format_seconds(seconds),
-                                  !context_.verify ? ""
-                                  : config_.convert.use_refit
-                                      ? ", equal to the dense model but for refitted "
-                                        "down projections"
-                                      : ", equal to the dense model with all experts on"));
+    context_.log.info(fmt::format(
+        "{}: {} in {} files, {}{}", config_.output.string(),
+        format_bytes(static_cast<double>(shards_of(*plan_).total_bytes)),
+        shards_of(*plan_).files.size(), format_seconds(seconds),
+        !context_.verify            ? ""
+        : summary.shares_neurons    ? ", equal to dense layers in which a neuron counts as often "
+                                      "as it stands in the lists"
+        : config_.convert.use_refit ? ", equal to the dense model but for refitted "
+                                      "down projections"
+                                    : ", equal to the dense model with all experts on"));
   }
 
   const ConvertJobConfig& config_;

@@ -6,7 +6,8 @@
 namespace moefy {
 
 std::vector<std::string> method_names() {
-  return {"kmeans", "random", "contiguous", "coactivation", "activation", "gradient", "routed"};
+  return {"kmeans",     "random",   "contiguous", "coactivation",
+          "activation", "gradient", "routed",     "prune"};
 }
 
 std::unique_ptr<Splitter> make_splitter(const std::string& method) {
@@ -17,6 +18,7 @@ std::unique_ptr<Splitter> make_splitter(const std::string& method) {
   if (method == "activation") return make_activation_splitter();
   if (method == "gradient") return make_gradient_splitter();
   if (method == "routed") return make_routed_splitter();
+  if (method == "prune") return make_prune_splitter();
   throw UsageError("--method '" + method + "' is unknown" + suggestion(method, method_names()));
 }
 

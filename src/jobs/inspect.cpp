@@ -149,7 +149,7 @@ ExitCode show_check(const MapCheck& check, JobContext& context) {
     print_json(context.out,
                {{"type", "check"}, {"passed", check.passed()}, {"problems", check.problems}});
   }
-  for (const LayerCheck& layer : check.layers) {
+  for (const MapLayerCheck& layer : check.layers) {
     if (context.json) {
       print_json(context.out, {{"type", "layer-check"},
                                {"layer_index", layer.layer_index},

@@ -38,7 +38,10 @@ constexpr const char* kMethods =
     "coactivation  METIS parts of the graph of neurons that are active together, made exact\n"
     "activation  exact balanced k-means of activation patterns\n"
     "gradient    neurons that matter most for one cluster of texts each\n"
-    "routed      neurons and ridge router fitted to each other, for --top-k\n";
+    "            (--sharing inner, inter: neurons in several experts)\n"
+    "routed      neurons and ridge router fitted to each other, for --top-k\n"
+    "prune       the --keep X most important neurons as one expert, or random ones without "
+    "recordings\n";
 
 constexpr const char* kRouters =
     "centroid    unit mean of each expert's unit rows, from the weights alone (made by split)\n"
@@ -47,8 +50,8 @@ constexpr const char* kRouters =
     "zero        all experts equal, for checks\n"
     "those that need --recordings (moefy record):\n"
     "ridge       least squares of the norm of each expert's output\n"
-    "mlp         MoEfication's two layers (no stock host computes them)\n"
-    "mlp-topk    LLaMA-MoE's two layers (no stock host computes them)\n";
+    "mlp         MoEfication's two layers (of the hosts llama-moe has them)\n"
+    "mlp-topk    LLaMA-MoE's two layers (of the hosts llama-moe has them)\n";
 
 }  // namespace
 

@@ -50,15 +50,15 @@ class MapChecker {
   }
 
  private:
-  LayerCheck check_layer(const LayerResult& layer, std::vector<Digest>& digests) {
-    LayerCheck check;
+  MapLayerCheck check_layer(const LayerResult& layer, std::vector<Digest>& digests) {
+    MapLayerCheck check;
     check.layer_index = layer.layer_index;
     check.name = layer.name;
     const LayerInfo* info = find_layer(layer);
     if (info == nullptr) {
       check.problems.push_back(
           fmt::format("the model has no layer '{}' with {} neurons of width {}", layer.name,
-                      layer.partition.num_neurons(), layer.hidden_size));
+                      layer.lists().num_neurons(), layer.hidden_size));
       return check;
     }
     digests.push_back(layer_fingerprint(source_.checkpoint, *info));
@@ -74,17 +74,19 @@ class MapChecker {
   const LayerInfo* find_layer(const LayerResult& layer) const {
     const auto at = std::ranges::find(source_.layers, layer.layer_index, &LayerInfo::index);
     const bool fits = at != source_.layers.end() && at->name == layer.name &&
-                      at->num_neurons == static_cast<std::int64_t>(layer.partition.num_neurons()) &&
+                      at->num_neurons == static_cast<std::int64_t>(layer.lists().num_neurons()) &&
                       at->hidden_size == layer.hidden_size;
     return fits ? &*at : nullptr;
   }
 
-  void recompute(const LayerResult& layer, const LayerInfo& info, LayerCheck& check) {
+  void recompute(const LayerResult& layer, const LayerInfo& info, MapLayerCheck& check) {
     LayerReader reader(source_.checkpoint, info);
     const RowSource source = file_source(reader, raw_);
     const LabelledRows labelled = rows_of_result(info, layer, source, workspace_);
-    const std::size_t num_experts = layer.partition.num_experts();
-    if (layer.stop_reason == StopReason::not_clustered || layer.prices.empty()) {
+    const std::size_t num_experts = layer.lists().num_experts();
+    if (layer.sharing) {
+      check.inertia = inertia_of_lists(*backend_, labelled.rows, *layer.sharing);
+    } else if (layer.stop_reason == StopReason::not_clustered || layer.prices.empty()) {
       check.inertia = inertia_of_labels(*backend_, labelled.rows, labelled.label, num_experts);
     } else {
       if (layer.centroids.cols() != labelled.rows.cols) {
@@ -101,7 +103,7 @@ class MapChecker {
   }
 
   void recompute_gap(const LayerResult& layer, const LayerInfo& info, const LabelledRows& labelled,
-                     LayerCheck& check) {
+                     MapLayerCheck& check) {
     SplitConfig config;
     config.experts = static_cast<std::int64_t>(layer.partition.num_experts());
     config.shared = static_cast<std::int64_t>(layer.partition.num_shared());
@@ -136,7 +138,7 @@ class MapChecker {
 }  // namespace
 
 bool MapCheck::passed() const {
-  return problems.empty() && std::ranges::all_of(layers, [](const LayerCheck& layer) {
+  return problems.empty() && std::ranges::all_of(layers, [](const MapLayerCheck& layer) {
            return layer.problems.empty();
          });
 }

@@ -11,7 +11,7 @@
 namespace moefy {
 
 /// What a recomputation said about one layer.
-struct LayerCheck {
+struct MapLayerCheck {
   std::int64_t layer_index = 0;
   std::string name;
   std::optional<double> inertia;      ///< recomputed
@@ -22,7 +22,7 @@ struct LayerCheck {
 
 struct MapCheck {
   std::vector<std::string> problems;  ///< of the map as a whole
-  std::vector<LayerCheck> layers;
+  std::vector<MapLayerCheck> layers;
   bool passed() const;
 };
 

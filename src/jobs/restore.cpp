@@ -27,6 +27,7 @@ ExitCode run_restore(const RestoreJobConfig& config, JobContext& context) {
     require_other_place(config.output, {config.converted});
     converted.emplace(Checkpoint::open(config.converted));
     plan = plan_of_output(*converted);
+    require_restorable(*plan);
   });
   const ShardPlan shards = source_shards(*plan);
   constexpr std::uint64_t kSmallFiles = 10'000'000;

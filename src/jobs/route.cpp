@@ -105,10 +105,10 @@ class RouteJob {
     const std::string place =
         fmt::format("{}: layer {} ({})", config_.map.string(), layer.index, layer.name);
     if (!result) throw UsageError(place + " is not in the map");
-    if (result->partition.num_neurons() != static_cast<std::size_t>(layer.num_neurons) ||
+    if (result->lists().num_neurons() != static_cast<std::size_t>(layer.num_neurons) ||
         result->hidden_size != layer.hidden_size)
       throw UsageError(place + " has another shape than that of the model");
-    const auto experts = static_cast<std::int64_t>(result->partition.num_experts());
+    const auto experts = static_cast<std::int64_t>(result->lists().num_experts());
     if (config_.fitting.top_k > experts)
       throw UsageError(
           fmt::format("--top-k {}: {} has only {} experts", config_.fitting.top_k, place, experts));
@@ -258,7 +258,7 @@ class RouteJob {
         tokens.emplace(layer, *inputs, kHiddenCacheBytes, backend_->threads());
       }
       if (fitter_) {
-        const RouterTask task{layer, result.partition, config_.fitting, tokens ? &*tokens : nullptr,
+        const RouterTask task{layer, result.lists(), config_.fitting, tokens ? &*tokens : nullptr,
                               stop};
         result.router = fitter_->fit(task);
         result.router.logit_std =
@@ -274,7 +274,7 @@ class RouteJob {
 
   void measure(LayerResult& result, CalibrationTokens& tokens) const {
     std::erase_if(result.metrics, is_router_metric);
-    const Metrics figures = measure_router(tokens, result.partition, result.router,
+    const Metrics figures = measure_router(tokens, result.lists(), result.router,
                                            config_.fitting.top_k, config_.fitting.seed);
     result.metrics.insert(result.metrics.end(), figures.begin(), figures.end());
     std::ranges::sort(result.metrics);

@@ -303,10 +303,7 @@ class SplitJob {
       result = splitter_->split(task, *workspace_);
       result.fingerprint = open.fingerprint().value_or(Digest{});
     }
-    if (context_.verify) {
-      const auto neurons = static_cast<std::size_t>(layer.num_neurons);
-      result.partition.verify(routed_capacities(config_.split, neurons).bounds());
-    }
+    if (context_.verify) verify(result);
     result.rank = comm_.rank();
     result.seconds.emplace_back("read", read_seconds);
     double known = 0;
@@ -314,6 +311,12 @@ class SplitJob {
     // Router, fingerprint, random split for comparison.
     result.seconds.emplace_back("other", stopwatch.seconds() - known);
     return encode_layer(result);
+  }
+
+  void verify(const LayerResult& result) const {
+    if (result.sharing) return result.sharing->verify();
+    const std::size_t neurons = result.partition.num_neurons();
+    result.partition.verify(routed_capacities(config_.split, neurons).bounds());
   }
 
   /// The same with all of the layer in memory, and what was recorded of it.
@@ -325,7 +328,7 @@ class SplitJob {
     const RecordedInputs inputs(*recordings_, recorded, config_.max_tokens);
     CalibrationTokens tokens(loaded, inputs, kHiddenCacheBytes, backend_->threads());
     Matrix<double> importance;
-    const bool needs_importance = splitter_->needs() == RecordingNeed::importance;
+    const bool needs_importance = splitter_->needs(config_.split) == RecordingNeed::importance;
     if (needs_importance) importance = recordings_->read_importance(recorded);
     const RowSource source = rows_of(loaded);
     const SplitTask task{from.layer,

@@ -27,7 +27,7 @@ void check_recording_options(const SplitJobConfig& config, std::vector<std::stri
   const std::vector<std::string> known = method_names();
   const bool valid = std::ranges::find(known, config.method) != known.end();
   if (!valid) return;
-  const bool needed = make_splitter(config.method)->needs() != RecordingNeed::none;
+  const bool needed = make_splitter(config.method)->needs(config.split) != RecordingNeed::none;
   if (needed && config.recordings.empty())
     problems.push_back("--method " + config.method +
                        " needs --recordings REC.h5, which `moefy record` makes");
@@ -35,7 +35,31 @@ void check_recording_options(const SplitJobConfig& config, std::vector<std::stri
     problems.push_back("--order activity needs --recordings REC.h5, which `moefy record` makes");
   if (config.method == "routed" && config.top_k < 1)
     problems.push_back("--method routed needs --top-k K, the experts a token is sent to");
-  if (needed && !config.init_from.empty()) problems.push_back("--init-from is for --method kmeans");
+  const bool is_start_used = !needed && config.method != "prune";
+  if (!is_start_used && !config.init_from.empty())
+    problems.push_back("--init-from is for --method kmeans");
+}
+
+/// Lists that may share or omit neurons, and what they cannot be combined with.
+void check_sharing_options(const SplitJobConfig& config, std::vector<std::string>& problems) {
+  const SplitConfig& split = config.split;
+  const bool shares = split.sharing != "none";
+  const bool prunes = config.method == "prune";
+  if (shares && config.method != "gradient")
+    problems.push_back("--sharing " + split.sharing + " is for --method gradient");
+  if (split.sharing == "inner" && split.shared > 0)
+    problems.push_back("--sharing inner has no always-on experts; --sharing inter has");
+  if (split.sharing == "inter" && split.shared < 1)
+    problems.push_back("--sharing inter needs --shared S, the experts of neurons that many want");
+  if (split.criterion == "random" && !prunes)
+    problems.push_back("--criterion random is for --method prune");
+  if ((shares || prunes) && split.order != "id")
+    problems.push_back("--order " + split.order + ": these lists have an order of their own");
+  if (prunes && (split.experts != 1 || split.shared != 0 || split.sizes != "equal"))
+    problems.push_back("--method prune makes one expert of --keep X of the neurons");
+  if (prunes && (!(split.keep > 0) || split.keep > 1))
+    problems.push_back("--keep must be above 0 and at most 1");
+  if (!prunes && split.keep != 1) problems.push_back("--keep is for --method prune");
 }
 
 std::string quoted(const std::string& text) { return "'" + text + "'"; }
@@ -71,12 +95,14 @@ std::vector<std::string> validate(const SplitJobConfig& config) {
   }
   check_name("--method", config.method, method_names());
   check_recording_options(config, problems);
+  check_name("--sharing", split.sharing, {"none", "inner", "inter"});
+  check_sharing_options(config, problems);
   check_name("--weights", split.weights, {"auto", "gate", "up", "down", "concat"});
   check_name("--normalize", split.normalize, {"l2", "none"});
   check_name("--order", split.order, {"id", "norm", "activity"});
   check_name("--coactivation", split.coactivation, {"count", "clamped", "product"});
   check_name("--assign", split.assign, {"exact", "greedy"});
-  check_name("--criterion", split.criterion, {"max", "min"});
+  check_name("--criterion", split.criterion, {"max", "min", "random"});
   check_name("--score-norm", split.score_norm, {"none", "sum", "rank", "zscore"});
   check_range("--coact-block", split.coact_block, 0);
   check_range("--max-tokens", config.max_tokens, 1);
@@ -118,6 +144,10 @@ std::string result_options_json(const SplitJobConfig& config) {
       {"top-k", config.top_k},
       {"weights", split.weights},
   };
+  if (config.method == "prune") {
+    options["criterion"] = split.criterion;
+    options["keep"] = split.keep;
+  }
   if (config.recordings.empty()) return options.dump();
   options["recordings"] = config.recordings_identity;
   options["max-tokens"] = config.max_tokens;
@@ -130,8 +160,10 @@ std::string result_options_json(const SplitJobConfig& config) {
   if (config.method == "gradient") {
     options["assign"] = split.assign;
     options["criterion"] = split.criterion;
-    options["score-norm"] = split.score_norm;
+    options["sharing"] = split.sharing;
   }
+  if (config.method == "gradient" || config.method == "prune")
+    options["score-norm"] = split.score_norm;
   return options.dump();
 }
 

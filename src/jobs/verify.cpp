@@ -131,6 +131,13 @@ class VerifyJob {
           "refitted (distance {:.1e} of their norm; with all experts on outputs differ by {:.1e} "
           "at most)\n",
           config_.output.string(), config_.model, relative_refit_distance(), difference);
+    else if (differences_.empty() && summarize(*plan_).shares_neurons)
+      context_.out << fmt::format(
+          "{} is made of {} as the map's lists say: every byte has its place; all experts on "
+          "differ "
+          "by {:.1e} at most from dense layers in which a neuron counts as often as it stands in "
+          "the lists\n",
+          config_.output.string(), config_.model, difference);
     else if (differences_.empty())
       context_.out << fmt::format(
           "{} is {} rearranged: every byte has its place, all experts on differ by {:.1e} at "

@@ -17,6 +17,7 @@ constexpr std::string_view kLayerMark = "{layer}";
 /// What config.json says about the layers.
 struct Sizes {
   std::int64_t num_neurons = 0;
+  std::string num_neurons_key;
   std::int64_t hidden_size = 0;
   std::string text;  ///< for messages
 };
@@ -88,6 +89,7 @@ class LayerFinder {
     Sizes sizes;
     sizes.hidden_size = required_count(family_.hidden_size_keys);
     const auto written = config_.count(family_.num_neurons_keys);
+    sizes.num_neurons_key = config_.pointer(family_.num_neurons_keys);
     if (written) {
       sizes.num_neurons = *written;
     } else if (family_.num_neurons_per_hidden > 0) {
@@ -161,6 +163,7 @@ class LayerFinder {
     layer.index_in_stack = index_in_stack;
     layer.name = in_layer(*naming.prefix, index_in_stack);
     layer.num_neurons = sizes_.num_neurons;
+    layer.num_neurons_key = sizes_.num_neurons_key;
     layer.hidden_size = sizes_.hidden_size;
     layer.activation = activation_;
     for (const TensorRule& rule : *naming.variant) {

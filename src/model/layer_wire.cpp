@@ -97,6 +97,7 @@ LayerInfo read_layer(WireReader& reader) {
   layer.index_in_stack = reader.number();
   layer.name = reader.text();
   layer.num_neurons = reader.number();
+  layer.num_neurons_key = reader.text();
   layer.hidden_size = reader.number();
   layer.activation = reader.text();
   const std::size_t count = reader.count();
@@ -115,6 +116,7 @@ std::vector<std::byte> serialize(std::span<const LayerInfo> layers) {
     writer.number(layer.index_in_stack);
     writer.text(layer.name);
     writer.number(layer.num_neurons);
+    writer.text(layer.num_neurons_key);
     writer.number(layer.hidden_size);
     writer.text(layer.activation);
     writer.number(static_cast<std::int64_t>(layer.tensors.size()));

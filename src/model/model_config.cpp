@@ -15,6 +15,7 @@ struct ModelConfig::Content {
   struct Found {
     const nlohmann::json* value = nullptr;
     std::string key;
+    bool in_section = false;
   };
   Found find(std::span<const std::string> keys, const std::string& section) const {
     const auto inner = json.find(section);
@@ -22,7 +23,7 @@ struct ModelConfig::Content {
       if (!object || !object->is_object()) continue;
       for (const std::string& key : keys)
         if (const auto found = object->find(key); found != object->end() && !found->is_null())
-          return {&*found, key};
+          return {&*found, key, object != &json};
     }
     return {};
   }
@@ -34,6 +35,12 @@ ModelConfig::ModelConfig(const std::string& text, std::string path, std::string 
       section_(std::move(section)) {}
 
 ModelConfig::~ModelConfig() = default;
+
+std::string ModelConfig::pointer(std::span<const std::string> keys) const {
+  const auto found = content_->find(keys, section_);
+  if (!found.value) return "/" + keys.front();
+  return found.in_section ? "/" + section_ + "/" + found.key : "/" + found.key;
+}
 
 std::optional<std::int64_t> ModelConfig::count(std::span<const std::string> keys) const {
   const auto found = content_->find(keys, section_);

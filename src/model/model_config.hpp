@@ -21,6 +21,9 @@ class ModelConfig {
   std::optional<std::int64_t> count(std::span<const std::string> keys) const;
   /// InputError if the value is not a text.
   std::optional<std::string> text(std::span<const std::string> keys) const;
+  /// JSON pointer ("/text_config/intermediate_size") to the first key that has a value; where none
+  /// has one, to the first key at the top level.
+  std::string pointer(std::span<const std::string> keys) const;
   const std::string& path() const { return path_; }
 
  private:

@@ -40,6 +40,7 @@ Partition Partition::from_labels(std::vector<std::int32_t> labels, std::size_t n
                                  std::size_t num_shared, std::span<const SizeBounds> bounds) {
   throw_input_error(find_label_problem(labels, num_experts));
   Partition result;
+  result.num_neurons_ = labels.size();
   result.labels_ = std::move(labels);
   result.expert_offset_.assign(num_experts + 1, 0);
   sort_by_label(result.labels_, result.members_, result.expert_offset_);
@@ -62,17 +63,6 @@ Partition Partition::from_labels(std::vector<std::int32_t> labels, std::size_t n
     result.shared_offset_.push_back(sum);
   }
   return result;
-}
-
-std::span<const std::int32_t> Partition::expert_members(std::size_t expert) const {
-  require(expert < num_experts(), "expert_members: expert out of range");
-  const auto begin = static_cast<std::size_t>(expert_offset_[expert]);
-  const auto end = static_cast<std::size_t>(expert_offset_[expert + 1]);
-  return members().subspan(begin, end - begin);
-}
-
-std::span<const std::int32_t> Partition::shared_members() const {
-  return members().first(static_cast<std::size_t>(expert_offset_.front()));
 }
 
 Partition Partition::with_member_order(std::span<const double> rank) const {
@@ -111,6 +101,7 @@ Partition partition_from_arrays(std::vector<std::int32_t> labels, std::vector<st
   if (shared_offset.empty()) shared_offset.push_back(0);
   throw_input_error(find_array_problem({labels, members, expert_offset, shared_offset}));
   Partition result;
+  result.num_neurons_ = labels.size();
   result.labels_ = std::move(labels);
   result.members_ = std::move(members);
   result.expert_offset_ = std::move(expert_offset);

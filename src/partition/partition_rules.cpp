@@ -9,6 +9,9 @@ namespace moefy {
 namespace {
 
 constexpr std::size_t kMaxNeurons = std::numeric_limits<std::int32_t>::max();
+/// A few bytes of a file may speak of any number of neurons that stand in no list; far above that
+/// of every model.
+constexpr std::size_t kMaxListedNeurons = std::size_t{1} << 24;
 
 std::optional<std::string> find_offset_problem(std::span<const std::int64_t> offset,
                                                std::string_view list, std::int64_t first,
@@ -52,6 +55,55 @@ std::optional<std::string> find_member_problem(const PartitionArrays& arrays) {
   return std::nullopt;
 }
 
+/// The offsets of shared and routed lists that lie one behind the other in `num_members` members.
+std::optional<std::string> find_offsets_problem(std::span<const std::int64_t> expert_offset,
+                                                std::span<const std::int64_t> shared_offset,
+                                                std::int64_t num_members) {
+  const std::int64_t num_shared_neurons = expert_offset.front();
+  if (num_shared_neurons < 0) {
+    return fmt::format("expert_offset begins with {}", num_shared_neurons);
+  }
+  if (auto problem =
+          find_offset_problem(expert_offset, "expert", num_shared_neurons, num_members)) {
+    return problem;
+  }
+  if (shared_offset.size() <= 1 && num_shared_neurons > 0) {
+    return fmt::format("{} shared neurons but no shared experts", num_shared_neurons);
+  }
+  return find_offset_problem(shared_offset, "shared", 0, num_shared_neurons);
+}
+
+/// `name` and number of the list, and its first neuron that is out of range or there already.
+class ListRule {
+ public:
+  explicit ListRule(std::size_t num_neurons) : last_list_(num_neurons, 0) {}
+
+  std::optional<std::string> find_problem(std::string_view name,
+                                          std::span<const std::int32_t> members,
+                                          std::span<const std::int64_t> offset) {
+    for (std::size_t list = 0; list + 1 < offset.size(); ++list) {
+      ++num_lists_;
+      for (std::int64_t at = offset[list]; at < offset[list + 1]; ++at) {
+        const std::int32_t neuron = members[static_cast<std::size_t>(at)];
+        if (neuron < 0 || static_cast<std::size_t>(neuron) >= last_list_.size()) {
+          return fmt::format("{} {} has neuron {}, but the layer has {} neurons", name, list,
+                             neuron, last_list_.size());
+        }
+        std::size_t& last = last_list_[static_cast<std::size_t>(neuron)];
+        if (last == num_lists_) {
+          return fmt::format("{} {} has neuron {} twice", name, list, neuron);
+        }
+        last = num_lists_;
+      }
+    }
+    return std::nullopt;
+  }
+
+ private:
+  std::vector<std::size_t> last_list_;  ///< by neuron; 0: none yet
+  std::size_t num_lists_ = 0;
+};
+
 }  // namespace
 
 std::optional<std::string> find_label_problem(std::span<const std::int32_t> labels,
@@ -78,22 +130,28 @@ std::optional<std::string> find_array_problem(const PartitionArrays& arrays) {
   if (arrays.members.size() != arrays.labels.size()) {
     return fmt::format("{} members for {} neurons", arrays.members.size(), num_neurons);
   }
-  const std::int64_t num_shared_neurons = arrays.expert_offset.front();
-  if (num_shared_neurons < 0) {
-    return fmt::format("expert_offset begins with {}", num_shared_neurons);
-  }
   if (auto problem =
-          find_offset_problem(arrays.expert_offset, "expert", num_shared_neurons, num_neurons)) {
+          find_offsets_problem(arrays.expert_offset, arrays.shared_offset, num_neurons)) {
     return problem;
   }
-  if (arrays.shared_offset.size() > 1 || num_shared_neurons == 0) {
-    if (auto problem = find_offset_problem(arrays.shared_offset, "shared", 0, num_shared_neurons)) {
-      return problem;
-    }
-  } else {
-    return fmt::format("{} shared neurons but no shared experts", num_shared_neurons);
-  }
   return find_member_problem(arrays);
+}
+
+std::optional<std::string> find_list_problem(const ListArrays& arrays) {
+  if (arrays.expert_offset.empty()) return "expert_offset is empty";
+  if (arrays.num_neurons > kMaxListedNeurons) {
+    return fmt::format("{} neurons; lists are kept of {} at most", arrays.num_neurons,
+                       kMaxListedNeurons);
+  }
+  if (auto problem = find_offsets_problem(arrays.expert_offset, arrays.shared_offset,
+                                          static_cast<std::int64_t>(arrays.members.size()))) {
+    return problem;
+  }
+  ListRule rule(arrays.num_neurons);
+  if (auto problem = rule.find_problem("shared expert", arrays.members, arrays.shared_offset)) {
+    return problem;
+  }
+  return rule.find_problem("expert", arrays.members, arrays.expert_offset);
 }
 
 std::optional<std::string> find_size_problem(std::span<const std::int64_t> expert_offset,

@@ -42,30 +42,30 @@ RouterFigures router_figures(const Matrix<float>& weight) {
 }
 
 bool has_unit_rows(const LayerResult& layer) {
-  const auto num_neurons = static_cast<std::int64_t>(layer.partition.num_neurons());
+  const auto num_neurons = static_cast<std::int64_t>(layer.lists().num_neurons());
   return layer.normalize == "l2" && layer.centroids.rows() > 0 &&
          100 * layer.zero_rows < num_neurons;
 }
 
 }  // namespace
 
-std::vector<std::size_t> expert_sizes(const Partition& partition) {
-  std::vector<std::size_t> sizes(partition.num_experts());
+std::vector<std::size_t> expert_sizes(const NeuronLists& lists) {
+  std::vector<std::size_t> sizes(lists.num_experts());
   for (std::size_t expert = 0; expert < sizes.size(); ++expert) {
-    sizes[expert] = partition.expert_members(expert).size();
+    sizes[expert] = lists.expert_members(expert).size();
   }
   return sizes;
 }
 
 LayerFigures figures_of(const LayerResult& layer) {
   LayerFigures figures;
-  const auto sizes = expert_sizes(layer.partition);
+  const auto sizes = expert_sizes(layer.lists());
   if (!sizes.empty()) {
     const auto [smallest, largest] = std::ranges::minmax_element(sizes);
     figures.size_min = *smallest;
     figures.size_max = *largest;
   }
-  figures.shared_neurons = layer.partition.shared_members().size();
+  figures.shared_neurons = layer.lists().shared_members().size();
   figures.inertia_over_random = ratio(layer.inertia, layer.inertia_random);
   figures.price_of_balance = ratio(layer.inertia, layer.inertia_unconstrained);
   if (layer.router.weight.rows() > 0) figures.router = router_figures(layer.router.weight);
@@ -74,6 +74,7 @@ LayerFigures figures_of(const LayerResult& layer) {
       figures.spread.push_back(std::max(0.0, 1.0 - squared_norm(layer.centroids.row(expert))));
     }
   }
+  if (layer.sharing) figures.sharing = sharing_figures(*layer.sharing);
   return figures;
 }
 

@@ -13,6 +13,18 @@ namespace {
 
 using nlohmann::json;
 
+/// By neuron the lists that it stands in; the shared lists together are the last one.
+std::vector<std::vector<std::size_t>> lists_of_neurons(const NeuronLists& lists) {
+  std::vector<std::vector<std::size_t>> found(lists.num_neurons());
+  for (std::size_t e = 0; e < lists.num_experts(); ++e) {
+    for (const std::int32_t neuron : lists.expert_members(e))
+      found[static_cast<std::size_t>(neuron)].push_back(e);
+  }
+  for (const std::int32_t neuron : lists.shared_members())
+    found[static_cast<std::size_t>(neuron)].push_back(lists.num_experts());
+  return found;
+}
+
 bool equal_matrices(const Matrix<float>& a, const Matrix<float>& b) {
   return a.rows() == b.rows() && a.cols() == b.cols() && std::ranges::equal(a.values(), b.values());
 }
@@ -20,21 +32,13 @@ bool equal_matrices(const Matrix<float>& a, const Matrix<float>& b) {
 bool equal_contents(const LayerResult& a, const LayerResult& b) {
   const auto scalars = [](const LayerResult& layer) {
     return std::tie(layer.name, layer.hidden_size, layer.method, layer.weights, layer.activation,
-                    layer.normalize, layer.partition, layer.prices, layer.router.kind,
-                    layer.router.bias, layer.inertia, layer.duality_gap, layer.cost_scale_log2,
-                    layer.stop_reason, layer.fingerprint);
+                    layer.normalize, layer.partition, layer.sharing, layer.score_scale,
+                    layer.prices, layer.router.kind, layer.router.bias, layer.inertia,
+                    layer.duality_gap, layer.cost_scale_log2, layer.stop_reason, layer.fingerprint);
   };
   return scalars(a) == scalars(b) && equal_matrices(a.centroids, b.centroids) &&
          equal_matrices(a.router.weight, b.router.weight) &&
          equal_matrices(a.router.output, b.router.output);
-}
-
-/// Labels from 0 on: the shared set becomes the last group.
-std::vector<std::int32_t> groups_of(const Partition& partition) {
-  std::vector<std::int32_t> groups(partition.labels().begin(), partition.labels().end());
-  const auto last = static_cast<std::int32_t>(partition.num_experts());
-  std::ranges::replace(groups, kSharedLabel, last);
-  return groups;
 }
 
 Matrix<std::int64_t> transposed(const Matrix<std::int64_t>& table) {
@@ -57,12 +61,14 @@ std::vector<std::int32_t> match_experts(const Matrix<std::int64_t>& overlap,
   return matched;
 }
 
-void compare_partitions(const Partition& a, const Partition& b, const Matching& match,
-                        LayerDiff& diff) {
+void compare_lists(const LayerResult& layer_a, const LayerResult& layer_b, const Matching& match,
+                   LayerDiff& diff) {
+  const NeuronLists& a = layer_a.lists();
+  const NeuronLists& b = layer_b.lists();
   const std::size_t experts_a = a.num_experts();
   const std::size_t experts_b = b.num_experts();
-  const auto table = contingency_table(groups_of(a), experts_a + 1, groups_of(b), experts_b + 1);
-  diff.information = adjusted_mutual_information(table);
+  const Matrix<std::int64_t> table = common_neurons(a, b);
+  if (!layer_a.sharing && !layer_b.sharing) diff.information = adjusted_mutual_information(table);
   Matrix<std::int64_t> overlap(experts_a, experts_b);
   for (std::size_t i = 0; i < experts_a; ++i) {
     std::ranges::copy(table.row(i).first(experts_b), overlap.row(i).begin());
@@ -72,23 +78,24 @@ void compare_partitions(const Partition& a, const Partition& b, const Matching& 
   for (std::size_t i = 0; i < experts_a; ++i) {
     if (diff.matched[i] >= 0) kept += overlap.row(i)[static_cast<std::size_t>(diff.matched[i])];
   }
-  diff.moved = diff.num_neurons - kept;
+  diff.num_members = static_cast<std::int64_t>(std::max(a.members().size(), b.members().size()));
+  diff.moved = diff.num_members - kept;
 }
 
 LayerDiff compare_layers(const LayerResult& a, const LayerResult& b, const Matching& match) {
   LayerDiff diff;
   diff.layer_index = a.layer_index;
   diff.name = a.name;
-  if (a.partition.num_neurons() != b.partition.num_neurons()) {
-    diff.incomparable =
-        fmt::format("{} neurons against {}", a.partition.num_neurons(), b.partition.num_neurons());
+  const std::size_t neurons = a.lists().num_neurons();
+  if (neurons != b.lists().num_neurons()) {
+    diff.incomparable = fmt::format("{} neurons against {}", neurons, b.lists().num_neurons());
     return diff;
   }
-  diff.num_neurons = static_cast<std::int64_t>(a.partition.num_neurons());
-  diff.same_experts = a.partition == b.partition;
+  diff.num_neurons = static_cast<std::int64_t>(neurons);
+  diff.same_experts = a.partition == b.partition && a.sharing == b.sharing;
   diff.same_contents = equal_contents(a, b);
   if (a.inertia > 0) diff.inertia_ratio = b.inertia / a.inertia;
-  compare_partitions(a.partition, b.partition, match, diff);
+  compare_lists(a, b, match, diff);
   return diff;
 }
 
@@ -128,6 +135,7 @@ json layer_diff_json(const LayerDiff& layer) {
   line["same_contents"] = layer.same_contents;
   line["moved"] = layer.moved;
   line["num_neurons"] = layer.num_neurons;
+  line["num_members"] = layer.num_members;
   line["matched"] = layer.matched;
   line["adjusted_mutual_information"] = json_number(layer.information);
   line["inertia_ratio"] = json_number(layer.inertia_ratio);
@@ -148,12 +156,12 @@ void add_row(TextTable& table, const LayerDiff& layer) {
                layer.incomparable});
     return;
   }
-  const double share = layer.num_neurons == 0 ? 0
+  const double share = layer.num_members == 0 ? 0
                                               : 100 * static_cast<double>(layer.moved) /
-                                                    static_cast<double>(layer.num_neurons);
+                                                    static_cast<double>(layer.num_members);
   table.add({fmt::format("{}", layer.layer_index), layer.name, fmt::format("{}", layer.moved),
              fmt::format("{:.2f}", share), fmt::format("{}", renamed_experts(layer)),
-             fmt::format("{:.4f}", layer.information),
+             layer.information ? fmt::format("{:.4f}", *layer.information) : "-",
              layer.inertia_ratio ? fmt::format("{:.6f}", *layer.inertia_ratio) : "-",
              layer.same_contents  ? "equal"
              : layer.same_experts ? "same experts, other values"
@@ -161,6 +169,18 @@ void add_row(TextTable& table, const LayerDiff& layer) {
 }
 
 }  // namespace
+
+Matrix<std::int64_t> common_neurons(const NeuronLists& a, const NeuronLists& b) {
+  Matrix<std::int64_t> table(a.num_experts() + 1, b.num_experts() + 1);
+  std::ranges::fill(table.values(), 0);
+  const auto lists_a = lists_of_neurons(a);
+  const auto lists_b = lists_of_neurons(b);
+  for (std::size_t neuron = 0; neuron < a.num_neurons(); ++neuron) {
+    for (const std::size_t i : lists_a[neuron])
+      for (const std::size_t j : lists_b[neuron]) ++table.row(i)[j];
+  }
+  return table;
+}
 
 bool MapDiff::same() const {
   return header.empty() && std::ranges::all_of(layers, &LayerDiff::same_contents);

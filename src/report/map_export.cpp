@@ -30,11 +30,11 @@ json numbers_json(std::span<const double> values) {
 
 json full_layer_json(const LayerResult& layer) {
   json out = layer_json(layer, figures_of(layer));
-  out["labels"] = list_json(layer.partition.labels());
-  out["members"] = list_json(layer.partition.members());
-  out["expert_offset"] = list_json(layer.partition.expert_offset());
-  if (layer.partition.num_shared() > 0) {
-    out["shared_offset"] = list_json(layer.partition.shared_offset());
+  if (!layer.sharing) out["labels"] = list_json(layer.partition.labels());
+  out["members"] = list_json(layer.lists().members());
+  out["expert_offset"] = list_json(layer.lists().expert_offset());
+  if (layer.lists().num_shared() > 0) {
+    out["shared_offset"] = list_json(layer.lists().shared_offset());
   }
   out["centroids"] = matrix_json(layer.centroids);
   out["prices"] = numbers_json(layer.prices);
@@ -91,10 +91,10 @@ std::vector<NamedArray> named_arrays(const ExpertMap& map) {
   for (const LayerResult& layer : map.layers) {
     ArrayList list(arrays, layer.layer_index);
     list.add("labels", DType::i32, layer.partition.labels());
-    list.add("members", DType::i32, layer.partition.members());
-    list.add("expert_offset", DType::i64, layer.partition.expert_offset());
-    if (layer.partition.num_shared() > 0) {
-      list.add("shared_offset", DType::i64, layer.partition.shared_offset());
+    list.add("members", DType::i32, layer.lists().members());
+    list.add("expert_offset", DType::i64, layer.lists().expert_offset());
+    if (layer.lists().num_shared() > 0) {
+      list.add("shared_offset", DType::i64, layer.lists().shared_offset());
     }
     list.add("centroids", layer.centroids);
     list.add("prices", DType::f64, std::span<const double>(layer.prices));

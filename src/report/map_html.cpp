@@ -8,6 +8,7 @@
 #include "map_summary.hpp"
 #include "moefy/report/map_report.hpp"
 #include "page.hpp"
+#include "sharing_html.hpp"
 
 namespace moefy {
 namespace {
@@ -80,7 +81,7 @@ std::vector<double> row_norms(const Matrix<float>& matrix) {
 
 json chart_data(const LayerResult& layer, const LayerFigures& figures) {
   return {{"index", layer.layer_index},
-          {"size", expert_sizes(layer.partition)},
+          {"size", expert_sizes(layer.lists())},
           {"shared", figures.shared_neurons},
           {"spread", rounded_list(figures.spread)},
           {"price", rounded_list(layer.prices)},
@@ -125,7 +126,7 @@ std::string figures_html(const ExpertMap& map, const MapSummary& summary) {
                  fmt::format("of {} in the model", map.header.num_layers));
   std::size_t shared = 0;
   for (const LayerResult& layer : map.layers) {
-    shared = std::max(shared, layer.partition.num_shared());
+    shared = std::max(shared, layer.lists().num_shared());
   }
   html += figure("Experts a layer", range_text(summary.experts_min, summary.experts_max, "–"),
                  shared == 0 ? "no shared experts" : fmt::format("and {} shared", shared));
@@ -210,9 +211,9 @@ std::string layer_row(const LayerResult& layer, const LayerFigures& figures) {
   const auto& router = figures.router;
   return "<tr>" + cell(fmt::format("{}", layer.layer_index)) + "<td class=\"text\">" +
          escape(layer.name) + "</td><td class=\"text\">" + escape(method_text(layer)) + "</td>" +
-         cell(fmt::format("{}", layer.partition.num_neurons())) +
-         cell(fmt::format("{}", layer.partition.num_experts())) +
-         cell(fmt::format("{}", layer.partition.num_shared())) +
+         cell(fmt::format("{}", layer.lists().num_neurons())) +
+         cell(fmt::format("{}", layer.lists().num_experts())) +
+         cell(fmt::format("{}", layer.lists().num_shared())) +
          cell(range_text(figures.size_min, figures.size_max, "–")) +
          number_cell(layer.inertia, "{:.6g}") + number_cell(figures.inertia_over_random, "{:.4f}") +
          number_cell(figures.price_of_balance, "{:.4f}") +
@@ -300,6 +301,7 @@ std::string map_html(const ExpertMap& map, const std::string& title) {
   if (!map.layers.empty()) {
     html += charts_html(!map.run.times.empty());
     html += layers_html(map, figures);
+    html += sharing_html(map, figures);
   }
   html += "<div class=\"grid\">\n";
   if (const Pairs metrics = metric_pairs(map); !metrics.empty())

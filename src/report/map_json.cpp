@@ -42,18 +42,30 @@ json layer_json(const LayerResult& layer, const LayerFigures& figures) {
               {"mean_cosine", json_number(figures.router->mean_cosine)},
               {"bias", !layer.router.bias.empty()}};
   }
+  json sharing = nullptr;
+  if (figures.sharing) {
+    sharing = {{"coverage", figures.sharing->coverage},
+               {"omitted", figures.sharing->omitted},
+               {"duplicates", figures.sharing->duplicates},
+               {"overlap", json::array()}};
+    for (std::size_t e = 0; e < figures.sharing->overlap.rows(); ++e) {
+      const auto row = figures.sharing->overlap.row(e);
+      sharing["overlap"].push_back(std::vector<double>(row.begin(), row.end()));
+    }
+  }
   json metrics = json::object();
   for (const auto& [name, value] : layer.metrics) metrics[name] = json_number(value);
   return {{"layer_index", layer.layer_index},
           {"name", layer.name},
+          {"kind", layer.sharing ? "sharing" : "partition"},
           {"method", layer.method},
           {"weights", layer.weights},
           {"normalize", layer.normalize},
           {"activation", layer.activation},
-          {"num_neurons", layer.partition.num_neurons()},
+          {"num_neurons", layer.lists().num_neurons()},
           {"hidden_size", layer.hidden_size},
-          {"num_experts", layer.partition.num_experts()},
-          {"num_shared", layer.partition.num_shared()},
+          {"num_experts", layer.lists().num_experts()},
+          {"num_shared", layer.lists().num_shared()},
           {"size_min", figures.size_min},
           {"size_max", figures.size_max},
           {"shared_neurons", figures.shared_neurons},
@@ -71,6 +83,8 @@ json layer_json(const LayerResult& layer, const LayerFigures& figures) {
           {"zero_rows", layer.zero_rows},
           {"fingerprint", layer.fingerprint.hex()},
           {"router", std::move(router)},
+          {"sharing", std::move(sharing)},
+          {"score_scale", json_number(layer.score_scale)},
           {"metrics", std::move(metrics)}};
 }
 

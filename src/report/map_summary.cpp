@@ -64,7 +64,7 @@ MapSummary summary_of(const ExpertMap& map, std::span<const LayerFigures> figure
   Mean price_of_balance;
   for (std::size_t i = 0; i < map.layers.size(); ++i) {
     const LayerResult& layer = map.layers[i];
-    const std::size_t experts = layer.partition.num_experts();
+    const std::size_t experts = layer.lists().num_experts();
     const bool first = i == 0;
     summary.experts_min = first ? experts : std::min(summary.experts_min, experts);
     summary.experts_max = std::max(summary.experts_max, experts);

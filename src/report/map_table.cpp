@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include "map_summary.hpp"
+#include "moefy/core/text.hpp"
 #include "moefy/report/map_report.hpp"
 #include "table.hpp"
 
@@ -28,16 +29,15 @@ std::string header_text(const ExpertMap& map) {
 
 void add_layer(TextTable& table, const LayerResult& layer, const LayerFigures& figures) {
   const bool baseline = layer.stop_reason == StopReason::not_clustered;
-  table.add(
-      {fmt::format("{}", layer.layer_index), layer.name, method_text(layer),
-       fmt::format("{}", layer.partition.num_neurons()),
-       fmt::format("{}", layer.partition.num_experts()),
-       layer.partition.num_shared() == 0 ? "-" : fmt::format("{}", layer.partition.num_shared()),
-       range_text(figures.size_min, figures.size_max), fmt::format("{:.6g}", layer.inertia),
-       optional_text(figures.inertia_over_random), optional_text(figures.price_of_balance),
-       baseline ? "-" : fmt::format("{:.2g}", layer.duality_gap),
-       baseline ? "-" : fmt::format("{}", layer.iterations), to_string(layer.stop_reason),
-       layer.router.kind.empty() ? "-" : layer.router.kind});
+  table.add({fmt::format("{}", layer.layer_index), layer.name, method_text(layer),
+             fmt::format("{}", layer.lists().num_neurons()),
+             fmt::format("{}", layer.lists().num_experts()),
+             layer.lists().num_shared() == 0 ? "-" : fmt::format("{}", layer.lists().num_shared()),
+             range_text(figures.size_min, figures.size_max), fmt::format("{:.6g}", layer.inertia),
+             optional_text(figures.inertia_over_random), optional_text(figures.price_of_balance),
+             baseline ? "-" : fmt::format("{:.2g}", layer.duality_gap),
+             baseline ? "-" : fmt::format("{}", layer.iterations), to_string(layer.stop_reason),
+             layer.router.kind.empty() ? "-" : layer.router.kind});
 }
 
 std::string summary_text(const MapSummary& summary) {
@@ -54,6 +54,22 @@ std::string summary_text(const MapSummary& summary) {
                         summary.e_steps, summary.certified, summary.clustered);
   }
   return text + "\n";
+}
+
+/// How the layers whose experts share neurons cover them, if there are any.
+std::string sharing_text(const ExpertMap& map, std::span<const LayerFigures> figures) {
+  TextTable table({"layer", "coverage", "omitted", "duplicates", "overlap", "omitted neurons"});
+  bool any = false;
+  for (std::size_t i = 0; i < figures.size(); ++i) {
+    if (!figures[i].sharing) continue;
+    any = true;
+    const SharingFigures& sharing = *figures[i].sharing;
+    table.add({fmt::format("{}", map.layers[i].layer_index),
+               fmt::format("{:.4f}", sharing.coverage), fmt::format("{}", sharing.omitted.size()),
+               fmt::format("{}", sharing.duplicates), fmt::format("{:.4f}", sharing.mean_overlap),
+               first_numbers(sharing.omitted, 8)});
+  }
+  return any ? "\n" + table.text() : "";
 }
 
 /// Figures that were measured on text, if there are any.
@@ -77,7 +93,7 @@ std::string map_table(const ExpertMap& map) {
     add_layer(table, map.layers[i], figures[i]);
   }
   return header_text(map) + table.text() + summary_text(summary_of(map, figures)) +
-         metrics_text(map);
+         sharing_text(map, figures) + metrics_text(map);
 }
 
 }  // namespace moefy

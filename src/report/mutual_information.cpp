@@ -99,17 +99,6 @@ double expected_information(const Margins& margins) {
 
 }  // namespace
 
-Matrix<std::int64_t> contingency_table(std::span<const std::int32_t> a, std::size_t groups_a,
-                                       std::span<const std::int32_t> b, std::size_t groups_b) {
-  require(a.size() == b.size(), "contingency_table: labels of the same neurons");
-  Matrix<std::int64_t> table(groups_a, groups_b);
-  std::ranges::fill(table.values(), 0);
-  for (std::size_t i = 0; i < a.size(); ++i) {
-    ++table.row(static_cast<std::size_t>(a[i]))[static_cast<std::size_t>(b[i])];
-  }
-  return table;
-}
-
 double adjusted_mutual_information(const Matrix<std::int64_t>& table) {
   const Margins margins = margins_of(table);
   if (margins.total == 0) return 1;

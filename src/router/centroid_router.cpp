@@ -54,6 +54,18 @@ double unit_factor(double squared_norm) {
   return squared_norm == 0 ? 0.0 : 1 / std::sqrt(squared_norm);
 }
 
+/// Adds the unit row; nothing for a zero row.
+void add_unit_row(std::span<const float> row, std::span<double> sum) {
+  const double scale = unit_factor(squared_norm_of(row));
+  for (std::size_t j = 0; j < row.size(); ++j) sum[j] += scale * row[j];
+}
+
+std::vector<double> unit_factors(RowMatrix& rows) {
+  std::vector<double> factor = rows.squared_norms();
+  for (double& value : factor) value = unit_factor(value);
+  return factor;
+}
+
 }  // namespace
 
 RouterWeights fit_centroid_router(MatrixView<const float> rows, std::span<const std::int32_t> label,
@@ -68,10 +80,7 @@ RouterWeights fit_centroid_router(MatrixView<const float> rows, std::span<const 
     const auto expert = static_cast<std::size_t>(label[i]);
     require(expert < num_experts, "router: label out of range");
     ++count[expert];
-    const std::span<const float> row = rows.row(i);
-    const double scale = unit_factor(squared_norm_of(row));
-    const std::span<double> target = sum.row(expert);
-    for (std::size_t j = 0; j < row.size(); ++j) target[j] += scale * row[j];
+    add_unit_row(rows.row(i), sum.row(expert));
   }
   return router_of_sums(sum, count, zero_experts);
 }
@@ -79,14 +88,45 @@ RouterWeights fit_centroid_router(MatrixView<const float> rows, std::span<const 
 RouterWeights fit_centroid_router(RowMatrix& rows, std::span<const std::int32_t> label,
                                   std::size_t num_experts) {
   require(rows.view().rows == label.size(), "router: rows and labels disagree");
-  std::vector<double> factor = rows.squared_norms();
-  for (double& value : factor) value = unit_factor(value);
+  const std::vector<double> factor = unit_factors(rows);
   std::vector<std::int64_t> count(num_experts, 0);
   for (const std::int32_t expert : label)
     if (expert >= 0) ++count.at(static_cast<std::size_t>(expert));
   Matrix<double> sum(num_experts, rows.view().cols);
   std::ranges::fill(sum.values(), 0.0);
   rows.add_label_sums(label, factor, sum);
+  return router_of_sums(sum, count, nullptr);
+}
+
+RouterWeights fit_centroid_router(RowMatrix& rows, const NeuronLists& lists) {
+  require(rows.view().rows == lists.num_neurons(), "router: rows and lists disagree");
+  const std::vector<double> factor = unit_factors(rows);
+  Matrix<double> sum(lists.num_experts(), rows.view().cols);
+  Matrix<double> sum_of_one(1, sum.cols());
+  std::vector<std::int64_t> count;
+  for (std::size_t e = 0; e < lists.num_experts(); ++e) {
+    const std::span<const std::int32_t> members = lists.expert_members(e);
+    count.push_back(static_cast<std::int64_t>(members.size()));
+    std::vector<std::int32_t> label(lists.num_neurons(), -1);
+    for (const std::int32_t neuron : members) label[static_cast<std::size_t>(neuron)] = 0;
+    std::ranges::fill(sum_of_one.values(), 0.0);
+    rows.add_label_sums(label, factor, sum_of_one);
+    std::ranges::copy(sum_of_one.row(0), sum.row(e).begin());
+  }
+  return router_of_sums(sum, count, nullptr);
+}
+
+RouterWeights fit_centroid_router(MatrixView<const float> rows, const NeuronLists& lists) {
+  require(rows.rows == lists.num_neurons(), "router: rows and lists disagree");
+  Matrix<double> sum(lists.num_experts(), rows.cols);
+  std::ranges::fill(sum.values(), 0.0);
+  std::vector<std::int64_t> count;
+  for (std::size_t e = 0; e < lists.num_experts(); ++e) {
+    const std::span<const std::int32_t> members = lists.expert_members(e);
+    count.push_back(static_cast<std::int64_t>(members.size()));
+    for (const std::int32_t neuron : members)
+      add_unit_row(rows.row(static_cast<std::size_t>(neuron)), sum.row(e));
+  }
   return router_of_sums(sum, count, nullptr);
 }
 

@@ -34,7 +34,7 @@ std::vector<std::size_t> largest(std::span<const float> row, std::size_t count) 
 /// Scores of every token [num_tokens, num_experts].
 template <class Scores>
 Matrix<float> scores_of_tokens(const RouterTask& task, const Scores& scores) {
-  Matrix<float> all(task.tokens->num_tokens(), task.partition.num_experts());
+  Matrix<float> all(task.tokens->num_tokens(), task.lists.num_experts());
   task.tokens->for_each_block([&](const CalibrationTokens::Block& block) {
     scores(block.hidden,
            MatrixView<float>{all.row(block.first).data(), block.hidden.rows, all.cols()});
@@ -50,8 +50,9 @@ class MlpFitter : public RouterFitter {
   bool needs_recordings() const override { return true; }
 
   RouterWeights fit(const RouterTask& task) const override {
+    const ExpertMembers members = members_of(task.lists);
     Matrix<float> target = scores_of_tokens(task, [&](auto hidden, auto out) {
-      oracle_scores(hidden, task.partition.labels(), out, task.tokens->threads());
+      oracle_scores(hidden, members, out, task.tokens->threads());
     });
     for (std::size_t t = 0; t < target.rows(); ++t) {
       const float most = *std::ranges::max_element(target.row(t));
@@ -119,16 +120,16 @@ class MlpTopkFitter : public RouterFitter {
  private:
   static void add_squares(const RouterTask& task, MatrixView<const float> hidden,
                           MatrixView<float> out) {
-    const std::span<const std::int32_t> label = task.partition.labels();
     task.tokens->threads().for_each(hidden.rows, [&](std::size_t t) {
-      std::vector<double> sum(out.cols, 0.0);
       const std::span<const float> row = hidden.row(t);
-      for (std::size_t i = 0; i < row.size(); ++i)
-        if (label[i] >= 0)
-          sum[static_cast<std::size_t>(label[i])] +=
-              static_cast<double>(row[i]) * static_cast<double>(row[i]);
-      std::ranges::transform(sum, out.row(t).begin(),
-                             [](double s) { return static_cast<float>(s); });
+      for (std::size_t e = 0; e < out.cols; ++e) {
+        double sum = 0;
+        for (const std::int32_t neuron : task.lists.expert_members(e)) {
+          const auto value = static_cast<double>(row[static_cast<std::size_t>(neuron)]);
+          sum += value * value;
+        }
+        out.row(t)[e] = static_cast<float>(sum);
+      }
     });
   }
 

@@ -6,18 +6,28 @@
 
 namespace moefy {
 
-void oracle_scores(MatrixView<const float> hidden, std::span<const std::int32_t> label,
+ExpertMembers members_of(const NeuronLists& lists) {
+  ExpertMembers members;
+  for (std::size_t e = 0; e < lists.num_experts(); ++e) {
+    const auto list = lists.expert_members(e);
+    members.emplace_back(list.begin(), list.end());
+  }
+  return members;
+}
+
+void oracle_scores(MatrixView<const float> hidden, const ExpertMembers& members,
                    MatrixView<float> scores, ThreadPool& threads) {
   constexpr std::size_t kRows = 256;
-  require(label.size() == hidden.cols && scores.rows == hidden.rows, "a label for every neuron");
+  require(scores.cols == members.size() && scores.rows == hidden.rows, "a score for every expert");
   threads.for_each((hidden.rows + kRows - 1) / kRows, [&](std::size_t tile) {
-    std::vector<double> sum(scores.cols);
     for (std::size_t t = tile * kRows; t < std::min(hidden.rows, (tile + 1) * kRows); ++t) {
-      std::ranges::fill(sum, 0.0);
       const std::span<const float> row = hidden.row(t);
-      for (std::size_t i = 0; i < row.size(); ++i)
-        if (label[i] >= 0) sum[static_cast<std::size_t>(label[i])] += std::abs(row[i]);
-      for (std::size_t e = 0; e < sum.size(); ++e) scores.row(t)[e] = static_cast<float>(sum[e]);
+      for (std::size_t e = 0; e < members.size(); ++e) {
+        double sum = 0;
+        for (const std::int32_t neuron : members[e])
+          sum += std::abs(row[static_cast<std::size_t>(neuron)]);
+        scores.row(t)[e] = static_cast<float>(sum);
+      }
     }
   });
 }

@@ -46,21 +46,13 @@ Matrix<double> gram_of_inputs(CalibrationTokens& tokens) {
 /// The target of each expert on each token.
 class TargetScores {
  public:
-  TargetScores(CalibrationTokens& tokens, const std::vector<std::vector<std::int32_t>>& members,
-               RidgeTarget what)
-      : what_(what), threads_(tokens.threads()) {
-    if (what == RidgeTarget::score) {
-      label_.assign(tokens.layer().num_neurons(), kSharedLabel);
-      for (std::size_t e = 0; e < members.size(); ++e)
-        for (const std::int32_t neuron : members[e])
-          label_[static_cast<std::size_t>(neuron)] = static_cast<std::int32_t>(e);
-    } else {
-      norms_.emplace(tokens.layer(), members, threads_);
-    }
+  TargetScores(CalibrationTokens& tokens, const ExpertMembers& members, RidgeTarget what)
+      : what_(what), threads_(tokens.threads()), members_(members) {
+    if (what != RidgeTarget::score) norms_.emplace(tokens.layer(), members, threads_);
   }
 
   void compute(MatrixView<const float> hidden, MatrixView<float> out) const {
-    if (what_ == RidgeTarget::score) return oracle_scores(hidden, label_, out, threads_);
+    if (what_ == RidgeTarget::score) return oracle_scores(hidden, members_, out, threads_);
     norms_->compute(hidden, out, threads_);
     if (what_ == RidgeTarget::output) return;
     for (float& value : out.values()) value = std::log(std::max(value, kLeastNorm));
@@ -70,7 +62,7 @@ class TargetScores {
   static constexpr float kLeastNorm = 1e-6F;
   RidgeTarget what_;
   ThreadPool& threads_;
-  std::vector<std::int32_t> label_;
+  const ExpertMembers& members_;
   std::optional<ExpertNorms> norms_;
 };
 
@@ -142,13 +134,8 @@ class RidgeFitter : public RouterFitter {
 
   RouterWeights fit(const RouterTask& task) const override {
     const RidgeRouter ridge(*task.tokens, task.config.ridge);
-    std::vector<std::vector<std::int32_t>> members;
-    for (std::size_t e = 0; e < task.partition.num_experts(); ++e) {
-      const auto list = task.partition.expert_members(e);
-      members.emplace_back(list.begin(), list.end());
-    }
     const std::string& target = task.config.target;
-    return ridge.fit(*task.tokens, members,
+    return ridge.fit(*task.tokens, members_of(task.lists),
                      target == "score"        ? RidgeTarget::score
                      : target == "log-output" ? RidgeTarget::log_output
                                               : RidgeTarget::output);

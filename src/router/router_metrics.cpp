@@ -29,14 +29,15 @@ struct Choice {
 
 class Measurement {
  public:
-  Measurement(CalibrationTokens& tokens, const Partition& partition, const RouterWeights& router,
+  Measurement(CalibrationTokens& tokens, const NeuronLists& lists, const RouterWeights& router,
               std::int64_t top_k, std::uint64_t seed)
       : tokens_(tokens),
-        label_(partition.labels()),
+        members_(members_of(lists)),
+        shared_(lists.shared_members()),
         router_(router),
         top_k_(static_cast<std::size_t>(top_k)),
-        experts_(partition.num_experts()),
-        norms_(tokens.layer(), members_of(partition), tokens.threads()),
+        experts_(lists.num_experts()),
+        norms_(tokens.layer(), members_, tokens.threads()),
         stream_(seed, static_cast<std::uint64_t>(tokens.layer().info.index),
                 RandomPurpose::router_metrics) {}
 
@@ -64,15 +65,6 @@ class Measurement {
   }
 
  private:
-  static std::vector<std::vector<std::int32_t>> members_of(const Partition& partition) {
-    std::vector<std::vector<std::int32_t>> members;
-    for (std::size_t e = 0; e < partition.num_experts(); ++e) {
-      const auto list = partition.expert_members(e);
-      members.emplace_back(list.begin(), list.end());
-    }
-    return members;
-  }
-
   void add(const CalibrationTokens::Block& block) {
     const std::size_t count = block.hidden.rows;
     ThreadPool& threads = tokens_.threads();
@@ -80,7 +72,7 @@ class Measurement {
     for (Choice* choice : {&by_router_, &by_score_, &by_norm_, &at_random_})
       choice->chosen.resize(count, experts_);
     router_scores(router_, block.inputs, scores_.view(), threads);
-    oracle_scores(block.hidden, label_, oracle_.view(), threads);
+    oracle_scores(block.hidden, members_, oracle_.view(), threads);
     norms_.compute(block.hidden, norm_.view(), threads);
     choose_experts(std::as_const(scores_).view(), top_k_, by_router_.chosen.view(), threads);
     choose_experts(std::as_const(oracle_).view(), top_k_, by_score_.chosen.view(), threads);
@@ -121,17 +113,22 @@ class Measurement {
     }
   }
 
-  /// ‖y - y'‖²: the output of what is left out.
+  /// ‖y - y'‖²: the output of what is left out, less what counts more than once.
   double missing_square(MatrixView<const float> hidden, const Matrix<float>& chosen) {
     left_out_.resize(hidden.rows, hidden.cols);
     tokens_.threads().for_each(hidden.rows, [&](std::size_t t) {
       const std::span<const float> from = hidden.row(t);
-      const std::span<const float> on = chosen.row(t);
       const std::span<float> to = left_out_.row(t);
-      for (std::size_t i = 0; i < from.size(); ++i) {
-        const bool kept = label_[i] == kSharedLabel || on[static_cast<std::size_t>(label_[i])] != 0;
-        to[i] = kept ? 0.0F : from[i];
-      }
+      std::ranges::copy(from, to.begin());
+      const auto take_off = [&](std::span<const std::int32_t> list) {
+        for (const std::int32_t neuron : list) {
+          const auto id = static_cast<std::size_t>(neuron);
+          to[id] -= from[id];
+        }
+      };
+      take_off(shared_);
+      for (std::size_t e = 0; e < experts_; ++e)
+        if (chosen.row(t)[e] != 0) take_off(members_[e]);
     });
     multiply(std::as_const(left_out_).view(), tokens_.layer().down.view(), output_.view(),
              tokens_.threads());
@@ -139,7 +136,8 @@ class Measurement {
   }
 
   CalibrationTokens& tokens_;
-  std::span<const std::int32_t> label_;
+  ExpertMembers members_;
+  std::span<const std::int32_t> shared_;
   const RouterWeights& router_;
   std::size_t top_k_;
   std::size_t experts_;
@@ -155,12 +153,12 @@ class Measurement {
 }  // namespace
 
 std::vector<std::pair<std::string, double>> measure_router(CalibrationTokens& tokens,
-                                                           const Partition& partition,
+                                                           const NeuronLists& lists,
                                                            const RouterWeights& router,
                                                            std::int64_t top_k, std::uint64_t seed) {
-  require(top_k >= 1 && top_k <= static_cast<std::int64_t>(partition.num_experts()),
+  require(top_k >= 1 && top_k <= static_cast<std::int64_t>(lists.num_experts()),
           "as many chosen experts as there are at most");
-  return Measurement(tokens, partition, router, top_k, seed).run();
+  return Measurement(tokens, lists, router, top_k, seed).run();
 }
 
 }  // namespace moefy

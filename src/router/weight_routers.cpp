@@ -19,7 +19,7 @@ MatrixView<const float> router_rows(const FfnLayer& layer) {
 RouterWeights empty_router(const RouterTask& task, const std::string& kind) {
   RouterWeights router;
   router.kind = kind;
-  router.weight.resize(task.partition.num_experts(), task.layer.hidden_size());
+  router.weight.resize(task.lists.num_experts(), task.layer.hidden_size());
   std::ranges::fill(router.weight.values(), 0.0F);
   return router;
 }
@@ -28,8 +28,7 @@ class CentroidFitter : public RouterFitter {
  public:
   std::string name() const override { return "centroid"; }
   RouterWeights fit(const RouterTask& task) const override {
-    return fit_centroid_router(router_rows(task.layer), task.partition.labels(),
-                               task.partition.num_experts());
+    return fit_centroid_router(router_rows(task.layer), task.lists);
   }
 };
 

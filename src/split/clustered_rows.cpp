@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "moefy/core/error.hpp"
 #include "moefy/core/random.hpp"
@@ -128,13 +129,7 @@ ClusteredRows prepare_rows_besides(const SplitTask& task, std::span<const std::i
   return clustered;
 }
 
-LayerResult begin_result(const SplitTask& task, const ClusteredRows& clustered,
-                         std::span<const std::int32_t> row_label) {
-  const std::size_t n = neurons_of(task.layer);
-  std::vector<std::int32_t> label(n, kSharedLabel);
-  for (std::size_t i = 0; i < row_label.size(); ++i)
-    label[static_cast<std::size_t>(clustered.neuron[i])] = row_label[i];
-  const Capacities capacities = routed_capacities(task.config, n);
+LayerResult identify_result(const SplitTask& task, const ClusteredRows& clustered) {
   LayerResult result;
   result.layer_index = task.layer.index;
   result.name = task.layer.name;
@@ -142,28 +137,46 @@ LayerResult begin_result(const SplitTask& task, const ClusteredRows& clustered,
   result.weights = resolved_weights(task.config, task.layer);
   result.activation = task.layer.activation;
   result.normalize = task.config.normalize;
-  result.partition = with_requested_order(
-      Partition::from_labels(std::move(label), static_cast<std::size_t>(task.config.experts),
-                             static_cast<std::size_t>(task.config.shared), capacities.bounds()),
-      task, clustered.norm);
   result.zero_rows = clustered.zero_rows;
   return result;
 }
 
-void attach_router(LayerResult& result, const SplitTask& task, SplitWorkspace& workspace) {
+LayerResult begin_result(const SplitTask& task, const ClusteredRows& clustered,
+                         std::span<const std::int32_t> row_label) {
+  const std::size_t n = neurons_of(task.layer);
+  std::vector<std::int32_t> label(n, kSharedLabel);
+  for (std::size_t i = 0; i < row_label.size(); ++i)
+    label[static_cast<std::size_t>(clustered.neuron[i])] = row_label[i];
+  const Capacities capacities = routed_capacities(task.config, n);
+  LayerResult result = identify_result(task, clustered);
+  result.partition = with_requested_order(
+      Partition::from_labels(std::move(label), static_cast<std::size_t>(task.config.experts),
+                             static_cast<std::size_t>(task.config.shared), capacities.bounds()),
+      task, clustered.norm);
+  return result;
+}
+
+bool are_router_rows(const SplitTask& task) {
+  const std::string weights = resolved_weights(task.config, task.layer);
+  return weights != "concat" && role_of(weights) == router_role(task.layer);
+}
+
+void load_router_rows(const SplitTask& task, SplitWorkspace& workspace) {
   const auto width = static_cast<std::size_t>(task.layer.hidden_size);
   workspace.rows->resize(neurons_of(task.layer), width);
   workspace.rows->fill_columns(
       0, width, [&](const RowsTarget& out) { task.source(router_role(task.layer), out); });
+}
+
+void attach_router(LayerResult& result, const SplitTask& task, SplitWorkspace& workspace) {
+  load_router_rows(task, workspace);
   result.router = fit_centroid_router(*workspace.rows, result.partition.labels(),
                                       result.partition.num_experts());
 }
 
 void attach_router(LayerResult& result, const SplitTask& task, SplitWorkspace& workspace,
                    std::span<const std::int32_t> row_label) {
-  const std::string weights = resolved_weights(task.config, task.layer);
-  if (weights == "concat" || role_of(weights) != router_role(task.layer))
-    return attach_router(result, task, workspace);
+  if (!are_router_rows(task)) return attach_router(result, task, workspace);
   result.router = fit_centroid_router(*workspace.rows, row_label, result.partition.num_experts());
 }
 
@@ -186,13 +199,17 @@ double random_inertia(const SplitTask& task, SplitWorkspace& workspace,
 
 LabelledRows rows_of_result(const LayerInfo& layer, const LayerResult& result,
                             const RowSource& source, SplitWorkspace& workspace) {
-  require(result.partition.num_neurons() == neurons_of(layer), "a result of another layer");
+  require(result.lists().num_neurons() == neurons_of(layer), "a result of another layer");
   SplitConfig config;
   config.weights = result.weights;
   config.normalize = result.normalize;
   load_clustered({layer, config, source, nullptr, {}}, {}, workspace);
   LabelledRows labelled;
   std::vector<std::int32_t> neuron;
+  if (result.sharing) {
+    neuron.resize(neurons_of(layer));
+    std::iota(neuron.begin(), neuron.end(), 0);
+  }
   const auto labels = result.partition.labels();
   for (std::size_t i = 0; i < labels.size(); ++i) {
     if (labels[i] == kSharedLabel) continue;

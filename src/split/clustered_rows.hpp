@@ -26,6 +26,9 @@ ClusteredRows prepare_rows_besides(const SplitTask& task, std::span<const std::i
 /// What brings the rows of `neuron` to unit length (1 for zero rows). `norm`: of all neurons.
 std::vector<float> unit_factors(std::span<const double> norm, std::span<const std::int32_t> neuron);
 
+/// Identity of the result and what is known of its rows.
+LayerResult identify_result(const SplitTask& task, const ClusteredRows& clustered);
+
 /// Identity and partition of the result; everything else is still to be filled in. `row_label`
 /// [num_routed].
 LayerResult begin_result(const SplitTask& task, const ClusteredRows& clustered,
@@ -35,6 +38,11 @@ LayerResult begin_result(const SplitTask& task, const ClusteredRows& clustered,
 /// gap that prices of zero leave.
 void describe_labels(LayerResult& result, const SplitTask& task, SplitWorkspace& workspace,
                      const ClusteredRows& clustered, std::span<const std::int32_t> row_label);
+
+/// Whether the clustered rows are those that a router is fitted to, which need not be read again.
+bool are_router_rows(const SplitTask& task);
+/// Puts those of all neurons where the clustered ones were.
+void load_router_rows(const SplitTask& task, SplitWorkspace& workspace);
 
 /// Fits the router to the clustered rows in the workspace, if those are the router's, else to rows
 /// that take their place: the last step.

@@ -44,7 +44,8 @@ WarmStart warm_start(const SplitTask& task, const ClusteredRows& clustered) {
       old.partition.num_experts() != static_cast<std::size_t>(task.config.experts) ||
       old.partition.num_shared() != 0 || task.config.shared != 0) {
     throw UsageError(
-        "--init-from: the map's layer has other numbers of neurons or experts, or shared experts");
+        "--init-from: the map's layer has other numbers of neurons or experts, shared experts, or "
+        "experts that share neurons");
   }
   WarmStart start;
   for (const std::int32_t neuron : clustered.neuron)

@@ -13,7 +13,7 @@ namespace moefy {
 /// rows of --weights like that of every other method, and carries the centroid router.
 class RecordedSplitter : public Splitter {
  public:
-  RecordingNeed needs() const override { return RecordingNeed::inputs; }
+  RecordingNeed needs(const SplitConfig&) const override { return RecordingNeed::inputs; }
   LayerResult split(const SplitTask& task, SplitWorkspace& workspace) const override;
 
  protected:

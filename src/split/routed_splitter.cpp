@@ -38,7 +38,7 @@ std::vector<float> weights_of_tokens(CalibrationTokens& tokens) {
 class RoutedSplitter : public Splitter {
  public:
   std::string name() const override { return "routed"; }
-  RecordingNeed needs() const override { return RecordingNeed::inputs; }
+  RecordingNeed needs(const SplitConfig&) const override { return RecordingNeed::inputs; }
 
   LayerResult split(const SplitTask& task, SplitWorkspace& workspace) const override {
     require(task.tokens != nullptr, "a method that needs recordings got none");

@@ -1,5 +1,7 @@
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <cmath>
 #include <numeric>
 #include <optional>
 
@@ -56,7 +58,37 @@ std::string sizes_problem(const SplitConfig& config, std::size_t neurons) {
                      config.sizes, lower, upper, neurons);
 }
 
+/// Lists that may share neurons: of one width, which must fit.
+std::string sharing_problem(const SplitConfig& config, std::size_t neurons) {
+  if (config.sizes != "equal" && !parse_size(config.sizes))
+    return fmt::format(
+        "--sizes '{}': with --sharing {} expected equal or N, neurons of each expert", config.sizes,
+        config.sharing);
+  const std::size_t width = sharing_width(config, neurons);
+  const auto shared = config.sharing == "inter" ? static_cast<std::size_t>(config.shared) : 0;
+  if (width >= 1 && width <= neurons && (shared + 1) * width <= neurons) return {};
+  return fmt::format(
+      "--sharing {}: {} always-on experts and a routed one of {} neurons each do not fit into {} "
+      "neurons",
+      config.sharing, shared, width, neurons);
+}
+
 }  // namespace
+
+std::size_t sharing_width(const SplitConfig& config, std::size_t num_neurons) {
+  const auto experts = static_cast<std::size_t>(config.experts);
+  const auto shared = static_cast<std::size_t>(config.shared);
+  if (config.sizes != "equal") return parse_size(config.sizes).value();
+  return config.sharing == "inner" ? (num_neurons + experts - 1) / experts
+                                   : num_neurons / (experts + shared);
+}
+
+std::size_t kept_neurons(const SplitConfig& config, std::size_t num_neurons) {
+  // The product of a decimal fraction and a count may lie a rounding below a whole number.
+  constexpr double kRounding = 1e-9;
+  const double kept = std::floor(static_cast<double>(num_neurons) * config.keep + kRounding);
+  return std::max<std::size_t>(1, static_cast<std::size_t>(kept));
+}
 
 std::size_t shared_neurons(const SplitConfig& config, std::size_t num_neurons) {
   const auto lists = static_cast<std::size_t>(config.experts + config.shared);
@@ -87,7 +119,9 @@ std::vector<std::string> split_problems(const SplitConfig& config, const LayerIn
                                    config.weights, layer.index, layer.name));
   }
   const auto neurons = static_cast<std::size_t>(layer.num_neurons);
-  const std::string sizes = sizes_problem(config, neurons - shared_neurons(config, neurons));
+  const std::string sizes = config.sharing == "none"
+                                ? sizes_problem(config, neurons - shared_neurons(config, neurons))
+                                : sharing_problem(config, neurons);
   if (!sizes.empty()) problems.push_back(fmt::format("layer {}: {}", layer.index, sizes));
   return problems;
 }

@@ -13,7 +13,7 @@ namespace moefy {
 namespace {
 
 constexpr std::array<char, 4> kMagic = {'m', 'f', 'l', 'r'};
-constexpr std::uint32_t kVersion = 3;
+constexpr std::uint32_t kVersion = 4;
 
 void write_matrix(ByteWriter& writer, const Matrix<float>& matrix) {
   writer.value(static_cast<std::uint64_t>(matrix.rows()));
@@ -38,20 +38,41 @@ Matrix<float> read_matrix(ByteReader& reader) {
   return matrix;
 }
 
-void write_partition(ByteWriter& writer, const Partition& partition) {
-  writer.list(partition.labels());
-  writer.list(partition.members());
-  writer.list(partition.expert_offset());
-  writer.list(partition.shared_offset());
+void write_lists(ByteWriter& writer, const LayerResult& layer) {
+  const NeuronLists& lists = layer.lists();
+  writer.value(static_cast<std::uint8_t>(layer.sharing.has_value()));
+  writer.value(static_cast<std::uint64_t>(lists.num_neurons()));
+  writer.list(lists.members());
+  writer.list(lists.expert_offset());
+  writer.list(lists.shared_offset());
+  if (!layer.sharing) writer.list(layer.partition.labels());
 }
 
-Partition read_partition(ByteReader& reader) {
-  auto labels = reader.list<std::int32_t>();
+void read_lists(ByteReader& reader, LayerResult& layer) {
+  const bool is_sharing = reader.value<std::uint8_t>() != 0;
+  const auto num_neurons = reader.value<std::uint64_t>();
   auto members = reader.list<std::int32_t>();
   auto expert_offset = reader.list<std::int64_t>();
   auto shared_offset = reader.list<std::int64_t>();
-  return partition_from_arrays(std::move(labels), std::move(members), std::move(expert_offset),
-                               std::move(shared_offset));
+  if (is_sharing) {
+    layer.sharing = lists_from_arrays(num_neurons, std::move(members), std::move(expert_offset),
+                                      std::move(shared_offset));
+    return;
+  }
+  layer.partition = partition_from_arrays(reader.list<std::int32_t>(), std::move(members),
+                                          std::move(expert_offset), std::move(shared_offset));
+  if (layer.partition.num_neurons() != num_neurons)
+    throw InputError("the number of neurons and their labels disagree");
+}
+
+void write_score_scale(ByteWriter& writer, const std::optional<double>& scale) {
+  writer.value(static_cast<std::uint8_t>(scale.has_value()));
+  if (scale) writer.value(*scale);
+}
+
+std::optional<double> read_score_scale(ByteReader& reader) {
+  if (reader.value<std::uint8_t>() == 0) return std::nullopt;
+  return reader.value<double>();
 }
 
 void write_router(ByteWriter& writer, const RouterWeights& router) {
@@ -147,10 +168,11 @@ LayerResult read_record(ByteReader& reader) {
        {&layer.name, &layer.method, &layer.weights, &layer.activation, &layer.normalize}) {
     *text = reader.text();
   }
-  layer.partition = read_partition(reader);
+  read_lists(reader, layer);
   layer.centroids = read_matrix(reader);
   layer.prices = reader.list<double>();
   layer.router = read_router(reader);
+  layer.score_scale = read_score_scale(reader);
   read_figures(reader, layer);
   layer.seconds = read_named_values(reader);
   layer.rank = reader.value<std::int64_t>();
@@ -169,10 +191,11 @@ std::vector<std::byte> encode_layer(const LayerResult& layer) {
        {&layer.name, &layer.method, &layer.weights, &layer.activation, &layer.normalize}) {
     writer.text(*text);
   }
-  write_partition(writer, layer.partition);
+  write_lists(writer, layer);
   write_matrix(writer, layer.centroids);
   writer.list(std::span(layer.prices));
   write_router(writer, layer.router);
+  write_score_scale(writer, layer.score_scale);
   write_figures(writer, layer);
   write_named_values(writer, layer.seconds);
   writer.value(layer.rank);

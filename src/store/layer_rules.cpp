@@ -28,8 +28,12 @@ std::optional<std::string> find_matrix_problem(const Matrix<float>& matrix, cons
 }  // namespace
 
 std::optional<std::string> find_layer_problem(const LayerResult& layer) {
-  const std::size_t num_experts = layer.partition.num_experts();
+  const std::size_t num_experts = layer.lists().num_experts();
   if (layer.layer_index < 0) return fmt::format("layer_index is {}", layer.layer_index);
+  if (layer.sharing && layer.partition.num_neurons() > 0)
+    return "both a partition and lists that share neurons";
+  if (layer.score_scale && !(std::isfinite(*layer.score_scale) && *layer.score_scale > 0))
+    return fmt::format("score_scale is {}, expected a number above 0", *layer.score_scale);
   if (layer.hidden_size < 0) return fmt::format("hidden_size is {}", layer.hidden_size);
   if (auto problem = find_matrix_problem(layer.centroids, "centroids", num_experts)) {
     return problem;

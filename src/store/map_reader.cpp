@@ -54,10 +54,6 @@ ExpertMapHeader read_header(const ObjectReader& root) {
 }
 
 void read_layer_attributes(const ObjectReader& reader, LayerResult& layer) {
-  const std::string kind = reader.text("kind");
-  if (kind != "partition") {
-    reader.fail(fmt::format("the kind is '{}'; this moefy reads 'partition'", kind));
-  }
   layer.layer_index = count_attribute(reader, "layer_index");
   layer.name = reader.text("name");
   layer.hidden_size = count_attribute(reader, "hidden_size");
@@ -74,21 +70,32 @@ void read_layer_attributes(const ObjectReader& reader, LayerResult& layer) {
   layer.converged = reader.number<std::int64_t>("converged") != 0;
   layer.stop_reason = stop_reason_from(reader.text("stop_reason"));
   layer.fingerprint = digest_attribute(reader, "fingerprint");
+  if (reader.has_attribute("score_scale")) layer.score_scale = reader.number<double>("score_scale");
 }
 
-Partition read_partition(const ObjectReader& reader) {
+void read_lists(const ObjectReader& reader, LayerResult& layer) {
+  const std::string kind = reader.text("kind");
+  const bool is_sharing = kind == "sharing";
+  if (!is_sharing && kind != "partition")
+    reader.fail(fmt::format("the kind is '{}', expected 'partition' or 'sharing'", kind));
   const auto num_neurons = static_cast<std::size_t>(count_attribute(reader, "num_neurons"));
   const auto num_experts = static_cast<std::size_t>(count_attribute(reader, "num_experts"));
   const auto num_shared = static_cast<std::size_t>(count_attribute(reader, "num_shared"));
-  auto labels = reader.array<std::int32_t>("labels", num_neurons);
-  auto members = reader.array<std::int32_t>("members", num_neurons);
+  auto members = is_sharing ? reader.array<std::int32_t>("members")
+                            : reader.array<std::int32_t>("members", num_neurons);
   auto expert_offset = reader.array<std::int64_t>("expert_offset", num_experts + 1);
   std::vector<std::int64_t> shared_offset;
   if (num_shared > 0) {
     shared_offset = reader.array<std::int64_t>("shared_offset", num_shared + 1);
   }
-  return partition_from_arrays(std::move(labels), std::move(members), std::move(expert_offset),
-                               std::move(shared_offset));
+  if (is_sharing) {
+    layer.sharing = lists_from_arrays(num_neurons, std::move(members), std::move(expert_offset),
+                                      std::move(shared_offset));
+    return;
+  }
+  layer.partition =
+      partition_from_arrays(reader.array<std::int32_t>("labels", num_neurons), std::move(members),
+                            std::move(expert_offset), std::move(shared_offset));
 }
 
 RouterWeights read_router(const ObjectReader& layer_reader, std::size_t num_experts) {
@@ -134,8 +141,8 @@ void read_statistics(const ObjectReader& layer_reader, LayerResult& layer) {
 LayerResult read_layer(const ObjectReader& reader) {
   LayerResult layer;
   read_layer_attributes(reader, layer);
-  layer.partition = read_partition(reader);
-  const std::size_t num_experts = layer.partition.num_experts();
+  read_lists(reader, layer);
+  const std::size_t num_experts = layer.lists().num_experts();
   if (reader.has_link("centroids")) layer.centroids = reader.matrix("centroids", num_experts);
   if (reader.has_link("prices")) layer.prices = reader.array<double>("prices", num_experts);
   layer.router = read_router(reader, num_experts);

@@ -107,14 +107,14 @@ void write_header(const Id& root, const ExpertMapHeader& header) {
 }
 
 void write_layer_attributes(const Id& group, const LayerResult& layer) {
-  const Partition& partition = layer.partition;
+  const NeuronLists& lists = layer.lists();
   write_attribute(group, "layer_index", layer.layer_index);
   write_attribute(group, "name", layer.name);
-  write_attribute(group, "num_neurons", static_cast<std::int64_t>(partition.num_neurons()));
+  write_attribute(group, "num_neurons", static_cast<std::int64_t>(lists.num_neurons()));
   write_attribute(group, "hidden_size", layer.hidden_size);
-  write_attribute(group, "num_experts", static_cast<std::int64_t>(partition.num_experts()));
-  write_attribute(group, "num_shared", static_cast<std::int64_t>(partition.num_shared()));
-  write_attribute(group, "kind", std::string("partition"));
+  write_attribute(group, "num_experts", static_cast<std::int64_t>(lists.num_experts()));
+  write_attribute(group, "num_shared", static_cast<std::int64_t>(lists.num_shared()));
+  write_attribute(group, "kind", std::string(layer.sharing ? "sharing" : "partition"));
   write_attribute(group, "method", layer.method);
   write_attribute(group, "weights", layer.weights);
   write_attribute(group, "normalize", layer.normalize);
@@ -128,6 +128,7 @@ void write_layer_attributes(const Id& group, const LayerResult& layer) {
   write_attribute(group, "converged", std::int64_t{layer.converged});
   write_attribute(group, "stop_reason", to_string(layer.stop_reason));
   write_attribute(group, "fingerprint", layer.fingerprint.hex());
+  if (layer.score_scale) write_attribute(group, "score_scale", *layer.score_scale);
 }
 
 void write_router(const Id& layer_group, const RouterWeights& router) {
@@ -150,9 +151,9 @@ void write_statistics(const Id& layer_group, const LayerResult& layer) {
   const Id group = hdf5::make_group(layer_group, "stats");
   write_attribute(group, "inertia_unconstrained", layer.inertia_unconstrained);
   write_attribute(group, "zero_rows", layer.zero_rows);
-  std::vector<std::int64_t> sizes(layer.partition.num_experts());
+  std::vector<std::int64_t> sizes(layer.lists().num_experts());
   for (std::size_t expert = 0; expert < sizes.size(); ++expert) {
-    sizes[expert] = static_cast<std::int64_t>(layer.partition.expert_members(expert).size());
+    sizes[expert] = static_cast<std::int64_t>(layer.lists().expert_members(expert).size());
   }
   write_vector<std::int64_t>(group, "sizes", sizes);
   write_vector<double>(group, "inertia_trace", layer.inertia_trace);
@@ -166,11 +167,11 @@ void write_statistics(const Id& layer_group, const LayerResult& layer) {
 void write_layer(const Id& layers, const LayerResult& layer) {
   const Id group = hdf5::make_group(layers, fmt::format("{:05}", layer.layer_index));
   write_layer_attributes(group, layer);
-  const Partition& partition = layer.partition;
-  write_vector(group, "labels", partition.labels());
-  write_vector(group, "members", partition.members());
-  write_vector(group, "expert_offset", partition.expert_offset());
-  if (partition.num_shared() > 0) write_vector(group, "shared_offset", partition.shared_offset());
+  if (!layer.sharing) write_vector(group, "labels", layer.partition.labels());
+  const NeuronLists& lists = layer.lists();
+  write_vector(group, "members", lists.members());
+  write_vector(group, "expert_offset", lists.expert_offset());
+  if (lists.num_shared() > 0) write_vector(group, "shared_offset", lists.shared_offset());
   if (layer.centroids.rows() > 0) write_matrix(group, "centroids", layer.centroids);
   if (!layer.prices.empty()) write_vector<double>(group, "prices", layer.prices);
   write_router(group, layer.router);
@@ -217,7 +218,7 @@ void require_consistent(const ExpertMap& map) {
     if (const auto problem = find_layer_problem(layer)) {
       throw InternalError(fmt::format("layer {}: {}", layer.layer_index, *problem));
     }
-    layer.partition.verify();
+    layer.sharing ? layer.sharing->verify() : layer.partition.verify();
     require(i == 0 || map.layers[i - 1].layer_index < layer.layer_index,
             "the layers of an expert map ascend");
   }

@@ -97,6 +97,10 @@ bool ObjectReader::has_link(const std::string& name) const {
   return true;
 }
 
+bool ObjectReader::has_attribute(const std::string& name) const {
+  return hdf5::check(H5Aexists(group_.get(), name.c_str()), "H5Aexists") > 0;
+}
+
 bool ObjectReader::is_dataset(const std::string& name) const {
   if (!has_link(name)) return false;
   const Id id = hdf5::own(H5Oopen(group_.get(), name.c_str(), H5P_DEFAULT), "H5Oopen");
@@ -116,7 +120,7 @@ std::optional<ObjectReader> ObjectReader::find_group(const std::string& name) co
 }
 
 Id ObjectReader::open_attribute(const std::string& name) const {
-  if (hdf5::check(H5Aexists(group_.get(), name.c_str()), "H5Aexists") == 0) {
+  if (!has_attribute(name)) {
     fail(fmt::format("the attribute '{}' is missing", name));
   }
   Id attribute = hdf5::own(H5Aopen(group_.get(), name.c_str(), H5P_DEFAULT), "H5Aopen");
@@ -143,14 +147,13 @@ template double ObjectReader::number(const std::string&) const;
 
 template <class T>
 T ObjectReader::number_or(const std::string& name, T otherwise) const {
-  const bool there = hdf5::check(H5Aexists(group_.get(), name.c_str()), "H5Aexists") > 0;
-  return there ? number<T>(name) : otherwise;
+  return has_attribute(name) ? number<T>(name) : otherwise;
 }
 template std::int64_t ObjectReader::number_or(const std::string&, std::int64_t) const;
 template double ObjectReader::number_or(const std::string&, double) const;
 
 std::optional<std::string> ObjectReader::find_text(const std::string& name) const {
-  if (hdf5::check(H5Aexists(group_.get(), name.c_str()), "H5Aexists") == 0) return std::nullopt;
+  if (!has_attribute(name)) return std::nullopt;
   const Id attribute = open_attribute(name);
   const Id type = hdf5::own(H5Aget_type(attribute.get()), "H5Aget_type");
   if (!is_text(type)) return std::nullopt;

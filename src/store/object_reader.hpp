@@ -48,6 +48,7 @@ class ObjectReader {
   std::vector<std::string> attributes() const;
 
   bool has_link(const std::string& name) const;
+  bool has_attribute(const std::string& name) const;
   bool is_dataset(const std::string& name) const;
   ObjectReader group(const std::string& name, const std::string& place) const;
   std::optional<ObjectReader> find_group(const std::string& name) const;

@@ -73,6 +73,14 @@ Conversion::Conversion(TinyModel model, const MapShape& shape, std::size_t num_s
   write_expert_map(map_file(), *map_);
 }
 
+void Conversion::change_map(const std::function<void(ExpertMap&)>& change) {
+  change(*map_);
+  std::vector<Digest> fingerprints;
+  for (const LayerResult& layer : map_->layers) fingerprints.push_back(layer.fingerprint);
+  map_->header.source_fingerprint = source_fingerprint(dense_, fingerprints);
+  write_expert_map(map_file(), *map_);
+}
+
 std::shared_ptr<const ConversionPlan> Conversion::plan(const ConvertConfig& config) const {
   return plan_conversion(dense_, layers_, map_, config);
 }
@@ -109,6 +117,7 @@ void Conversion::restore() const {
   std::filesystem::create_directories(restored());
   const Checkpoint converted = Checkpoint::open(output());
   const auto made = plan_of_output(converted);
+  require_restorable(*made);
   for (std::size_t shard = 0; shard < source_shards(*made).files.size(); ++shard)
     restore_shard(*made, converted, shard, restored(), {});
   restore_metadata(*made, converted, restored());

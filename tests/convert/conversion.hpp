@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -36,6 +37,9 @@ class Conversion {
   std::filesystem::path output() const { return dir_ / "out"; }
   std::filesystem::path restored() const { return dir_ / "restored"; }
 
+  /// Changes the map and writes it again.
+  void change_map(const std::function<void(ExpertMap&)>& change);
+
   std::shared_ptr<const ConversionPlan> plan(const ConvertConfig& config) const;
   /// Plans and writes everything to output().
   std::shared_ptr<const ConversionPlan> convert(const ConvertConfig& config = {});
@@ -48,7 +52,7 @@ class Conversion {
   TempDir dir_;
   Checkpoint dense_;
   std::vector<LayerInfo> layers_;
-  std::shared_ptr<const ExpertMap> map_;
+  std::shared_ptr<ExpertMap> map_;
 };
 
 /// Values of a tensor, widened.

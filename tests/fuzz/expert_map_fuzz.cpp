@@ -32,7 +32,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const auto file = sealed(std::as_bytes(std::span(data, size)));
   try {
     const moefy::ExpertMap map = moefy::parse_expert_map(file, "fuzz");
-    for (const moefy::LayerResult& layer : map.layers) layer.partition.verify();
+    for (const moefy::LayerResult& layer : map.layers)
+      layer.sharing ? layer.sharing->verify() : layer.partition.verify();
     (void)moefy::expert_map_bytes(map);
   } catch (const moefy::InputError&) {
   }

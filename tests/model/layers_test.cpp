@@ -179,6 +179,7 @@ TEST_F(LayersTest, survive_the_wire) {
       EXPECT_EQ(received[i].index_in_stack, sent[i].index_in_stack);
       EXPECT_EQ(received[i].name, sent[i].name);
       EXPECT_EQ(received[i].num_neurons, sent[i].num_neurons);
+      EXPECT_EQ(received[i].num_neurons_key, sent[i].num_neurons_key);
       EXPECT_EQ(received[i].hidden_size, sent[i].hidden_size);
       EXPECT_EQ(received[i].activation, sent[i].activation);
       ASSERT_EQ(received[i].tensors.size(), sent[i].tensors.size());

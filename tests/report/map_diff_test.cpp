@@ -18,7 +18,9 @@ using testing::ElementsAre;
 using testing::HasSubstr;
 
 double information(std::vector<std::int32_t> a, std::vector<std::int32_t> b, std::size_t groups) {
-  return adjusted_mutual_information(contingency_table(a, groups, b, groups));
+  return adjusted_mutual_information(
+      common_neurons(Partition::from_labels(std::move(a), groups, 0),
+                     Partition::from_labels(std::move(b), groups, 0)));
 }
 
 /// Tries all bijections (few experts): the oracle of the matching.
@@ -106,7 +108,7 @@ TEST(MapDiffTest, moves_nothing_when_experts_are_only_renamed) {
 
   EXPECT_EQ(diff.layers[0].moved, 0);
   EXPECT_THAT(diff.layers[0].matched, ElementsAre(1, 2, 0));
-  EXPECT_NEAR(diff.layers[0].information, 1, 1e-12);
+  EXPECT_NEAR(diff.layers[0].information.value(), 1, 1e-12);
   EXPECT_FALSE(diff.layers[0].same_experts);
   EXPECT_FALSE(diff.same());
 }
@@ -118,6 +120,32 @@ TEST(MapDiffTest, leaves_experts_unmatched_when_the_other_map_has_fewer) {
   EXPECT_THAT(diff.layers[0].matched[0], 1);
   EXPECT_EQ(std::ranges::count(diff.layers[0].matched, -1), 1);
   EXPECT_EQ(diff.layers[0].moved, 2);
+}
+
+ExpertMap map_with_lists(std::vector<std::vector<std::int32_t>> lists) {
+  ExpertMap map = map_with_labels({0, 0, 1, 1, 2, 2}, 3);
+  map.layers[0].partition = {};
+  map.layers[0].sharing = NeuronLists::from_lists(6, lists);
+  return map;
+}
+
+TEST(MapDiffTest, compares_lists_that_share_neurons_by_what_they_have_in_common) {
+  const ExpertMap a = map_with_lists({{0, 1, 2}, {0, 3}});
+  const MapDiff renamed = compare_maps(a, map_with_lists({{3, 0}, {0, 1, 2}}), best_matching);
+  const MapDiff other = compare_maps(a, map_with_lists({{0, 1, 4}, {0, 3, 5}}), best_matching);
+  const MapDiff kinds = compare_maps(a, map_with_labels({0, 0, 0, 1, 1, 1}, 2), best_matching);
+
+  EXPECT_TRUE(compare_maps(a, a, best_matching).same());
+  EXPECT_EQ(renamed.layers[0].moved, 0);
+  EXPECT_THAT(renamed.layers[0].matched, ElementsAre(1, 0));
+  EXPECT_FALSE(renamed.layers[0].information);
+  EXPECT_FALSE(renamed.layers[0].same_experts);
+  // Of six members 0, 1 and 0, 3 stayed.
+  EXPECT_EQ(other.layers[0].moved, 2);
+  EXPECT_EQ(other.layers[0].num_members, 6);
+  // 0, 1, 2 and 3 stayed.
+  EXPECT_EQ(kinds.layers[0].moved, 2);
+  EXPECT_THAT(diff_table(kinds), HasSubstr("differs"));
 }
 
 TEST(MapDiffTest, says_which_layers_and_options_have_no_counterpart) {

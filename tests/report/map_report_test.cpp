@@ -81,6 +81,50 @@ TEST(LayerFiguresTest, have_no_cosine_of_rows_that_are_zero) {
   EXPECT_EQ(figures_of(layer).router->mean_cosine, 0);
 }
 
+/// Three experts of three neurons of six, of which neuron 3 is in none.
+LayerResult sharing_layer() {
+  LayerResult layer = small_layer();
+  layer.partition = {};
+  layer.sharing = NeuronLists::from_lists(
+      6, std::vector<std::vector<std::int32_t>>{{4, 2, 0}, {0, 5, 1}, {0, 1, 2}});
+  layer.stop_reason = StopReason::not_clustered;
+  layer.centroids = {};
+  layer.router = {};
+  return layer;
+}
+
+TEST(LayerFiguresTest, tell_how_lists_that_share_neurons_cover_the_layer) {
+  const LayerFigures figures = figures_of(sharing_layer());
+
+  EXPECT_EQ(figures.size_max, 3U);
+  ASSERT_TRUE(figures.sharing);
+  EXPECT_DOUBLE_EQ(figures.sharing->coverage, 5.0 / 6);
+  EXPECT_THAT(figures.sharing->omitted, ElementsAre(3));
+  EXPECT_EQ(figures.sharing->duplicates, 4);
+  EXPECT_THAT(figures.sharing->overlap.row(0), ElementsAre(1, 0.2, 0.5));
+  EXPECT_THAT(figures.sharing->overlap.row(1), ElementsAre(0.2, 1, 0.5));
+  EXPECT_DOUBLE_EQ(figures.sharing->mean_overlap, 0.4);
+  EXPECT_FALSE(figures_of(small_layer()).sharing);
+}
+
+TEST(MapTableTest, tells_what_lists_share_and_leave_out) {
+  ExpertMap map = test::sample_map({.num_layers = 2});
+  EXPECT_THAT(map_table(map), Not(HasSubstr("omitted")));
+  EXPECT_THAT(map_html(map, "title"), Not(HasSubstr("Shared neurons")));
+  EXPECT_TRUE(json::parse(map_json_lines(map)[1])["sharing"].is_null());
+  map.layers[0] = sharing_layer();
+
+  EXPECT_THAT(map_table(map), ::testing::ContainsRegex("0 +0\\.8333 +1 +4 +0\\.4000 +3"));
+  EXPECT_THAT(map_html(map, "title"), HasSubstr("omitted neurons: 3<"));
+  const json line = json::parse(map_json_lines(map)[1]);
+  EXPECT_EQ(line["kind"], "sharing");
+  EXPECT_EQ(line["sharing"]["overlap"][0], json({1.0, 0.2, 0.5}));
+  const json exported = json::parse(map_export_json(map))["layers"][0];
+  EXPECT_FALSE(exported.contains("labels"));
+  EXPECT_EQ(exported["members"], json({4, 2, 0, 0, 5, 1, 0, 1, 2}));
+  for (const NamedArray& array : named_arrays(map)) EXPECT_NE(array.name, "layers.00000.labels");
+}
+
 TEST(MapTableTest, has_a_line_for_every_layer_and_a_summary) {
   ExpertMap map = test::sample_map({.num_layers = 3});
   map.layers[0] = small_layer();

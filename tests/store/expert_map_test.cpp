@@ -71,6 +71,24 @@ TEST(ExpertMapTest, comes_back_with_a_router_of_two_layers) {
   EXPECT_THROW(expert_map_bytes(map), InternalError);
 }
 
+TEST(ExpertMapTest, comes_back_with_experts_that_share_neurons) {
+  ExpertMap map = sample_map({.num_layers = 2});
+  LayerResult& layer = map.layers[1];
+  layer.partition = {};
+  layer.sharing = NeuronLists::from_lists(
+      12, std::vector<std::vector<std::int32_t>>{{7, 0, 3}, {0, 3}, {}, {11}},
+      std::vector<std::vector<std::int32_t>>{{5, 4}, {6}});
+  layer.score_scale = 1.5;
+
+  test::expect_equal_maps(parse_expert_map(expert_map_bytes(map), "memory"), map);
+  test::expect_equal_layers(decode_layer(encode_layer(layer), "memory"), layer);
+  layer.score_scale = 0;
+  EXPECT_THROW(expert_map_bytes(map), InternalError);
+  layer.score_scale.reset();
+  layer.partition = Partition::from_labels({0, 1, 2, 3}, 4, 0);
+  EXPECT_THROW(expert_map_bytes(map), InternalError);
+}
+
 TEST(ExpertMapTest, comes_back_with_nothing_that_may_be_absent) {
   ExpertMap map = sample_map({.num_layers = 5});
   map.layers.erase(map.layers.begin() + 1, map.layers.begin() + 3);

@@ -146,6 +146,28 @@ TEST(ForeignMapTest, may_hold_groups_attributes_and_data_sets_of_its_own) {
   EXPECT_EQ(parse_expert_map(bytes, "map.h5").layers.size(), 1U);
 }
 
+TEST(ForeignMapTest, of_lists_that_share_neurons_needs_no_labels) {
+  const auto share = [](hid_t layer, std::vector<std::int32_t> members) {
+    H5Adelete(layer, "kind");
+    put_text(layer, "kind", "sharing");
+    for (const char* name : {"labels", "members", "expert_offset"})
+      H5Ldelete(layer, name, H5P_DEFAULT);
+    const hsize_t size = members.size();
+    put_array<std::int64_t>(layer, "expert_offset", {0, 2, static_cast<std::int64_t>(size)}, {3});
+    put_array<std::int32_t>(layer, "members", std::move(members), {size});
+  };
+  const auto bytes = foreign_map([&](hid_t, hid_t layer) { share(layer, {2, 0, 0, 3, 2}); });
+  const auto twice = foreign_map([&](hid_t, hid_t layer) { share(layer, {2, 2, 0, 3}); });
+
+  const ExpertMap map = parse_expert_map(bytes, "map.h5");
+
+  const LayerResult& layer = map.layers.at(0);
+  ASSERT_TRUE(layer.sharing);
+  EXPECT_THAT(layer.sharing->expert_members(1), ElementsAre(0, 3, 2));
+  EXPECT_THAT(omitted_neurons(*layer.sharing), ElementsAre(1));
+  EXPECT_THAT(error_of(twice), HasSubstr("layer 7: not lists of neurons: expert 0 has neuron 2"));
+}
+
 TEST(ForeignMapTest, of_a_newer_schema_is_refused_with_the_version_needed) {
   const auto bytes = foreign_map([](hid_t root, hid_t) {
     H5Adelete(root, "schema_version");
@@ -162,11 +184,11 @@ TEST(ForeignMapTest, of_another_format_or_kind_is_refused) {
   });
   const auto kind = foreign_map([](hid_t, hid_t layer) {
     H5Adelete(layer, "kind");
-    put_text(layer, "kind", "sharing");
+    put_text(layer, "kind", "stacked");
   });
 
   EXPECT_THAT(error_of(format), HasSubstr("the format is 'moefy-recordings'"));
-  EXPECT_THAT(error_of(kind), HasSubstr("map.h5: layer 7: the kind is 'sharing'"));
+  EXPECT_THAT(error_of(kind), HasSubstr("map.h5: layer 7: the kind is 'stacked'"));
 }
 
 struct Damage {

@@ -67,9 +67,9 @@ TEST(LayerRecordTest, refuses_bytes_behind_the_end) {
 
 TEST(LayerRecordTest, refuses_another_version) {
   auto bytes = encode_layer(sample_layer());
-  bytes[4] = std::byte{4};
+  bytes[4] = std::byte{5};
 
-  EXPECT_THAT(error_of(bytes), HasSubstr("version 4, expected 3"));
+  EXPECT_THAT(error_of(bytes), HasSubstr("version 5, expected 4"));
 }
 
 TEST(LayerRecordTest, survives_hostile_bytes_at_every_place) {

@@ -23,6 +23,8 @@ void expect_equal_layers(const LayerResult& a, const LayerResult& b) {
   EXPECT_EQ(a.activation, b.activation);
   EXPECT_EQ(a.normalize, b.normalize);
   EXPECT_EQ(a.partition, b.partition);
+  EXPECT_EQ(a.sharing, b.sharing);
+  EXPECT_EQ(a.score_scale, b.score_scale);
   expect_equal_matrices(a.centroids, b.centroids);
   EXPECT_EQ(a.prices, b.prices);
   EXPECT_EQ(a.router.kind, b.router.kind);

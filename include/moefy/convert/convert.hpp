@@ -25,9 +25,14 @@ struct ConvertConfig {
   /// Experts a token; default: the map's, else E.
   std::optional<std::int64_t> top_k = std::nullopt;
   std::string gate_scale = "auto";  ///< auto, robust, 1, or 2^-m: factor on the router's rows
-  std::int64_t align = 8;           ///< expert width is padded to a multiple with zero neurons
-  std::string uneven = "pad";       ///< pad, ragged, error: experts of unequal size
-  std::string layout = "classic";   ///< classic: a tensor an expert; fused: one a layer
+  /// Factor of the routed experts' sum (LLaMA-MoE's output scale): auto, a number, or calibrated
+  /// (the map's). auto: 1 where experts weigh one; E with gate_scale 1, where a softmax over the
+  /// chosen ones weighs them.
+  std::string score_scale = "auto";
+  std::int64_t align = 8;          ///< expert width is padded to a multiple with zero neurons
+  std::string uneven = "pad";      ///< pad, ragged, error: experts of unequal size (ragged:
+                                   ///< host llama-moe)
+  std::string layout = "classic";  ///< classic: a tensor an expert; fused: one a layer
   std::uint64_t shard_size = 5'000'000'000;  ///< bytes of tensor data a file
   bool use_refit = false;  ///< down projections of the map's refit file instead of the dense ones
 
@@ -77,6 +82,7 @@ struct ConversionSummary {
   std::uint64_t parameters_after = 0;
   std::uint64_t parameters_in_experts = 0;  ///< routed experts
   std::uint64_t parameters_active = 0;      ///< touched for one token
+  bool shares_neurons = false;              ///< neurons may stand in several experts or in none
   std::vector<std::string> notes;           ///< whole sentences
 };
 ConversionSummary summarize(const ConversionPlan& plan);
@@ -106,7 +112,8 @@ void write_metadata(const ConversionPlan& plan, const Checkpoint& checkpoint,
                     const std::filesystem::path& map_file, const std::filesystem::path& directory);
 
 /// One FFN layer of the output against the dense one on a few random inputs, all experts on,
-/// routers out of the way.
+/// routers out of the way. Where experts share neurons, a neuron of the dense layer counts as often
+/// as it stands in their lists.
 struct LayerCheck {
   std::int64_t layer_index = 0;
   double difference = 0;  ///< largest |y_moe - y_dense|, relative to the largest |y_dense|
@@ -148,6 +155,8 @@ RefitDistance refit_distance(const ConversionPlan& plan, const Checkpoint& dense
 
 /// What `restore` needs, from a converted directory alone. InputError if something is missing.
 std::shared_ptr<const ConversionPlan> plan_of_output(const Checkpoint& converted);
+/// InputError naming layers and neurons if the output lacks neurons of the dense model.
+void require_restorable(const ConversionPlan& plan);
 /// Files of the dense checkpoint: one queue item each; cut, names and order as in the source.
 ShardPlan source_shards(const ConversionPlan& plan);
 /// Writes file number `shard` of the dense checkpoint into `directory`.

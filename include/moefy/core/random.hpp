@@ -15,7 +15,8 @@ enum class RandomPurpose : std::uint32_t {
   bench = 4,
   random_router = 5,
   router_training = 6,
-  router_metrics = 7
+  router_metrics = 7,
+  random_prune = 8
 };
 
 /// Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011).

@@ -25,6 +25,8 @@ std::optional<double> parse_duration(std::string_view text);
 /// Pieces between `separator`; an empty text has one empty piece.
 std::vector<std::string> split_text(std::string_view text, char separator);
 std::string join_text(std::span<const std::string> pieces, std::string_view separator);
+/// "3, 5, 9", or with more than `most` numbers "3, 5, 9 and 17 more".
+std::string first_numbers(std::span<const std::int32_t> numbers, std::size_t most);
 
 /// The candidates nearest to a misspelt `name` (edit distance), best first, at most `most`.
 std::vector<std::string> nearest_names(std::string_view name,

@@ -40,6 +40,7 @@ struct LayerInfo {
   std::int64_t index_in_stack = 0;
   std::string name;  ///< tensor prefix, "model.layers.7.mlp"
   std::int64_t num_neurons = 0;
+  std::string num_neurons_key;  ///< where config.json says it: "/intermediate_size", a JSON pointer
   std::int64_t hidden_size = 0;
   std::string activation;  ///< as the config names it
   std::vector<FfnTensor> tensors;

@@ -36,10 +36,15 @@ struct LayerResult {
   std::string weights;     ///< clustered matrix: gate, up, down, concat
   std::string activation;  ///< silu, gelu_pytorch_tanh, relu, …
   std::string normalize;   ///< l2 or none
-  Partition partition;
+  Partition partition;     ///< empty where `sharing` is set
+  /// Lists that may overlap or omit neurons (kind "sharing"); none: the partition.
+  std::optional<NeuronLists> sharing;
   Matrix<float> centroids;     ///< [num_experts, dim], in the clustered space
   std::vector<double> prices;  ///< [num_experts], real units (fixed-point price · 2^-s)
   RouterWeights router;
+  /// Measured factor of the routed experts' output that keeps the layer's weight against the
+  /// residual stream (LLaMA-MoE's output scale); none: not measured.
+  std::optional<double> score_scale;
 
   double inertia = 0;                ///< J, fp64, squared distances to the returned centroids
   double inertia_initial = 0;        ///< Q of the first fp32 E-step
@@ -64,6 +69,9 @@ struct LayerResult {
   /// layer's group.
   std::vector<std::pair<std::string, double>> seconds;
   std::int64_t rank = 0;  ///< which rank did it (for /run)
+
+  /// The neurons of every expert, whatever the kind.
+  const NeuronLists& lists() const { return sharing ? *sharing : partition; }
 };
 
 }  // namespace moefy

@@ -5,6 +5,8 @@
 #include <span>
 #include <vector>
 
+#include "moefy/partition/neuron_lists.hpp"
+
 namespace moefy {
 
 /// Label of a neuron that belongs to the shared (always-on) set.
@@ -17,9 +19,9 @@ struct SizeBounds {
   bool operator==(const SizeBounds&) const = default;
 };
 
-/// Every neuron of a layer in exactly one expert or in the shared set. Immutable, and can only be
-/// built valid.
-class Partition {
+/// Every neuron of a layer in exactly one expert or in the shared set. Its lists hold ascending ids
+/// unless reordered (with_member_order). Immutable, and can only be built valid.
+class Partition : public NeuronLists {
  public:
   /// No neurons and no experts.
   Partition() = default;
@@ -32,21 +34,8 @@ class Partition {
   static Partition from_labels(std::vector<std::int32_t> labels, std::size_t num_experts,
                                std::size_t num_shared, std::span<const SizeBounds> bounds = {});
 
-  std::size_t num_neurons() const { return labels_.size(); }
-  std::size_t num_experts() const { return expert_offset_.size() - 1; }
-  std::size_t num_shared() const { return shared_offset_.size() - 1; }
-
   /// [num_neurons]
   std::span<const std::int32_t> labels() const { return labels_; }
-  /// [num_neurons]: shared first, then expert 0, 1, …; ascending neuron id inside each unless
-  /// reordered (with_member_order).
-  std::span<const std::int32_t> members() const { return members_; }
-  /// [num_experts + 1]: where each expert begins in members.
-  std::span<const std::int64_t> expert_offset() const { return expert_offset_; }
-  /// [num_shared + 1]: where each shared expert begins in members.
-  std::span<const std::int64_t> shared_offset() const { return shared_offset_; }
-  std::span<const std::int32_t> expert_members(std::size_t expert) const;
-  std::span<const std::int32_t> shared_members() const;
 
   /// The same partition with the neurons inside each list in the order of `rank` [num_neurons]
   /// (ascending; ties by id): `--order norm` and the like. InputError for NaN, naming the neuron.
@@ -62,9 +51,6 @@ class Partition {
   friend Partition partition_from_arrays(std::vector<std::int32_t>, std::vector<std::int32_t>,
                                          std::vector<std::int64_t>, std::vector<std::int64_t>);
   std::vector<std::int32_t> labels_;
-  std::vector<std::int32_t> members_;
-  std::vector<std::int64_t> expert_offset_ = {0};
-  std::vector<std::int64_t> shared_offset_ = {0};
 };
 
 /// Checks the arrays of a stored partition against each other: members a permutation, offsets

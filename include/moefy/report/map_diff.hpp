@@ -12,9 +12,10 @@
 
 namespace moefy {
 
-/// Neurons in group a of one labelling and group b of the other, [groups of a, groups of b].
-Matrix<std::int64_t> contingency_table(std::span<const std::int32_t> a, std::size_t groups_a,
-                                       std::span<const std::int32_t> b, std::size_t groups_b);
+/// Neurons that list i of `a` and list j of `b` have in common [experts of a + 1, experts of b +
+/// 1]; the shared lists of each together are its last one. For two partitions it is their
+/// contingency table. Both are of the same number of neurons.
+Matrix<std::int64_t> common_neurons(const NeuronLists& a, const NeuronLists& b);
 
 /// Adjusted mutual information of the two labellings behind a contingency table: 1 for equal up to
 /// renaming, about 0 for independent ones (Vinh, Epps, Bailey, JMLR 2010; mean of the entropies as
@@ -27,12 +28,17 @@ struct LayerDiff {
   std::string name;
   /// Why the layers cannot be compared (only in one map, other widths); then nothing else is set.
   std::string incomparable;
-  bool same_experts = false;   ///< equal partitions, expert numbers and order of members included
+  bool same_experts =
+      false;  ///< equal lists of neurons, expert numbers and order of members included
   bool same_contents = false;  ///< … and centroids, prices, router, figures, fingerprint
-  std::int64_t moved = 0;      ///< neurons outside the matched experts
+  std::int64_t moved = 0;      ///< members outside the matched experts
   std::int64_t num_neurons = 0;
+  /// Members of all lists: num_neurons for partitions; of lists that share neurons those of the map
+  /// that has more.
+  std::int64_t num_members = 0;
   std::vector<std::int32_t> matched;  ///< [experts of a] expert of b, -1: none (fewer in b)
-  double information = 0;             ///< adjusted mutual information, shared neurons as one group
+  /// Adjusted mutual information, shared neurons as one group; absent where experts share neurons.
+  std::optional<double> information;
   std::optional<double> inertia_ratio;  ///< J of b / J of a
 };
 

@@ -25,4 +25,8 @@ RouterWeights fit_centroid_router(MatrixView<const float> rows, std::span<const 
 RouterWeights fit_centroid_router(RowMatrix& rows, std::span<const std::int32_t> label,
                                   std::size_t num_experts);
 
+/// The same for lists that may share neurons: rows [num_neurons, hidden_size].
+RouterWeights fit_centroid_router(MatrixView<const float> rows, const NeuronLists& lists);
+RouterWeights fit_centroid_router(RowMatrix& rows, const NeuronLists& lists);
+
 }  // namespace moefy

@@ -23,7 +23,7 @@ struct RouterConfig {
 /// One layer to fit a router to.
 struct RouterTask {
   const FfnLayer& layer;
-  const Partition& partition;
+  const NeuronLists& lists;
   const RouterConfig& config;
   CalibrationTokens* tokens = nullptr;  ///< recorded inputs, or none
   std::stop_token stop;
@@ -53,9 +53,13 @@ std::unique_ptr<RouterFitter> make_ridge_fitter();
 std::unique_ptr<RouterFitter> make_mlp_fitter();
 std::unique_ptr<RouterFitter> make_mlp_topk_fitter();
 
+/// Neurons of each routed expert.
+using ExpertMembers = std::vector<std::vector<std::int32_t>>;
+ExpertMembers members_of(const NeuronLists& lists);
+
 /// scores [T, num_experts] = Σ_{i in expert e} |hidden_ti|: MoEfication's oracle (with ReLU and no
-/// gate hidden has no negative values). `label` [num_neurons].
-void oracle_scores(MatrixView<const float> hidden, std::span<const std::int32_t> label,
+/// gate hidden has no negative values).
+void oracle_scores(MatrixView<const float> hidden, const ExpertMembers& members,
                    MatrixView<float> scores, ThreadPool& threads);
 
 /// Spread of the logits of inputs with unit variance: the root mean square of the row norms.

@@ -20,9 +20,10 @@ inline constexpr const char* kRouterMetric = "router_";
 ///   router_kept_energy     share of Σ ‖y_e‖² that the chosen experts' outputs y_e carry
 ///   router_output_error    Σ_t ‖y_t - y'_t‖² / Σ_t ‖y_t‖², y' with the chosen and shared experts
 /// and each with _oracle and _random behind it (recall: _random only). The oracle chooses by oracle
-/// score for the captured mass, by ‖y_e‖ for the others. Names ascending.
+/// score for the captured mass, by ‖y_e‖ for the others. y is the dense output also where experts
+/// share neurons. Names ascending.
 std::vector<std::pair<std::string, double>> measure_router(CalibrationTokens& tokens,
-                                                           const Partition& partition,
+                                                           const NeuronLists& lists,
                                                            const RouterWeights& router,
                                                            std::int64_t top_k, std::uint64_t seed);
 

@@ -30,8 +30,12 @@ struct SplitConfig {
   std::int64_t coact_block = 8;        ///< … clamped: tokens a block; 0: all in one
   double active_fraction = 0.1;        ///< … count and activation: marked neurons of a token
   std::string assign = "exact";        ///< gradient: exact or greedy
-  std::string criterion = "max";       ///< … most (max) or least (min) important
-  std::string score_norm = "sum";      ///< … none, sum, rank, zscore
+  std::string criterion = "max";       ///< gradient, prune: the most (max) or least (min)
+                                       ///< important neurons; prune: or random ones
+  std::string score_norm = "sum";      ///< gradient, prune: none, sum, rank, zscore
+  std::string sharing = "none";        ///< gradient: none, or neurons in several experts: inner,
+                                       ///< inter
+  double keep = 1;                     ///< prune: share of the neurons that stay
   BalancedKMeansConfig kmeans;         ///< start, restarts, iterations, seed
 };
 
@@ -67,7 +71,7 @@ class Splitter {
  public:
   virtual ~Splitter() = default;
   virtual std::string name() const = 0;
-  virtual RecordingNeed needs() const { return RecordingNeed::none; }
+  virtual RecordingNeed needs(const SplitConfig& /*config*/) const { return RecordingNeed::none; }
   /// Everything of the result but fingerprint and rank. Throws InputError (NaN, infeasible sizes)
   /// and Interrupted; messages do not name the layer, the caller does.
   virtual LayerResult split(const SplitTask& task, SplitWorkspace& workspace) const = 0;
@@ -80,11 +84,12 @@ std::unique_ptr<Splitter> make_kmeans_splitter();
 std::unique_ptr<Splitter> make_random_splitter();
 /// Neuron i in expert floor(i / m): the order of the file. A baseline.
 std::unique_ptr<Splitter> make_contiguous_splitter();
-/// The four that look at recordings; each says in its file where it comes from.
+/// Those that look at recordings; each says in its file where it comes from.
 std::unique_ptr<Splitter> make_coactivation_splitter();
 std::unique_ptr<Splitter> make_activation_splitter();
 std::unique_ptr<Splitter> make_gradient_splitter();
 std::unique_ptr<Splitter> make_routed_splitter();
+std::unique_ptr<Splitter> make_prune_splitter();
 
 /// The matrix that is clustered and the one the router is fitted to.
 std::string resolved_weights(const SplitConfig& config, const LayerInfo& layer);
@@ -108,14 +113,31 @@ std::vector<std::int32_t> pick_shared(const SplitTask& task, SplitWorkspace& wor
 std::size_t shared_neurons(const SplitConfig& config, std::size_t num_neurons);
 Capacities routed_capacities(const SplitConfig& config, std::size_t num_neurons);
 
+/// Neurons of each list where experts share neurons: one number of --sizes, else ceil(n / E) for
+/// `inner` and floor(n / (E + S)) for `inter`.
+std::size_t sharing_width(const SplitConfig& config, std::size_t num_neurons);
+/// Neurons that `prune` keeps: floor(n · keep), at least 1.
+std::size_t kept_neurons(const SplitConfig& config, std::size_t num_neurons);
+
 /// The result for labels [num_neurons] that came about otherwise than by clustering rows, measured
 /// on the rows that `task` names; without a router and fingerprint.
 LayerResult result_of_labels(const SplitTask& task, SplitWorkspace& workspace,
                              const std::string& method, std::span<const std::int32_t> label);
 
+/// The same for lists that may share neurons, with the centroid router: means and inertia are those
+/// of each list's rows.
+LayerResult result_of_lists(const SplitTask& task, SplitWorkspace& workspace,
+                            const std::string& method, NeuronLists lists);
+
+/// Σ over the routed lists of the squared distances of their rows to the list's mean, fp64. rows
+/// [num_neurons, dim]; `centroids` [num_experts, dim] if wanted.
+double inertia_of_lists(Backend& backend, const RowsView& rows, const NeuronLists& lists,
+                        Matrix<float>* centroids = nullptr);
+
 /// The rows that an earlier result was clustered by, read again: what a check recomputes.
 struct LabelledRows {
-  RowsView rows;                    ///< [num_routed, dim], in the workspace
+  RowsView rows;                    ///< [num_routed, dim], in the workspace; where experts share
+                                    ///< neurons [num_neurons, dim]
   std::vector<std::int32_t> label;  ///< [num_routed], by the result's partition
 };
 /// `result` belongs to `layer` (same number of neurons).

@@ -30,6 +30,10 @@ CommandSpec convert_command() {
       {"gate-scale", "SCALE",
        "factor on the routers: auto, robust (--gguf), 2^-m, or 1 (trainable)", "auto",
        Shown::help_all},
+      {"score-scale", "SCALE",
+       "factor of the routed experts' sum: auto, a number, or calibrated (`moefy calibrate "
+       "--score-scale`)",
+       "auto", Shown::help_all},
       {"align", "N", "expert width is padded to a multiple of N with zero neurons", "8",
        Shown::help_all},
       {"uneven",
@@ -65,6 +69,7 @@ CommandSpec convert_command() {
     // llama.cpp confuses experts whose scores are as near to each other as stock classes can tell.
     const bool robust = !values.text("gguf").empty() && !values.given("gate-scale");
     config.convert.gate_scale = robust ? "robust" : values.text("gate-scale");
+    config.convert.score_scale = values.text("score-scale");
     config.convert.align = values.integer("align");
     config.convert.uneven = values.text("uneven");
     config.convert.layout = values.text("layout");

@@ -47,13 +47,21 @@ std::vector<OptionSpec> result_options() {
       {"assign", "NAME", "method gradient", "exact", Shown::help_all, {"exact", "greedy"}},
       {"criterion",
        "NAME",
-       "method gradient: neurons an expert takes",
+       "methods gradient, prune: neurons an expert takes, the most or least important",
        "max",
        Shown::help_all,
-       {"max", "min"}},
+       {"max", "min", "random"}},
+      {"sharing",
+       "NAME",
+       "method gradient: neurons in several experts",
+       "none",
+       Shown::help_all,
+       {"none", "inner", "inter"}},
+      {"keep", "X", "method prune: share of the neurons that stay, in one expert", "1",
+       Shown::help_all},
       {"score-norm",
        "NAME",
-       "method gradient: scale of a text cluster's scores",
+       "methods gradient, prune: scale of a text cluster's scores",
        "sum",
        Shown::help_all,
        {"none", "sum", "rank", "zscore"}},
@@ -108,7 +116,8 @@ SplitJobConfig read_config(OptionValues& values) {
     if (config.shard_rows < 1) values.add_problem("--shard-rows must be auto or at least 1");
   }
   config.preset = values.text("preset");
-  if (!values.given("experts")) values.add_problem("--experts E is missing");
+  if (!values.given("experts") && config.method != "prune")
+    values.add_problem("--experts E is missing");
   SplitConfig& split = config.split;
   split.experts = values.given("experts") ? values.integer("experts") : 1;
   split.shared = values.integer("shared");
@@ -125,6 +134,8 @@ SplitJobConfig read_config(OptionValues& values) {
   split.active_fraction = values.real("active-fraction");
   split.assign = values.text("assign");
   split.criterion = values.text("criterion");
+  split.sharing = values.text("sharing");
+  split.keep = values.real("keep");
   split.score_norm = values.text("score-norm");
   split.kmeans.start = start_method(values.text("init"));
   split.kmeans.num_redo =

@@ -59,10 +59,10 @@ Obstacles obstacles_to(const Abilities& abilities, const ConversionPlan& plan,
   if (family.has_multipliers && !abilities.multipliers)
     found.family.push_back("it has no place for Granite's multipliers");
   check_layers(abilities, plan, found.family);
-  if (has_deep_router(plan))
+  if (has_deep_router(plan) && !abilities.deep_router)
     found.family.push_back(
         "its router is linear, and the map's has two layers (`moefy route` with "
-        "another --router replaces it)");
+        "another --router replaces it; --host llama-moe has two layers, and no stock class)");
   if (has_router_bias(plan) && !abilities.router_bias)
     found.family.push_back("its router has no bias, and the map's has one");
   if (plan.shape.num_shared > 0 && !abilities.shared_experts)

@@ -25,6 +25,7 @@ struct Abilities {
   bool offset_norms = false;  ///< known to fit Gemma
   bool multipliers = false;   ///< Granite's
   bool router_bias = false;
+  bool deep_router = false;  ///< two layers with tanh between them
   bool shared_experts = false;
 };
 

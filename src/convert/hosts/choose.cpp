@@ -50,6 +50,7 @@ std::vector<std::unique_ptr<Host>> all_hosts() {
   hosts.push_back(make_dots1_host());
   hosts.push_back(make_solar_open_host());
   hosts.push_back(make_exaone_moe_host());
+  hosts.push_back(make_llama_moe_host());
   hosts.push_back(make_dense_host());
   return hosts;
 }
@@ -141,11 +142,11 @@ std::string nearest_counts(ConversionPlan& plan, const Hosts& hosts, const Famil
   return join_text(ways, ", or ");
 }
 
-/// Hosts that can carry the model as it is, but are not chosen by themselves.
+/// Stock hosts that can carry the model as it is, but are not chosen by themselves.
 std::string others_that_can(const ConversionPlan& plan, const Family& family) {
   std::vector<std::string> names;
   for (const std::unique_ptr<Host>& host : all_hosts())
-    if (!host->is_automatic(family) && host->obstacles(plan, family).none())
+    if (host->is_stock() && !host->is_automatic(family) && host->obstacles(plan, family).none())
       names.push_back("--host " + host->name());
   return join_text(names, " or ");
 }

@@ -32,7 +32,7 @@ void GraniteMoeSharedHost::build(ConversionPlan& plan, const Family& family) con
        ++layer) {
     const std::string prefix = layer_prefix(plan, layer) + "shared_mlp.";
     add_packed_gated(plan, layer, prefix + "input_linear.weight", prefix + "output_linear.weight",
-                     plan.results[layer]->partition.shared_members(), plan.shape.shared_width);
+                     plan.results[layer]->lists().shared_members(), plan.shape.shared_width);
   }
   auto config = nlohmann::ordered_json::parse(
       granite_config(plan, family, "GraniteMoeSharedForCausalLM", "granitemoeshared"));

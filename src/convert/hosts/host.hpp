@@ -29,6 +29,8 @@ class Host {
   virtual bool top_k_editable() const = 0;
   /// Whether --host auto may choose it for the family.
   virtual bool is_automatic(const Family&) const { return true; }
+  /// Whether transformers has its class.
+  virtual bool is_stock() const { return true; }
   /// `plan` has source, map, config, shape and results.
   virtual Obstacles obstacles(const ConversionPlan& plan, const Family& family) const = 0;
   /// Why one wants it: the automatic choice prints it.
@@ -54,6 +56,8 @@ std::unique_ptr<Host> make_granitemoeshared_host();
 std::unique_ptr<Host> make_dots1_host();
 std::unique_ptr<Host> make_solar_open_host();
 std::unique_ptr<Host> make_exaone_moe_host();
+/// LLaMA-MoE's own classes, which transformers does not have.
+std::unique_ptr<Host> make_llama_moe_host();
 
 /// All hosts in the order of preference; dense last.
 std::vector<std::unique_ptr<Host>> all_hosts();

@@ -71,15 +71,23 @@ void add_part(ConversionPlan& plan, std::string name, const NeuronPart& part) {
   plan.tensors.push_back({part_spec(plan, std::move(name), part), std::vector{part}});
 }
 
+/// The host's factor of the routed experts, and what is asked for beside it.
+void scale_routed(const ConversionPlan& plan, NeuronPart& down) {
+  const double factor = plan.folded_score(down.layer);
+  const bool is_exact = is_exact_factor(factor);
+  down.scale_log2 = plan.routed_scale_log2 + (is_exact ? std::ilogb(factor) : 0);
+  down.factor = is_exact ? 1 : factor;
+}
+
 void add_fused_experts(ConversionPlan& plan, std::size_t layer, const ExpertNames& names) {
   const ExpertShape& shape = plan.shape;
   const LayerInfo& info = plan.source.layers[layer];
-  const Partition& partition = plan.results[layer]->partition;
+  const NeuronLists& lists = plan.results[layer]->lists();
   const std::int64_t block = shape.expert_width * info.hidden_size;
   std::vector<NeuronPart> gate_up;
   std::vector<NeuronPart> down;
   for (std::int64_t e = 0; e < shape.num_experts; ++e) {
-    const auto neurons = partition.expert_members(static_cast<std::size_t>(e));
+    const auto neurons = lists.expert_members(static_cast<std::size_t>(e));
     const auto part = [&](FfnRole role) {
       return neuron_part(plan, layer, role, e, neurons, shape.expert_width);
     };
@@ -89,7 +97,7 @@ void add_fused_experts(ConversionPlan& plan, std::size_t layer, const ExpertName
     gate_up.back().begin = (2 * e + 1) * block;
     down.push_back(part(FfnRole::down));
     down.back().begin = e * block;
-    down.back().scale_log2 = plan.routed_scale_log2;
+    scale_routed(plan, down.back());
   }
   const std::string prefix = layer_prefix(plan, layer);
   const DType dtype = info.find(FfnRole::up)->dtype;
@@ -149,22 +157,27 @@ void add_experts(ConversionPlan& plan, std::size_t layer, const ExpertNames& nam
   plan.tensors.push_back({{prefix + names.router,
                            info.find(FfnRole::up)->dtype,
                            {shape.num_experts, info.hidden_size}},
-                          RouterPart{layer}});
+                          RouterPart{layer, {}}});
   if (plan.config.layout == "fused" || names.experts.empty())
     return add_fused_experts(plan, layer, names);
-  const Partition& partition = plan.results[layer]->partition;
+  const NeuronLists& lists = plan.results[layer]->lists();
   for (std::int64_t e = 0; e < shape.num_experts; ++e) {
-    const auto neurons = partition.expert_members(static_cast<std::size_t>(e));
     const std::string expert = fmt::format("{}{}.{}.", prefix, names.experts, e);
-    const auto part = [&](FfnRole role) {
-      return neuron_part(plan, layer, role, e, neurons, shape.expert_width);
-    };
-    add_part(plan, expert + names.gate, part(FfnRole::gate));
-    add_part(plan, expert + names.up, part(FfnRole::up));
-    NeuronPart down = part(FfnRole::down);
-    down.scale_log2 = plan.routed_scale_log2;
-    add_part(plan, expert + names.down, down);
+    add_list(plan, layer, e, {expert + names.gate, expert + names.up, expert + names.down},
+             lists.expert_members(static_cast<std::size_t>(e)), shape.expert_width);
   }
+}
+
+void add_list(ConversionPlan& plan, std::size_t layer, std::int64_t list, const GatedNames& names,
+              std::span<const std::int32_t> neurons, std::int64_t width) {
+  const auto part = [&](FfnRole role) {
+    return neuron_part(plan, layer, role, list, neurons, width);
+  };
+  add_part(plan, names.gate, part(FfnRole::gate));
+  add_part(plan, names.up, part(FfnRole::up));
+  NeuronPart down = part(FfnRole::down);
+  if (!is_shared_list(list)) scale_routed(plan, down);
+  add_part(plan, names.down, down);
 }
 
 void add_gated(ConversionPlan& plan, std::size_t layer, const std::string& prefix,

@@ -32,6 +32,17 @@ enum class Embeddings {
 /// norms and embedding made plain (originals kept).
 void add_backbone(ConversionPlan& plan, const Family& family,
                   Embeddings embeddings = Embeddings::multiplied_in_the_file);
+/// Names of the three matrices of one expert, whole.
+struct GatedNames {
+  std::string gate;
+  std::string up;
+  std::string down;
+};
+
+/// Adds the matrices of one list of neurons, `width` wide: routed expert number `list`, whose down
+/// projection carries the router's factors, or a shared one (is_shared_list).
+void add_list(ConversionPlan& plan, std::size_t layer, std::int64_t list, const GatedNames& names,
+              std::span<const std::int32_t> neurons, std::int64_t width);
 /// Adds router and routed experts of a layer, in the classic or fused layout.
 void add_experts(ConversionPlan& plan, std::size_t layer, const ExpertNames& names);
 /// Adds one plain gated FFN for `neurons` of a layer, `width` wide, named `prefix` + gate_proj …

@@ -81,9 +81,8 @@ void Qwen2MoeHost::add_layer(ConversionPlan& plan, std::size_t layer) const {
   };
   fill("shared_expert_gate.weight", {1, info.hidden_size}, std::ldexp(1.0f, kSharedGateLog2));
   if (plan.shape.shared_width > 0) {
-    add_gated(plan, layer, prefix + "shared_expert.",
-              plan.results[layer]->partition.shared_members(), plan.shape.shared_width,
-              kSharedScaleLog2);
+    add_gated(plan, layer, prefix + "shared_expert.", plan.results[layer]->lists().shared_members(),
+              plan.shape.shared_width, kSharedScaleLog2);
     return;
   }
   fill("shared_expert.gate_proj.weight", {kEmptySharedWidth, info.hidden_size}, 0);

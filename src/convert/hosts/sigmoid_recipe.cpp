@@ -28,8 +28,8 @@ void add_layer(ConversionPlan& plan, std::size_t layer, std::string_view selecti
   plan.tensors.push_back(
       {{prefix + std::string(selection_bias), DType::f32, {shape.num_experts}}, bias});
   // Without shared experts the class still has their tensors, of width 0.
-  add_gated(plan, layer, prefix + "shared_experts.",
-            plan.results[layer]->partition.shared_members(), shape.shared_width, 0);
+  add_gated(plan, layer, prefix + "shared_experts.", plan.results[layer]->lists().shared_members(),
+            shape.shared_width, 0);
 }
 
 }  // namespace
