@@ -67,8 +67,6 @@ def check(args):
     output = pathlib.Path(args.output)
     if not output.resolve().parent.is_dir():
         raise UsageError(f"{output}: no such folder above it")
-    if output.resolve() in (pathlib.Path(args.model).resolve(), pathlib.Path(args.teacher).resolve()):
-        raise UsageError(f"-o {output} is the model that is read")
 
 
 def uses_bf16(precision, device):
