@@ -7,6 +7,7 @@
 #include <iostream>
 
 #include "help.hpp"
+#include "moefy/core/process_memory.hpp"
 #include "moefy/core/signals.hpp"
 #include "moefy/core/text.hpp"
 #include "moefy/core/thread_pool.hpp"
@@ -217,6 +218,7 @@ int run_program(int argc, char** argv) {
       throw UsageError(
           "launched by torchrun, but this build has no Gloo; launch with mpirun or srun instead");
     }
+    keep_freed_memory();
     return run_launched(*prepared, launch, command_line_of(argc, argv));
   } catch (const Error& error) {
     return report_failure(error, rank == 0);

@@ -1,8 +1,10 @@
 #include "local_worker.hpp"
 
+#include <algorithm>
 #include <new>
 #include <utility>
 
+#include "moefy/comm/waiting.hpp"
 #include "moefy/core/stopwatch.hpp"
 
 namespace moefy {
@@ -35,7 +37,18 @@ std::optional<WorkOutcome> LocalWorker::take_outcome() {
   const auto outcome = thread_.take_outcome();
   if (!outcome) return std::nullopt;
   if (*outcome) current_.error = error_of(comm_, *outcome);
+  if (shortest_seconds_ == 0 || current_.seconds < shortest_seconds_)
+    shortest_seconds_ = current_.seconds;
   return std::move(current_);
+}
+
+std::chrono::microseconds LocalWorker::longest_pause() const {
+  constexpr std::chrono::microseconds kMost{8 * Backoff::kLongest};
+  constexpr double kPartOfItem = 1.0 / 16;
+  if (!busy()) return Backoff::kLongest;
+  const std::chrono::duration<double, std::micro> part(1e6 * kPartOfItem * shortest_seconds_);
+  return std::clamp(std::chrono::duration_cast<std::chrono::microseconds>(part), Backoff::kLongest,
+                    kMost);
 }
 
 }  // namespace moefy

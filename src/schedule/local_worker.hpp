@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <exception>
 #include <optional>
 #include <span>
@@ -36,6 +37,9 @@ class LocalWorker {
   /// `payload`, or null, must live until take_outcome() gave this item's.
   void start(std::int64_t id, PayloadReader* payload);
   bool busy() const { return thread_.busy(); }
+  /// How long this rank may sleep between two looks for messages. Every look takes CPU time from
+  /// the work, and while there is some, an answer is late only if it takes a good part of an item.
+  std::chrono::microseconds longest_pause() const;
   std::optional<WorkOutcome> take_outcome();
   /// Tells the running and all later work to stop.
   void request_stop() { stop_.request_stop(); }
@@ -46,7 +50,8 @@ class LocalWorker {
   const QueueCallbacks& callbacks_;
   std::stop_source stop_;
   WorkOutcome current_;
-  TaskThread thread_;  ///< last: its thread ends before what it uses
+  double shortest_seconds_ = 0;  ///< of the items done so far; 0: none
+  TaskThread thread_;            ///< last: its thread ends before what it uses
 };
 
 }  // namespace moefy
