@@ -14,7 +14,8 @@
 namespace moefy {
 
 /// The primitives on one NVIDIA GPU: rows, int8 rows and costs stay in device memory; labels,
-/// centroids and sums come and go. One stream; memory is kept from layer to layer.
+/// centroids and sums come and go. One stream; memory is kept from layer to layer. A topic a file:
+/// cuda_points.cpp, cuda_cost_buffers.cpp, cuda_costs.cpp, cuda_assignment.cpp, cuda_sums.cpp.
 class CudaBackend final : public Backend {
  public:
   /// `device`: index among the visible ones. DeviceError if it is not there or cannot be used.
@@ -54,8 +55,8 @@ class CudaBackend final : public Backend {
   void update_sums(const Points& points, RowSelection selection,
                    std::span<const std::int32_t> old_label, std::span<const std::int32_t> new_label,
                    SiteSums& sums) override;
-  double inertia(const Points& points, MatrixView<const float> centroids,
-                 std::span<const std::int32_t> label) override;
+  std::vector<double> block_inertia(const Points& points, MatrixView<const float> centroids,
+                                    std::span<const std::int32_t> label) override;
   void multiply_transposed(MatrixView<const float> a, MatrixView<const float> b,
                            MatrixView<float> out) override;
 
@@ -84,6 +85,8 @@ class CudaBackend final : public Backend {
   /// Vectors of the given rows of `centroids` on the device.
   void upload_columns(MatrixView<const float> centroids, std::span<const std::int32_t> which,
                       Columns& columns);
+  /// Columns [0, count).
+  static std::vector<std::int32_t> all_columns(std::size_t count);
   const std::int32_t* upload_labels(std::span<const std::int32_t> label);
   const std::int32_t* upload_prices(std::span<const std::int32_t> prices);
   cuda::CostColumns cost_columns(std::span<const std::int32_t> which, int scale_log2,

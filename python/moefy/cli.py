@@ -4,10 +4,10 @@ import argparse
 import importlib
 import json
 import os
-import signal
 import sys
 import traceback
 
+from . import interrupts
 from .errors import MoefyError, UsageError
 from .ranks import launched_rank, ranks_on_this_host, under_torchrun
 
@@ -83,15 +83,27 @@ def say_exit(code, message=None):
     return code
 
 
-def interrupt(*_):
-    raise KeyboardInterrupt
+def say_interrupted():
+    return say_exit(75, "interrupted; the same command resumes")
 
 
 def main(arguments=None):
-    for name in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(name, interrupt)
+    interrupts.listen()
+    try:
+        code = run_command(arguments)
+        interrupts.close()
+        return code
+    except KeyboardInterrupt:
+        interrupts.ignore()
+        return say_interrupted()
+
+
+def run_command(arguments):
+    """The exit code of the command that the arguments name."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # Threads that spin at barriers make a shared machine many times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         args = make_parser().parse_args(arguments)
         if args.threads < 1:
@@ -105,16 +117,20 @@ def main(arguments=None):
         logging.set_verbosity_error()
         logging.disable_progress_bar()
         return args.run(args, Output(args)) or 0
-    except MoefyError as error:
+    except Exception as error:
+        # A signal may have turned into this one on its way through a library.
+        return say_interrupted() if interrupts.arrived() else say_error(error)
+
+
+def say_error(error):
+    """Says what went wrong; the exit code."""
+    if isinstance(error, MoefyError):
         return say_exit(error.code, error)
-    except KeyboardInterrupt:
-        return say_exit(75, "interrupted; the same command resumes")
-    except ImportError as error:
+    if isinstance(error, ImportError):
         return say_exit(2, f"Python module '{error.name}' is missing ({error}); launch/setup"
                            " installs everything, launch/build builds moefy's own")
-    except Exception as error:  # moefy's C++ side has no class to import before it is needed
-        code = getattr(error, "code", None)
-        if type(error).__module__ == "_moefy" and isinstance(code, int):
-            return say_exit(code, error)
-        traceback.print_exc()
-        return say_exit(70, f"{type(error).__name__}: {error}")
+    code = getattr(error, "code", None)
+    if type(error).__module__ == "_moefy" and isinstance(code, int):
+        return say_exit(code, error)  # moefy's C++ side has no class to import before it is needed
+    traceback.print_exception(error)
+    return say_exit(70, f"{type(error).__name__}: {error}")

@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import torch
 
-from . import recordings_file
+from . import interrupts, recordings_file
 from .errors import InputError, UsageError
 from .ffn_inputs import InputWatcher
 from .importance import KERNELS, LEVELS, TYPES, ImportanceSums
@@ -277,6 +277,7 @@ def run_recording(recording, make_model, device, force, progress, inform):
         ranks.together(lambda: recording.run(model, device, ranks, progress))
         if recording.importance:
             recording.add_importance(model, device, ranks, progress)
+        interrupts.close()
         ranks.first(lambda: recordings_file.publish(recording.output))
         return True
 
