@@ -15,6 +15,9 @@ from .texts import choose_sequences, digest_of_tokens, read_text, to_sequences
 # Short, so that many beginnings cover many domains, and cheap: all are written side by side.
 SAMPLED_LENGTH = 128
 DESCRIPTION = "experts, routers and down projections fitted to what a model computes on text"
+USAGE = "MODEL -o MAP.h5 [--text FILE…]"
+EXAMPLE = "moefy calibrate MODEL -o map.h5 --active 0.5 --text book.txt notes.html"
+RARE_OPTIONS = {"sampled", "length"}  # only on --help-all
 
 
 def add_options(parser):

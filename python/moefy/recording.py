@@ -22,6 +22,9 @@ from .text_clusters import cluster_texts, embeddings_of
 from .texts import choose_sequences, read_text, to_sequences
 
 DESCRIPTION = "FFN inputs of a model on text, for `split`, `route` and their methods"
+USAGE = "MODEL -o REC.h5 --text FILE…"
+EXAMPLE = "moefy record MODEL -o rec.h5 --text book.txt notes.html"
+RARE_OPTIONS = {"batch-size", "importance-type", "importance-level", "importance-kernel"}  # only on --help-all
 DATA_PARALLEL = True
 DEFAULT_TOKENS = 200_000
 DTYPES = tuple(recordings_file.STORED)

@@ -8,6 +8,8 @@
 
 #include "moefy/convert/convert.hpp"
 #include "moefy/core/text.hpp"
+#include "moefy/core/utf8.hpp"
+#include "output_place.hpp"
 #include "shared_output.hpp"
 
 namespace moefy {
@@ -31,6 +33,7 @@ class RestoreJob {
 
   ExitCode run() {
     together(context_.comm, [&] {
+      require_other_place(config_.output, {config_.converted});
       converted_.emplace(Checkpoint::open(config_.converted));
       plan_ = plan_of_output(*converted_);
       shards_ = source_shards(*plan_);
@@ -111,7 +114,7 @@ class RestoreJob {
     if (context_.json) {
       context_.out << nlohmann::ordered_json{{"schema_version", 1},
                                              {"type", "restore"},
-                                             {"output", config_.output.string()},
+                                             {"output", valid_utf8(config_.output.string())},
                                              {"bytes", shards_.total_bytes}}
                           .dump()
                    << "\n";
