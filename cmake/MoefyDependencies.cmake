@@ -1,7 +1,9 @@
 # Everything comes from the system (launch/setup); nothing is downloaded here.
+include(CheckSourceCompiles)
 find_package(Threads REQUIRED)
 find_package(MPI REQUIRED COMPONENTS C)
 find_package(HDF5 REQUIRED COMPONENTS C)
+set(Boost_USE_STATIC_LIBS ON)
 find_package(Boost REQUIRED COMPONENTS program_options)
 find_package(nlohmann_json REQUIRED)
 find_package(fmt REQUIRED)
@@ -13,11 +15,36 @@ find_package(faiss CONFIG REQUIRED)
 find_path(OPENBLAS_INCLUDE_DIR openblas_config.h REQUIRED PATH_SUFFIXES openblas openblas-pthread
   x86_64-linux-gnu/openblas-pthread aarch64-linux-gnu/openblas-pthread)
 find_library(OPENBLAS_LIBRARY openblas REQUIRED)
-find_path(LAPACKE_INCLUDE_DIR lapacke.h REQUIRED)
-find_library(LAPACKE_LIBRARY lapacke REQUIRED)
+find_path(LAPACKE_INCLUDE_DIR lapacke.h REQUIRED)  # declares OpenBLAS' LAPACK functions
 add_library(moefy_blas INTERFACE)
 target_include_directories(moefy_blas SYSTEM INTERFACE ${OPENBLAS_INCLUDE_DIR} ${LAPACKE_INCLUDE_DIR})
-target_link_libraries(moefy_blas INTERFACE ${LAPACKE_LIBRARY} ${OPENBLAS_LIBRARY})
+target_link_libraries(moefy_blas INTERFACE ${OPENBLAS_LIBRARY})
+# One BLAS a process: FAISS' package names the system's default ones, each with threads of its own.
+get_target_property(faiss_libraries faiss INTERFACE_LINK_LIBRARIES)
+list(FILTER faiss_libraries EXCLUDE REGEX "blas|lapack|BLAS|LAPACK")
+set_target_properties(faiss PROPERTIES INTERFACE_LINK_LIBRARIES "${faiss_libraries};moefy_blas")
+
+# Linked statically, HDF5 does not bring the forty libraries of its drivers for remote files: loading
+# them is most of the start of a process. Position-independent code needs the shared one.
+list(GET HDF5_C_LIBRARIES 0 hdf5_shared)
+get_filename_component(hdf5_folder ${hdf5_shared} DIRECTORY)
+find_library(HDF5_STATIC_LIBRARY NAMES libhdf5.a libhdf5_serial.a HINTS ${hdf5_folder} NO_DEFAULT_PATH)
+set(hdf5_static ${HDF5_C_LIBRARIES})
+list(POP_FRONT hdf5_static)
+list(PREPEND hdf5_static ${HDF5_STATIC_LIBRARY})
+set(CMAKE_REQUIRED_INCLUDES ${HDF5_C_INCLUDE_DIRS})
+set(CMAKE_REQUIRED_LIBRARIES ${hdf5_static})
+check_source_compiles(C "#include <hdf5.h>\nint main(void) { return H5open(); }" HDF5_STATIC_LINKS)
+unset(CMAKE_REQUIRED_INCLUDES)
+unset(CMAKE_REQUIRED_LIBRARIES)
+add_library(moefy_hdf5 INTERFACE)
+target_include_directories(moefy_hdf5 SYSTEM INTERFACE ${HDF5_C_INCLUDE_DIRS})
+if(HDF5_STATIC_LIBRARY AND HDF5_STATIC_LINKS)
+  target_link_libraries(moefy_hdf5 INTERFACE
+    "$<IF:$<STREQUAL:$<TARGET_PROPERTY:TYPE>,EXECUTABLE>,${hdf5_static},${HDF5_C_LIBRARIES}>")
+else()
+  target_link_libraries(moefy_hdf5 INTERFACE ${HDF5_C_LIBRARIES})
+endif()
 
 # Only `split --method coactivation` needs it.
 find_path(METIS_INCLUDE_DIR metis.h)
@@ -39,6 +66,15 @@ find_library(XXHASH_LIBRARY xxhash REQUIRED)
 add_library(moefy_xxhash INTERFACE)
 target_include_directories(moefy_xxhash SYSTEM INTERFACE ${XXHASH_INCLUDE_DIR})
 target_link_libraries(moefy_xxhash INTERFACE ${XXHASH_LIBRARY})
+set(CMAKE_REQUIRED_INCLUDES ${XXHASH_INCLUDE_DIR})
+set(CMAKE_REQUIRED_LIBRARIES ${XXHASH_LIBRARY})
+check_source_compiles(C "#include <xxhash.h>\n#include <xxh_x86dispatch.h>
+  int main(void) { return (int)XXH3_128bits(\"\", 0).low64; }" XXHASH_HAS_DISPATCH)
+unset(CMAKE_REQUIRED_INCLUDES)
+unset(CMAKE_REQUIRED_LIBRARIES)
+if(XXHASH_HAS_DISPATCH)
+  target_compile_definitions(moefy_xxhash INTERFACE MOEFY_XXHASH_DISPATCH=1)
+endif()
 
 if(MOEFY_CUDA STREQUAL "ON")
   enable_language(CUDA)

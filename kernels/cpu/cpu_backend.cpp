@@ -23,7 +23,7 @@ struct CpuPoints final : Points {
     squared_norm.resize(padded);
     step.resize(padded);
     sum.resize(padded);
-    if (quantized) units.resize(padded * units_per_row);
+    if (quantized) units.resize(padded * units_per_row + cpu::kReadableUnits);
   }
   cpu::QuantizedRows arrays() {
     return {squared_norm.data(), step.data(), sum.data(), quantized ? units.data() : nullptr,
@@ -55,6 +55,7 @@ cpu::QuantizedRows rows_from(cpu::QuantizedRows rows, std::size_t first) {
 
 const cpu::RowKernels& kernels_of(InstructionSet set) {
 #if defined(__x86_64__)
+  if (set == InstructionSet::amx_int8) return cpu::amx_row_kernels();
   if (set == InstructionSet::avx512_vnni) return cpu::avx512_row_kernels();
   if (set == InstructionSet::avx2) return cpu::avx2_row_kernels();
 #endif

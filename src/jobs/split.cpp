@@ -353,7 +353,11 @@ class SplitJob {
                                result.fingerprint);
       bytes = encode_layer(result);
     }
-    journal_->append(id, bytes);
+    // The last one goes straight into the map.
+    if (results_.size() + 1 < layers_.size())
+      journal_->append(id, bytes);
+    else
+      last_record_ = {id, std::move(bytes)};
     progress_->advance(1, result.name);
     results_.emplace(id, std::move(result));
   }
@@ -378,12 +382,20 @@ class SplitJob {
     if (!config_.reproducible)
       map.run = make_run_record(context_, backend_->name(), config_.run_options, map.layers);
     write_expert_map(config_.output, map);
+    last_record_.reset();
     journal_->remove();
     report_split(context_, map, config_.output, statistics_, queue_seconds_);
   }
 
   /// What stays when the run ends early: the journal if a layer is in it, else nothing.
   std::string leave_journal() {
+    if (last_record_) {
+      try {
+        journal_->append(last_record_->first, last_record_->second);
+      } catch (const IoError&) {
+        results_.erase(last_record_->first);  // a full disk has no room for it either
+      }
+    }
     if (results_.empty() || !journal_) {
       if (journal_) journal_->remove();
       return "interrupted before the first layer was finished";
@@ -431,6 +443,7 @@ class SplitJob {
   std::unique_ptr<OutputLock> lock_;
   std::optional<Journal> journal_;
   std::map<std::int64_t, LayerResult> results_;
+  std::optional<std::pair<std::int64_t, std::vector<std::byte>>> last_record_;  // in no journal yet
   std::optional<Progress> progress_;
   QueueStatistics statistics_;
   double queue_seconds_ = 0;

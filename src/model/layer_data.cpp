@@ -166,6 +166,13 @@ void widen_role_from(const LayerInfo& layer, FfnRole role, const RawSource& next
   const std::size_t block = straight ? std::max<std::size_t>(1, kBlockValues / file_cols) : kTile;
   for (std::size_t row = 0; row < file_rows; row += block) {
     const std::size_t values = std::min(block, file_rows - row) * file_cols;
+    if (straight && tensor.dtype == DType::f32) {
+      const std::span<float> part = out.values().subspan(row * file_cols, values);
+      const std::span<std::byte> raw = std::as_writable_bytes(part);
+      next(raw);
+      if (first_non_finite(part)) report_non_finite(layer, tensor, raw, file_cols, row);
+      continue;
+    }
     scratch.resize(values * size_of(tensor.dtype));
     next(scratch.span());
     const bool finite = straight ? widen_straight(tensor.dtype, scratch.span(),

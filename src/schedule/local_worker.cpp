@@ -1,8 +1,10 @@
 #include "local_worker.hpp"
 
+#include <algorithm>
 #include <new>
 #include <utility>
 
+#include "moefy/comm/waiting.hpp"
 #include "moefy/core/stopwatch.hpp"
 
 namespace moefy {
@@ -51,6 +53,8 @@ std::optional<WorkOutcome> LocalWorker::finish_work() {
   if (!outcome) return std::nullopt;
   working_.reset();
   if (*outcome) current_.error = error_of(comm_, *outcome);
+  if (shortest_seconds_ == 0 || current_.seconds < shortest_seconds_)
+    shortest_seconds_ = current_.seconds;
   return std::move(current_);
 }
 
@@ -78,6 +82,15 @@ std::optional<WorkOutcome> LocalWorker::take_outcome() {
     work(id, nullptr);
   }
   return ended;
+}
+
+std::chrono::microseconds LocalWorker::longest_pause() const {
+  constexpr std::chrono::microseconds kMost{8 * Backoff::kLongest};
+  constexpr double kPartOfItem = 1.0 / 16;
+  if (!busy()) return Backoff::kLongest;
+  const std::chrono::duration<double, std::micro> part(1e6 * kPartOfItem * shortest_seconds_);
+  return std::clamp(std::chrono::duration_cast<std::chrono::microseconds>(part), Backoff::kLongest,
+                    kMost);
 }
 
 }  // namespace moefy

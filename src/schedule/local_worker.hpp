@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <exception>
 #include <optional>
 #include <span>
@@ -39,6 +40,9 @@ class LocalWorker {
   bool has_room() const;
   /// An item was started whose outcome was not taken.
   bool busy() const { return preparing_ || prepared_ || working_; }
+  /// How long this rank may sleep between two looks for messages. Every look takes CPU time from
+  /// the work, and while there is some, an answer is late only if it takes a good part of an item.
+  std::chrono::microseconds longest_pause() const;
   /// Of an item that has ended; moves the others on. To be called until there is none whenever the
   /// doorbell has rung.
   std::optional<WorkOutcome> take_outcome();
@@ -58,7 +62,8 @@ class LocalWorker {
   std::optional<std::int64_t> preparing_;
   std::optional<std::int64_t> prepared_;
   std::optional<std::int64_t> working_;
-  WorkOutcome current_;  ///< of the item in work
+  WorkOutcome current_;          ///< of the item in work
+  double shortest_seconds_ = 0;  ///< of the items done so far; 0: none
   // Last: their threads end before what they use.
   std::optional<TaskThread> preparer_;
   TaskThread worker_;

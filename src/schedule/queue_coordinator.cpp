@@ -23,8 +23,12 @@ QueueCoordinator::QueueCoordinator(Communicator& comm, BulkLink& link,
       peers_(static_cast<std::size_t>(comm.size())),
       watch_(comm, 1, comm.size()),
       worker_(comm, callbacks, doorbell_),
-      reader_(doorbell_) {
-  for (const QueueItem& item : items) payload_bytes_[item.id] = item.payload_bytes;
+      reader_(doorbell_),
+      committer_(doorbell_) {
+  for (const QueueItem& item : items) {
+    payload_bytes_[item.id] = item.payload_bytes;
+    any_payload_ |= item.payload_bytes > 0;
+  }
   for (std::size_t i = 0; i < slots_.size(); ++i) slots_[i].buffer = buffers[i];
   statistics_.items_by_rank.resize(peers_.size());
   statistics_.busy_seconds_by_rank.resize(peers_.size());
@@ -51,10 +55,16 @@ std::optional<RankError> QueueCoordinator::run() {
     if (moved) backoff.reset();
     // Alone, everything that can happen rings; messages of other ranks do not.
     const bool alone = comm_.size() == 1 && callbacks_.companion == nullptr;
-    alone ? doorbell_.wait() : doorbell_.wait(next_pause(backoff, callbacks_.companion));
+    alone ? doorbell_.wait()
+          : doorbell_.wait(next_pause(backoff, callbacks_.companion, longest_pause()));
   }
   comm_.flush();
   return error_;
+}
+
+/// Pieces travel only while somebody looks.
+std::chrono::microseconds QueueCoordinator::longest_pause() const {
+  return any_payload_ ? Backoff::kLongest : worker_.longest_pause();
 }
 
 QueueCoordinator::Slot* QueueCoordinator::find(SlotState state) {
@@ -224,20 +234,26 @@ void QueueCoordinator::refuse_requests() {
   waiting_.clear();
 }
 
-/// One result a round, after handing out: ranks wait for work, not for the disk.
+/// Results become durable one after another, on a thread of their own: ranks wait for work, not for
+/// the disk.
 bool QueueCoordinator::commit_next() {
-  if (finished_.empty()) return false;
-  Finished finished = std::move(finished_.front());
-  finished_.pop_front();
-  const auto rank = static_cast<std::size_t>(finished.rank);
-  ++statistics_.items_by_rank[rank];
-  statistics_.busy_seconds_by_rank[rank] += finished.seconds;
-  try {
-    callbacks_.commit(finished.id, finished.rank, std::move(finished.result));
-    ++committed_;
-  } catch (...) {
-    record_error(error_of(comm_, std::current_exception()));
+  bool any = false;
+  if (const auto outcome = committer_.take_outcome()) {
+    if (*outcome)
+      record_error(error_of(comm_, *outcome));
+    else
+      ++committed_;
+    any = true;
   }
+  if (committer_.busy() || finished_.empty()) return any;
+  committing_ = std::move(finished_.front());
+  finished_.pop_front();
+  const auto rank = static_cast<std::size_t>(committing_.rank);
+  ++statistics_.items_by_rank[rank];
+  statistics_.busy_seconds_by_rank[rank] += committing_.seconds;
+  committer_.start([this] {
+    callbacks_.commit(committing_.id, committing_.rank, std::move(committing_.result));
+  });
   return true;
 }
 
@@ -260,7 +276,7 @@ void QueueCoordinator::begin_stop() {
 
 bool QueueCoordinator::nothing_under_way() const {
   if (!stopping_ && items_left() > 0) return false;
-  if (worker_.busy() || reader_.busy() || !finished_.empty()) return false;
+  if (worker_.busy() || reader_.busy() || committer_.busy() || !finished_.empty()) return false;
   return std::all_of(peers_.begin() + 1, peers_.end(),
                      [](const Peer& peer) { return peer.drained && !peer.sending; });
 }

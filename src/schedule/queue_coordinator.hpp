@@ -74,6 +74,7 @@ class QueueCoordinator {
   void send_piece(int rank, std::span<const std::byte> piece, Slot& slot);
   void refuse_requests();
   bool commit_next();
+  std::chrono::microseconds longest_pause() const;
   void record_error(RankError error);
   void begin_stop();
   void say_end();
@@ -87,6 +88,7 @@ class QueueCoordinator {
   std::span<const QueueItem> items_;
   const QueueCallbacks& callbacks_;
   std::map<std::int64_t, std::uint64_t> payload_bytes_;
+  bool any_payload_ = false;
   std::stop_token stop_;
   std::vector<std::size_t> order_;
   std::size_t next_ = 0;  ///< in order_
@@ -95,7 +97,8 @@ class QueueCoordinator {
   std::optional<Loading> loading_;
   std::vector<Peer> peers_;        ///< by rank; 0 is not used
   std::deque<int> waiting_;        ///< ranks that asked and were not answered
-  std::deque<Finished> finished_;  ///< not yet committed
+  std::deque<Finished> finished_;  ///< not yet being committed
+  Finished committing_;
   std::size_t committed_ = 0;
   bool stopping_ = false;
   bool ended_ = false;
@@ -105,6 +108,7 @@ class QueueCoordinator {
   PeerWatch watch_;
   LocalWorker worker_;
   TaskThread reader_;
+  TaskThread committer_;
 };
 
 }  // namespace moefy

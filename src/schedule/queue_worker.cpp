@@ -37,7 +37,9 @@ std::optional<RankError> QueueWorker::run() {
     tell_drained();
     watch_.tick();
     if (moved) backoff.reset();
-    if (!ended_) doorbell_.wait(next_pause(backoff, companion_));
+    // Pieces on their way are waited for.
+    const auto longest = fetch_ ? Backoff::kLongest : worker_.longest_pause();
+    if (!ended_) doorbell_.wait(next_pause(backoff, companion_, longest));
   }
   comm_.flush();
   return error_;

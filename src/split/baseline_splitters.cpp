@@ -67,8 +67,7 @@ class RandomSplitter : public BaselineSplitter {
  protected:
   std::vector<std::int32_t> labels(const SplitTask& task, std::size_t num_rows) const override {
     if (task.config.sizes == "equal") {
-      return random_labels(num_rows, static_cast<std::size_t>(task.config.experts),
-                           task.config.kmeans.seed, task.layer.index);
+      return random_labels(task, num_rows);
     }
     std::vector<std::int32_t> label = filled_in_order(task, num_rows);
     RandomStream stream(task.config.kmeans.seed, static_cast<std::uint64_t>(task.layer.index),

@@ -180,21 +180,14 @@ void attach_router(LayerResult& result, const SplitTask& task, SplitWorkspace& w
   result.router = fit_centroid_router(*workspace.rows, row_label, result.partition.num_experts());
 }
 
-std::vector<std::int32_t> random_labels(std::size_t num_rows, std::size_t experts,
-                                        std::uint64_t seed, std::int64_t layer) {
+std::vector<std::int32_t> random_labels(const SplitTask& task, std::size_t num_rows) {
+  const auto experts = static_cast<std::size_t>(task.config.experts);
   std::vector<std::int32_t> label(num_rows);
   for (std::size_t i = 0; i < num_rows; ++i) label[i] = static_cast<std::int32_t>(i % experts);
-  RandomStream stream(seed, static_cast<std::uint64_t>(layer), RandomPurpose::random_split);
+  RandomStream stream(task.config.kmeans.seed, static_cast<std::uint64_t>(task.layer.index),
+                      RandomPurpose::random_split);
   shuffle(label, stream);
   return label;
-}
-
-double random_inertia(const SplitTask& task, SplitWorkspace& workspace,
-                      const ClusteredRows& clustered) {
-  const auto experts = static_cast<std::size_t>(task.config.experts);
-  const std::vector<std::int32_t> label =
-      random_labels(clustered.rows.rows, experts, task.config.kmeans.seed, task.layer.index);
-  return inertia_of_labels(workspace.backend, clustered.rows, label, experts);
 }
 
 LabelledRows rows_of_result(const LayerInfo& layer, const LayerResult& result,

@@ -53,11 +53,6 @@ void attach_router(LayerResult& result, const SplitTask& task, SplitWorkspace& w
 void attach_router(LayerResult& result, const SplitTask& task, SplitWorkspace& workspace);
 
 /// Labels of the keyed random balanced split of `num_rows` rows: the baseline of every report.
-std::vector<std::int32_t> random_labels(std::size_t num_rows, std::size_t experts,
-                                        std::uint64_t seed, std::int64_t layer);
-
-/// J of the keyed random balanced split of the same rows, for comparison.
-double random_inertia(const SplitTask& task, SplitWorkspace& workspace,
-                      const ClusteredRows& clustered);
+std::vector<std::int32_t> random_labels(const SplitTask& task, std::size_t num_rows);
 
 }  // namespace moefy

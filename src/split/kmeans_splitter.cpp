@@ -79,7 +79,8 @@ class KMeansSplitter : public Splitter {
     LayerResult result = begin_result(task, clustered, clustering.label);
     result.method = name();
     describe(result, clustering);
-    result.inertia_random = random_inertia(task, workspace, clustered);
+    result.inertia_random = workspace.kmeans.inertia_of(random_labels(task, clustered.rows.rows),
+                                                        result.partition.num_experts());
     attach_router(result, task, workspace, clustering.label);
     return result;
   }

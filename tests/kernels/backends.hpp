@@ -16,7 +16,8 @@ namespace moefy::test {
 inline std::vector<std::string> testable_instruction_sets() {
   std::vector<std::string> names;
   for (InstructionSet set :
-       {InstructionSet::portable, InstructionSet::avx2, InstructionSet::avx512_vnni}) {
+       {InstructionSet::portable, InstructionSet::avx2, InstructionSet::avx512_vnni,
+        InstructionSet::amx_int8}) {
     if (is_supported(set)) names.push_back(to_string(set));
   }
   return names;

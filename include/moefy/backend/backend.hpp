@@ -191,8 +191,8 @@ class Backend {
 
 std::unique_ptr<Backend> make_reference_backend(std::size_t num_threads);
 /// Tiles and threads, with the best instruction set of this CPU chosen once. `instruction_set`
-/// "auto", "avx512-vnni", "avx2" or "portable" (for tests and bench). UsageError if this CPU lacks
-/// it.
+/// "auto", "amx-int8", "avx512-vnni", "avx2" or "portable" (for tests and bench). UsageError if
+/// this CPU lacks it.
 std::unique_ptr<Backend> make_cpu_backend(std::size_t num_threads,
                                           const std::string& instruction_set = "auto");
 

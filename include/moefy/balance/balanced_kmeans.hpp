@@ -69,6 +69,10 @@ class BalancedKMeans {
                            const BalancedKMeansConfig& config, std::uint64_t layer,
                            const WarmStart* warm = nullptr, std::stop_token stop = {});
 
+  /// J of other labels [num_rows] of the rows of the last run, which are still there, each site at
+  /// its own mean; fp64. One pass over the rows.
+  double inertia_of(std::span<const std::int32_t> label, std::size_t num_sites) const;
+
  private:
   struct Impl;
   std::unique_ptr<Impl> impl_;

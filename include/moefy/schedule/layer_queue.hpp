@@ -56,7 +56,7 @@ struct QueueCallbacks {
   std::function<std::vector<std::byte>(std::int64_t id, PayloadReader* payload,
                                        std::stop_token stop)>
       work;
-  /// Rank 0, communication thread, as results arrive in any order: makes them durable. `rank` did
+  /// Rank 0, a thread of its own, as results arrive in any order: makes them durable. `rank` did
   /// the work.
   std::function<void(std::int64_t id, int rank, std::vector<std::byte> result)> commit;
   /// Any rank; may be null. Must outlive the queue.
