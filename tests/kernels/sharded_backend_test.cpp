@@ -1,6 +1,8 @@
 #include "moefy/backend/sharded_backend.hpp"
 
+#include <limits>
 #include <numeric>
+#include <tuple>
 
 #include <gtest/gtest.h>
 
@@ -68,12 +70,6 @@ class ShardedBackendTest
   static std::size_t num_rows() { return std::get<2>(GetParam()); }
   Backend& sharded() { return sharded_->backend(); }
 
-  /// body(backend, points) for both.
-  template <class Body>
-  void for_both(const Body& body) {
-    body(*plain_, *plain_points_);
-    body(sharded(), *sharded_points_);
-  }
   /// make(backend, points) is equal for both.
   template <class Make>
   void expect_equal(const Make& make) {
