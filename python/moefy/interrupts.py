@@ -6,6 +6,13 @@ callback of a C library. So it is also remembered, and long work asks at every s
 import signal
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+
+class Interrupt(KeyboardInterrupt):
+    """What the signals raise. (A plain KeyboardInterrupt that passed through exec() makes Python end
+    itself by SIGINT, however orderly the command was left.)"""
+
+
 _arrived = False
 _closing = False
 
@@ -20,7 +27,7 @@ def _receive(*_):
     global _arrived
     if not _closing:
         _arrived = True
-        raise KeyboardInterrupt
+        raise Interrupt
 
 
 def arrived():
@@ -29,9 +36,9 @@ def arrived():
 
 
 def check():
-    """Raises KeyboardInterrupt if a signal has arrived before."""
+    """Raises Interrupt if a signal has arrived before."""
     if _arrived:
-        raise KeyboardInterrupt
+        raise Interrupt
 
 
 def ignore():
@@ -41,6 +48,6 @@ def ignore():
 
 
 def close():
-    """The rest is done in a moment and shall not be torn. KeyboardInterrupt if a signal came before."""
+    """The rest is done in a moment and shall not be torn. Interrupt if a signal came before."""
     check()
     ignore()

@@ -104,9 +104,10 @@ class Weights:
         for group in self.optimizer.param_groups:
             group["lr"] = group["base"] * rate
         self.optimizer.step()
-        self._hand_over()
+        self.hand_over()
 
-    def _hand_over(self):
+    def hand_over(self):
+        """The model computes with the present values from now on."""
         with torch.no_grad():
             for exact, used in zip(self.exact, self.used):
                 exact.grad = None
@@ -125,7 +126,7 @@ class Weights:
             for exact, value in zip(self.exact, state["values"]):
                 exact.copy_(value)
         self.optimizer.load_state_dict(state["optimizer"])
-        self._hand_over()
+        self.hand_over()
 
 
 class Training:
@@ -142,6 +143,7 @@ class Training:
             parameter.requires_grad_(True)
         for _, block in moe_blocks(student):
             block.gate.float()  # a choice is not made in bf16
+        self.weights.hand_over()  # to the gates unrounded, as after every update
         self.step_number, self.seconds, self.losses = 0, 0.0, []
         self.whole = True  # False while a step is half done
 

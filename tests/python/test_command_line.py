@@ -18,9 +18,10 @@ def test_help_fits_a_screen_and_ends_with_an_example(moefy, command):
 
 
 def test_everything_wrong_is_told_at_once_with_the_nearest_names(moefy):
-    result = moefy("calibrate", "--granularty", "3", "model", "--seed", "-1", "--threads=0", code=2)
+    result = moefy("record", "--lenght", "3", "model", "--seed", "-1", "--threads=0", code=2)
 
-    for words in ("-o/--output is missing", "--granularty is unknown; did you mean --granularity?",
+    for words in ("-o/--output is missing", "--text is missing",
+                  "--lenght is unknown; did you mean --length?",
                   "--seed -1 is negative", "--threads 0 is below 1"):
         assert words in result.stderr
     assert result.stdout == ""
