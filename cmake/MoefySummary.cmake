@@ -6,6 +6,7 @@ message(STATUS "  MPI           ${MPI_C_LIBRARY_VERSION_STRING}${MPI_C_VERSION}"
 message(STATUS "  HDF5          ${HDF5_VERSION}")
 message(STATUS "  FAISS         ${faiss_VERSION}")
 message(STATUS "  Boost         ${Boost_VERSION}")
+message(STATUS "  METIS         ${MOEFY_METIS} ${MOEFY_METIS_FOUND}")
 message(STATUS "  CUDA          ${MOEFY_CUDA} ${CMAKE_CUDA_COMPILER_VERSION}")
 message(STATUS "  tests         ${MOEFY_TESTS}   fuzz targets ${MOEFY_FUZZ}   warnings as errors ${MOEFY_WERROR}")
 message(STATUS "")

@@ -14,7 +14,6 @@ namespace {
 
 // Rows of one task: a multiple of every tile height and of kSampleBlock. No result depends on it.
 constexpr std::size_t kTaskRows = 192;
-constexpr std::size_t kInertiaRows = 256;
 
 struct CpuPoints final : Points {
   void resize(std::size_t num_rows, std::size_t num_units, bool with_units) {
@@ -45,6 +44,15 @@ cpu::QuantizedRows quantized_rows(const Points& points) {
   return const_cast<CpuPoints&>(own(points)).arrays();
 }
 
+/// The same rows but for the first ones; `first` is a multiple of kGroupRows.
+cpu::QuantizedRows rows_from(cpu::QuantizedRows rows, std::size_t first) {
+  rows.squared_norm += first;
+  rows.step += first;
+  rows.sum += first;
+  rows.units += first * rows.units_per_row;
+  return rows;
+}
+
 const cpu::RowKernels& kernels_of(InstructionSet set) {
 #if defined(__x86_64__)
   if (set == InstructionSet::avx512_vnni) return cpu::avx512_row_kernels();
@@ -60,6 +68,15 @@ void for_each_task(ThreadPool& threads, std::size_t num_rows, const Body& body) 
   threads.for_each((num_rows + kTaskRows - 1) / kTaskRows, [&](std::size_t task) {
     const std::size_t first = task * kTaskRows;
     body(first, std::min(first + kTaskRows, num_rows));
+  });
+}
+
+/// body(block, first, last) for every block whose sum is taken alone.
+template <class Body>
+void for_each_sum_block(ThreadPool& threads, std::size_t num_rows, const Body& body) {
+  threads.for_each((num_rows + kSumBlock - 1) / kSumBlock, [&](std::size_t block) {
+    const std::size_t first = block * kSumBlock;
+    body(block, first, std::min(first + kSumBlock, num_rows));
   });
 }
 
@@ -110,19 +127,22 @@ void CpuBackend::load(Points& points, MatrixView<const float> rows, bool quantiz
   own_points.resize(
       rows.rows, (rows.cols + kernels_.values_per_unit - 1) / kernels_.values_per_unit, quantize);
 
-  std::vector<cpu::LoadStatistics> statistics((rows.rows + kTaskRows - 1) / kTaskRows);
-  for_each_task(threads_, rows.rows, [&](std::size_t first, std::size_t last) {
-    kernels_.load(rows.data, rows.rows, rows.cols, first, last, own_points.arrays(),
-                  statistics[first / kTaskRows]);
-  });
+  std::vector<cpu::LoadStatistics> statistics((rows.rows + kSumBlock - 1) / kSumBlock);
+  for_each_sum_block(threads_, rows.rows,
+                     [&](std::size_t block, std::size_t first, std::size_t last) {
+                       kernels_.load(rows.data, rows.rows, rows.cols, first, last,
+                                     own_points.arrays(), statistics[block]);
+                     });
   own_points.max_squared_norm = 0;
   own_points.sum_squared_norm = 0;
+  own_points.block_squared_norm.clear();
   own_points.max_abs = 0;
   own_points.zero_rows = 0;
   for (const cpu::LoadStatistics& part : statistics) {
     if (part.bad_row >= 0) throw_not_finite(rows, static_cast<std::size_t>(part.bad_row));
     own_points.max_squared_norm = std::max(own_points.max_squared_norm, part.max_squared_norm);
     own_points.sum_squared_norm += part.sum_squared_norm;
+    own_points.block_squared_norm.push_back(part.sum_squared_norm);
     own_points.max_abs = std::max(own_points.max_abs, part.max_abs);
     own_points.zero_rows += part.zero_rows;
   }
@@ -171,7 +191,7 @@ void CpuBackend::approximate_costs(const Points& points, RowSelection selection,
   std::iota(all_columns_.begin(), all_columns_.end(), 0);
   const cpu::Panels panels =
       panels_.pack_units(kernels_, centroids, {}, all_columns_, std::ldexp(1.0F, scale_log2));
-  const cpu::QuantizedRows rows = quantized_rows(points);
+  const cpu::QuantizedRows rows = rows_from(quantized_rows(points), selection.first * kSampleBlock);
   for_each_task(threads_, q.num_rows, [&](std::size_t first, std::size_t last) {
     kernels_.approximate_costs(rows, panels, selection.step, first, last, q.data, q.stride,
                                tile_scratch(panels));
@@ -230,18 +250,20 @@ void CpuBackend::update_sums(const Points& points, RowSelection selection,
   moves_.add_counts(sums.count);
 }
 
-double CpuBackend::inertia(const Points& points, MatrixView<const float> centroids,
-                           std::span<const std::int32_t> label) {
+std::vector<double> CpuBackend::block_inertia(const Points& points,
+                                              MatrixView<const float> centroids,
+                                              std::span<const std::int32_t> label) {
   const std::size_t num_rows = points.rows.rows;
-  std::vector<double> block((num_rows + kInertiaRows - 1) / kInertiaRows, 0);
-  threads_.for_each(block.size(), [&](std::size_t b) {
-    for (std::size_t i = b * kInertiaRows; i < std::min((b + 1) * kInertiaRows, num_rows); ++i) {
-      const auto site = static_cast<std::size_t>(label[i]);
-      block[b] += kernels_.squared_distance(points.rows.row(i).data(), centroids.row(site).data(),
-                                            points.rows.cols);
-    }
-  });
-  return std::accumulate(block.begin(), block.end(), 0.0);
+  std::vector<double> sum((num_rows + kSumBlock - 1) / kSumBlock, 0);
+  for_each_sum_block(
+      threads_, num_rows, [&](std::size_t block, std::size_t first, std::size_t last) {
+        for (std::size_t i = first; i < last; ++i) {
+          const auto site = static_cast<std::size_t>(label[i]);
+          sum[block] += kernels_.squared_distance(points.rows.row(i).data(),
+                                                  centroids.row(site).data(), points.rows.cols);
+        }
+      });
+  return sum;
 }
 
 void CpuBackend::multiply_transposed(MatrixView<const float> a, MatrixView<const float> b,

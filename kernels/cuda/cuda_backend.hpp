@@ -55,8 +55,8 @@ class CudaBackend final : public Backend {
   void update_sums(const Points& points, RowSelection selection,
                    std::span<const std::int32_t> old_label, std::span<const std::int32_t> new_label,
                    SiteSums& sums) override;
-  double inertia(const Points& points, MatrixView<const float> centroids,
-                 std::span<const std::int32_t> label) override;
+  std::vector<double> block_inertia(const Points& points, MatrixView<const float> centroids,
+                                    std::span<const std::int32_t> label) override;
   void multiply_transposed(MatrixView<const float> a, MatrixView<const float> b,
                            MatrixView<float> out) override;
 

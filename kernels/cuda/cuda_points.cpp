@@ -43,7 +43,9 @@ void CudaBackend::load(Points& points, MatrixView<const float> rows, bool quanti
     throw InputError(fmt::format("row {}, column {} is {}", row, column, rows.row(row)[column]));
   }
   target.max_squared_norm = n == 0 ? 0 : *std::ranges::max_element(norm);
-  target.sum_squared_norm = std::accumulate(norm.begin(), norm.end(), 0.0);
+  target.block_squared_norm = cuda::block_sums(norm);
+  target.sum_squared_norm =
+      std::accumulate(target.block_squared_norm.begin(), target.block_squared_norm.end(), 0.0);
   target.max_abs = n == 0 ? 0 : *std::ranges::max_element(max_abs);
   target.zero_rows = std::ranges::count(norm, 0.0);
 }

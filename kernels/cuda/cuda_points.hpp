@@ -1,6 +1,8 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
+#include <vector>
 
 #include "cuda/runtime.hpp"
 #include "moefy/backend/backend.hpp"
@@ -14,6 +16,9 @@ struct CudaPoints final : Points {
   DeviceBuffer<float> step;             // of the int8 values of a row
   DeviceBuffer<std::int8_t> quantized;  // [num_rows, padded_dim(dim)]
 };
+
+/// Sums of values by row over each block of kSumBlock rows.
+std::vector<double> block_sums(std::span<const double> row_value);
 
 inline const CudaPoints& own(const Points& points) {
   return static_cast<const CudaPoints&>(points);

@@ -76,22 +76,26 @@ void CudaBackend::update_sums(const Points& points, RowSelection selection,
   }
 }
 
-double CudaBackend::inertia(const Points& points, MatrixView<const float> centroids,
-                            std::span<const std::int32_t> label) {
+std::vector<double> CudaBackend::block_inertia(const Points& points,
+                                               MatrixView<const float> centroids,
+                                               std::span<const std::int32_t> label) {
   enter();
-  constexpr std::size_t kBlock = 256;
   const std::size_t n = points.rows.rows;
   upload_columns(centroids, all_columns(centroids.rows), columns_);
   cuda::squared_distances(cuda::own(points).x.data(), n, points.rows.cols, columns_.vectors.data(),
                           upload_labels(label), row_norm_.resize(n), stream_.handle());
   const auto distance = stream_.download<double>(row_norm_.data(), n);
   stream_.wait();
-  double total = 0;
-  for (std::size_t first = 0; first < n; first += kBlock) {
-    const auto block = distance.subspan(first, std::min(kBlock, n - first));
-    total += std::accumulate(block.begin(), block.end(), 0.0);
+  return cuda::block_sums(distance);
+}
+
+std::vector<double> cuda::block_sums(std::span<const double> row_value) {
+  std::vector<double> sums;
+  for (std::size_t first = 0; first < row_value.size(); first += kSumBlock) {
+    const auto block = row_value.subspan(first, std::min(kSumBlock, row_value.size() - first));
+    sums.push_back(std::accumulate(block.begin(), block.end(), 0.0));
   }
-  return total;
+  return sums;
 }
 
 }  // namespace moefy

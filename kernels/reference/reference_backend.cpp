@@ -92,6 +92,7 @@ void ReferenceBackend::load(Points& points, MatrixView<const float> rows, bool q
   own_points.rows = rows;
   own_points.max_squared_norm = 0;
   own_points.sum_squared_norm = 0;
+  own_points.block_squared_norm.assign((rows.rows + kSumBlock - 1) / kSumBlock, 0);
   own_points.max_abs = 0;
   own_points.zero_rows = 0;
   own_points.squared_norm.resize(rows.rows);
@@ -108,7 +109,7 @@ void ReferenceBackend::load(Points& points, MatrixView<const float> rows, bool q
     const double norm = squared_norm(rows.row(i));
     own_points.squared_norm[i] = static_cast<float>(norm);
     own_points.max_squared_norm = std::max(own_points.max_squared_norm, norm);
-    own_points.sum_squared_norm += norm;
+    own_points.block_squared_norm[i / kSumBlock] += norm;
     if (norm == 0) ++own_points.zero_rows;
     if (quantize) {
       own_points.step[i] =
@@ -116,6 +117,7 @@ void ReferenceBackend::load(Points& points, MatrixView<const float> rows, bool q
                           std::span(own_points.quantized).subspan(i * rows.cols, rows.cols));
     }
   }
+  for (const double sum : own_points.block_squared_norm) own_points.sum_squared_norm += sum;
 }
 
 void ReferenceBackend::costs(const Points& points, MatrixView<const float> centroids,
@@ -236,25 +238,21 @@ void ReferenceBackend::update_sums(const Points& points, RowSelection selection,
   }
 }
 
-double ReferenceBackend::inertia(const Points& points, MatrixView<const float> centroids,
-                                 std::span<const std::int32_t> label) {
-  constexpr std::size_t kBlock = 256;
-  double total = 0;
-  for (std::size_t first = 0; first < points.rows.rows; first += kBlock) {
-    double block = 0;
-    for (std::size_t i = first; i < std::min(first + kBlock, points.rows.rows); ++i) {
-      const auto centroid = centroids.row(static_cast<std::size_t>(label[i]));
-      double row = 0;
-      for (std::size_t l = 0; l < centroids.cols; ++l) {
-        const double difference =
-            static_cast<double>(points.rows.row(i)[l]) - static_cast<double>(centroid[l]);
-        row += difference * difference;
-      }
-      block += row;
+std::vector<double> ReferenceBackend::block_inertia(const Points& points,
+                                                    MatrixView<const float> centroids,
+                                                    std::span<const std::int32_t> label) {
+  std::vector<double> blocks((points.rows.rows + kSumBlock - 1) / kSumBlock, 0);
+  for (std::size_t i = 0; i < points.rows.rows; ++i) {
+    const auto centroid = centroids.row(static_cast<std::size_t>(label[i]));
+    double row = 0;
+    for (std::size_t l = 0; l < centroids.cols; ++l) {
+      const double difference =
+          static_cast<double>(points.rows.row(i)[l]) - static_cast<double>(centroid[l]);
+      row += difference * difference;
     }
-    total += block;
+    blocks[i / kSumBlock] += row;
   }
-  return total;
+  return blocks;
 }
 
 void ReferenceBackend::multiply_transposed(MatrixView<const float> a, MatrixView<const float> b,

@@ -19,6 +19,9 @@ SAMPLED_LENGTH = 128
 # Options that say what map is made, and their defaults: --score-scale has a map.
 MAP_OPTIONS = {"granularity": 32, "active": 0.5, "shared": "auto", "refit": 0.2}
 DESCRIPTION = "experts, routers and down projections fitted to what a model computes on text"
+USAGE = "MODEL -o MAP.h5 [--text FILE…]"
+EXAMPLE = "moefy calibrate MODEL -o map.h5 --active 0.5 --text book.txt notes.html"
+RARE_OPTIONS = {"sampled", "length", "score_scale"}  # only on --help-all
 
 
 def add_options(parser):

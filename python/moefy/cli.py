@@ -1,22 +1,25 @@
 """`python -m moefy COMMAND …`: the commands of moefy that need a live PyTorch model."""
 
 import argparse
+import functools
 import importlib
 import json
 import os
-import signal
 import sys
 import traceback
 
+from . import interrupts, options
 from .errors import MoefyError, UsageError
+from .help import command_help
 from .ranks import launched_rank, ranks_on_this_host, under_torchrun
 
-# One module a command, with DESCRIPTION, add_options(parser) and run(args, out); those that share
-# their work under torchrun say DATA_PARALLEL, the others work on rank 0.
+# One module a command, with DESCRIPTION, USAGE, EXAMPLE, RARE_OPTIONS, add_options(parser) and
+# run(args, out); those that share their work under torchrun say DATA_PARALLEL, the others work on
+# rank 0.
 COMMANDS = {"record": "recording", "calibrate": "calibrate", "recover": "recover",
             "evaluate": "evaluate"}
 
-REASONS = {1: "differs", 2: "usage", 3: "invalid input", 4: "file system", 5: "communication",
+REASONS = {1: "differs", 2: "usage", 3: "input data", 4: "file system", 5: "communication",
            6: "device", 70: "internal error", 75: "interrupted"}
 
 
@@ -42,7 +45,23 @@ class Output:
             print(json.dumps(fields) if self.json else text, flush=True)
 
 
+class HelpPage(argparse.Action):
+    """Prints page() and ends."""
+
+    def __init__(self, option_strings, dest, page, **settings):
+        super().__init__(option_strings, dest, nargs=0, **settings)
+        self.page = page
+
+    def __call__(self, parser, *_):
+        if launched_rank() == 0:
+            print(self.page())
+        parser.exit()
+
+
 class Parser(argparse.ArgumentParser):
+    def __init__(self, **settings):
+        super().__init__(allow_abbrev=False, **settings)
+
     def error(self, message):
         raise UsageError(f"{message}; see {self.prog} --help")
 
@@ -52,26 +71,57 @@ def default_threads():
 
 
 def make_parser():
+    """The parser of all commands, and those of each of them by name."""
     parser = Parser(prog="moefy", description=__doc__)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, place in COMMANDS.items():
         module = importlib.import_module(f".{place}", __package__)
-        command = commands.add_parser(name, help=module.DESCRIPTION,
-                                      description=module.DESCRIPTION)
+        command = commands.add_parser(name, help=module.DESCRIPTION, add_help=False)
         module.add_options(command)
-        command.add_argument("--help-all", action="help", help="the same as --help")
         command.add_argument("--threads", type=int, default=default_threads(),
                              metavar="N", help="default: the CPUs that this process may use, shared"
                                                " with the other ranks of this host")
         command.add_argument("--seed", type=int, default=0, metavar="N", help="default 0")
         command.add_argument("--architecture", metavar="FILE",
                              help="description of a model family that is not built in")
+        command.add_argument("--config", metavar="FILE",
+                             help="JSON file of options; the command line wins")
+        command.add_argument("--dump-config", action="store_true",
+                             help="print the resolved options as JSON and stop")
         command.add_argument("--force", action="store_true",
                              help="replace what is there, start anew")
         command.add_argument("--json", action="store_true", help="results as JSON lines")
         command.add_argument("--quiet", action="store_true", help="no progress, no remarks")
+        for option, everything in (("--help", False), ("--help-all", True)):
+            short = () if everything else ("-h",)
+            command.add_argument(*short, option, action=HelpPage, help="all options",
+                                 page=functools.partial(command_help, name, module, command, everything))
         command.set_defaults(run=module.run, parallel=getattr(module, "DATA_PARALLEL", False))
-    return parser
+    return parser, commands.choices
+
+
+def parse(arguments):
+    """The options of the command line, those of --config beside them; None after --dump-config.
+    UsageError with everything that is unknown or missing."""
+    parser, commands = make_parser()
+    if not arguments or arguments[0] not in commands:
+        return parser.parse_args(arguments)
+    command = commands[arguments[0]]
+    options.take_file(command, options.value_of("--config", arguments))
+    required = options.take_required(command)
+    args, unknown = parser.parse_known_args(arguments)
+    problems = options.problems(command, args, [] if args.dump_config else required, unknown)
+    if args.threads < 1:
+        problems.append(f"--threads {args.threads} is below 1")
+    if args.seed < 0:
+        problems.append(f"--seed {args.seed} is negative")
+    if problems:
+        raise UsageError("\n".join(problems))
+    if args.dump_config:
+        if launched_rank() == 0:
+            print(options.dump(command, args))
+        return None
+    return args
 
 
 def say_exit(code, message=None):
@@ -83,21 +133,31 @@ def say_exit(code, message=None):
     return code
 
 
-def interrupt(*_):
-    raise KeyboardInterrupt
+def say_interrupted():
+    return say_exit(75, "interrupted; the same command resumes")
 
 
 def main(arguments=None):
-    for name in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(name, interrupt)
+    interrupts.listen()
+    try:
+        code = run_command(arguments)
+        interrupts.close()
+        return code
+    except KeyboardInterrupt:
+        interrupts.ignore()
+        return say_interrupted()
+
+
+def run_command(arguments):
+    """The exit code of the command that the arguments name."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # Threads that spin at barriers make a shared machine many times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
-        args = make_parser().parse_args(arguments)
-        if args.threads < 1:
-            raise UsageError(f"--threads {args.threads} is below 1")
-        if args.seed < 0:
-            raise UsageError(f"--seed {args.seed} is negative")
+        args = parse(sys.argv[1:] if arguments is None else arguments)
+        if args is None:
+            return 0
         if launched_rank() != 0 and not (args.parallel and under_torchrun()):
             return 0
         from transformers.utils import logging
@@ -105,16 +165,24 @@ def main(arguments=None):
         logging.set_verbosity_error()
         logging.disable_progress_bar()
         return args.run(args, Output(args)) or 0
-    except MoefyError as error:
+    except Exception as error:
+        # A signal may have turned into this one on its way through a library.
+        return say_interrupted() if interrupts.arrived() else say_error(error)
+
+
+def say_error(error):
+    """Says what went wrong; the exit code."""
+    if isinstance(error, MoefyError):
         return say_exit(error.code, error)
-    except KeyboardInterrupt:
-        return say_exit(75, "interrupted; the same command resumes")
-    except ImportError as error:
+    if isinstance(error, ImportError):
         return say_exit(2, f"Python module '{error.name}' is missing ({error}); launch/setup"
                            " installs everything, launch/build builds moefy's own")
-    except Exception as error:  # moefy's C++ side has no class to import before it is needed
-        code = getattr(error, "code", None)
-        if type(error).__module__ == "_moefy" and isinstance(code, int):
-            return say_exit(code, error)
-        traceback.print_exc()
-        return say_exit(70, f"{type(error).__name__}: {error}")
+    if isinstance(error, OSError) and error.strerror:
+        return say_exit(4, f"{error.filename or 'file system'}: {error.strerror}")
+    if isinstance(error, MemoryError):
+        return say_exit(70, "out of memory")
+    code = getattr(error, "code", None)
+    if type(error).__module__ == "_moefy" and isinstance(code, int):
+        return say_exit(code, error)  # moefy's C++ side has no class to import before it is needed
+    traceback.print_exception(error)
+    return say_exit(70, f"{type(error).__name__}: {error}")

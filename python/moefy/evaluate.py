@@ -14,6 +14,9 @@ from .progress import Progress
 from .texts import read_text, to_sequences
 
 DESCRIPTION = "perplexity, agreement and speed of converted models beside the dense one"
+USAGE = "MODEL OUT… --text FILE…"
+EXAMPLE = "moefy evaluate MODEL OUT --text other.txt --top-k 4,8"
+RARE_OPTIONS = set()  # only on --help-all
 
 
 def add_options(parser):

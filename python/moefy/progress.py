@@ -3,6 +3,8 @@
 import sys
 import time
 
+from . import interrupts
+
 
 class Progress:
     LINE_SECONDS = 10.0  # between plain lines
@@ -21,6 +23,7 @@ class Progress:
         return lambda title, total, unit: Progress(title, total, unit, quiet=args.quiet)
 
     def advance(self, what=""):
+        interrupts.check()
         self.done += 1
         now = time.monotonic()
         if self.quiet or (not self.terminal and now - self.told < self.LINE_SECONDS):

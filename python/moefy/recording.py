@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import torch
 
-from . import recordings_file
+from . import interrupts, recordings_file
 from .errors import InputError, UsageError
 from .ffn_inputs import InputWatcher
 from .importance import KERNELS, LEVELS, TYPES, ImportanceSums
@@ -22,6 +22,9 @@ from .text_clusters import cluster_texts, embeddings_of
 from .texts import choose_sequences, read_text, to_sequences
 
 DESCRIPTION = "FFN inputs of a model on text, for `split`, `route` and their methods"
+USAGE = "MODEL -o REC.h5 --text FILE…"
+EXAMPLE = "moefy record MODEL -o rec.h5 --text book.txt notes.html"
+RARE_OPTIONS = {"batch-size", "importance-type", "importance-level", "importance-kernel"}  # only on --help-all
 DATA_PARALLEL = True
 DEFAULT_TOKENS = 200_000
 DTYPES = tuple(recordings_file.STORED)
@@ -277,6 +280,7 @@ def run_recording(recording, make_model, device, force, progress, inform):
         ranks.together(lambda: recording.run(model, device, ranks, progress))
         if recording.importance:
             recording.add_importance(model, device, ranks, progress)
+        interrupts.close()
         ranks.first(lambda: recordings_file.publish(recording.output))
         return True
 

@@ -21,6 +21,9 @@ from .sparse_ffn import SparseFfn, moe_blocks, shared_parameters
 from .texts import digest_of_tokens, read_text, to_sequences
 
 DESCRIPTION = "distil the dense model into a converted one: quality back for some minutes of training"
+USAGE = "OUT -o OUT2 --teacher MODEL --text FILE…"
+EXAMPLE = "moefy recover OUT --teacher MODEL --text book.txt -o OUT2 --minutes 6"
+RARE_OPTIONS = {"steps", "rate", "router-rate", "precision"}  # only on --help-all
 DATA_PARALLEL = True
 WARM_UP_STEPS = 8
 FINAL_RATE = 0.05  # of the learning rate, at the end of the linear decay

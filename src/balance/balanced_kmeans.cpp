@@ -41,15 +41,21 @@ void check_arguments(MatrixView<const float> rows, const Capacities& capacities,
 void apply_warm_start(const KMeansContext& context, const WarmStart& warm,
                       std::span<const float> common_mean, Clustering& clustering) {
   const std::size_t num_sites = context.num_sites;
-  for (std::size_t j = 0; j < num_sites; ++j) {
-    const bool given = warm.centroids.rows() == num_sites;
-    const auto from = given
-                          ? warm.centroids.row(j)
-                          : std::span<const float>(context.points.rows.row(j % context.num_rows()));
-    const auto to = clustering.centroids.row(j);
-    for (std::size_t l = 0; l < to.size(); ++l) {
-      to[l] = given && !common_mean.empty() ? from[l] - common_mean[l] : from[l];
+  if (warm.centroids.rows() == num_sites) {
+    for (std::size_t j = 0; j < num_sites; ++j) {
+      const auto from = warm.centroids.row(j);
+      const auto to = clustering.centroids.row(j);
+      for (std::size_t l = 0; l < to.size(); ++l) {
+        to[l] = common_mean.empty() ? from[l] : from[l] - common_mean[l];
+      }
     }
+  } else {
+    // Sites without rows keep these.
+    std::vector<std::int32_t> rows(num_sites);
+    for (std::size_t j = 0; j < num_sites; ++j) {
+      rows[j] = static_cast<std::int32_t>(j % context.num_rows());
+    }
+    context.backend.read_rows(context.points, rows, clustering.centroids.view());
   }
   for (std::size_t j = 0; j < warm.prices.size(); ++j) {
     clustering.prices[j] = price_from_real(warm.prices[j], context.cost_scale_log2);
@@ -161,7 +167,6 @@ struct BalancedKMeans::Impl {
   AssignmentSolver solver;
   std::unique_ptr<Points> points;
   std::unique_ptr<Points> open_points;
-  Matrix<float> centered;
   AlignedBuffer<float> training_rows;
 
   BalancedKMeansResult run_once(const KMeansContext& context, const BalancedKMeansConfig& config,
@@ -219,8 +224,8 @@ BalancedKMeansResult BalancedKMeans::run(MatrixView<const float> rows, const Cap
   Points& points = *impl_->points;
   const bool quantized =
       rows.size() * num_sites >= kShortcutProducts && rows.cols <= kLargestQuantizedDim;
-  const std::vector<float> common_mean = times.measure(
-      "prepare", [&] { return load_centered(backend, rows, quantized, points, impl_->centered); });
+  const std::vector<float> common_mean =
+      times.measure("prepare", [&] { return load_centered(backend, rows, quantized, points); });
   double largest_norm = points.max_squared_norm;
   if (warm != nullptr && warm->centroids.rows() > 0) {
     largest_norm = std::max(largest_norm, largest_squared_norm(warm->centroids, common_mean));

@@ -22,9 +22,8 @@ ClusteringCheck check_clustering(Backend& backend, MatrixView<const float> rows,
   const std::size_t num_sites = centroids.rows;
   require(prices.size() == num_sites && label.size() == rows.rows && centroids.cols == rows.cols,
           "labels, prices and centroids belong to the rows");
-  Matrix<float> centered;
   const auto points = backend.make_points();
-  const std::vector<float> common_mean = load_centered(backend, rows, false, *points, centered);
+  const std::vector<float> common_mean = load_centered(backend, rows, false, *points);
   Matrix<float> used(num_sites, rows.cols);
   for (std::size_t j = 0; j < num_sites; ++j) {
     for (std::size_t l = 0; l < rows.cols; ++l) {
@@ -50,9 +49,8 @@ ClusteringCheck check_clustering(Backend& backend, MatrixView<const float> rows,
 }
 
 int cost_scale_of(Backend& backend, MatrixView<const float> rows) {
-  Matrix<float> centered;
   const auto points = backend.make_points();
-  load_centered(backend, rows, false, *points, centered);
+  load_centered(backend, rows, false, *points);
   return cost_scale_log2(points->max_squared_norm);
 }
 

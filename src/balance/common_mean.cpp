@@ -40,7 +40,7 @@ double squared_norm(std::span<const double> vector) {
 }  // namespace
 
 std::vector<float> load_centered(Backend& backend, MatrixView<const float> rows, bool quantize,
-                                 Points& points, Matrix<float>& centered) {
+                                 Points& points) {
   backend.load(points, rows, quantize);
   const double mean_norm = points.sum_squared_norm / static_cast<double>(rows.rows);
   if (mean_norm == 0) return {};
@@ -50,13 +50,7 @@ std::vector<float> load_centered(Backend& backend, MatrixView<const float> rows,
   if (squared_norm(mean) <= kDominating * mean_norm) return {};
 
   const std::vector<float> subtracted(mean.begin(), mean.end());
-  centered.resize(rows.rows, rows.cols);
-  for (std::size_t i = 0; i < rows.rows; ++i) {
-    const auto from = rows.row(i);
-    const auto to = centered.row(i);
-    for (std::size_t l = 0; l < rows.cols; ++l) to[l] = from[l] - subtracted[l];
-  }
-  backend.load(points, centered.view(), quantize);
+  backend.load_shifted(points, rows, subtracted, quantize);
   return subtracted;
 }
 

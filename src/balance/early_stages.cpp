@@ -48,7 +48,7 @@ std::int64_t run_early_stage(const KMeansContext& context, const EarlyStage& sta
         context.solver.solve(q, capacities, false, clustering.prices, label);
       }
     });
-    cost = total_cost(context, q, label);
+    cost = context.backend.total_cost(q, label);
     const std::size_t changed = assign_labels(context, stage.selection, label, clustering);
     update_centroids(context, true, clustering);
     if (iteration > 0 &&

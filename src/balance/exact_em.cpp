@@ -84,9 +84,9 @@ class ExactEm {
   bool exact_step() {
     refresh_base();
     const SolverStatistics statistics = solve(base_, context_.capacities, true, new_label_);
-    const std::int64_t cost = total_cost(context_, base_, new_label_);
+    const std::int64_t cost = context_.backend.total_cost(base_, new_label_);
     const bool still_optimal =
-        labels_count_ && total_cost(context_, base_, clustering_.label) == cost;
+        labels_count_ && context_.backend.total_cost(base_, clustering_.label) == cost;
     const bool lower = outcome_.trace.empty() || cost < outcome_.trace.back();
     if (!lower && took_shortcuts_) {
       undo_shortcuts();
@@ -117,8 +117,8 @@ class ExactEm {
     for (bool first = true;; first = false) {
       change_costs(context_.points, base_, computed_centroids_, first, q);
       solve(q, context_.capacities, false, new_label_);
-      const std::int64_t cost = total_cost(context_, q, new_label_);
-      if (cost >= cost_before || total_cost(context_, q, clustering_.label) == cost) return;
+      const std::int64_t cost = context_.backend.total_cost(q, new_label_);
+      if (cost >= cost_before || context_.backend.total_cost(q, clustering_.label) == cost) return;
       cost_before = cost;
       took_shortcuts_ = true;
       take_new_labels();
@@ -143,7 +143,9 @@ class ExactEm {
       change_costs(open->points(), open->base(), computed, step == 0, open_q);
       open->gather(clustering_.label, label);
       solve(open_q, open->capacities(), false, new_label);
-      if (total_cost(context_, open_q, label) == total_cost(context_, open_q, new_label)) return;
+      if (context_.backend.total_cost(open_q, label) ==
+          context_.backend.total_cost(open_q, new_label))
+        return;
       open->scatter(new_label, new_label_);
       take_new_labels();
     }

@@ -79,18 +79,18 @@ class ResidentIndex final : public faiss::Index {
   mutable SiteChoice choice_;
 };
 
-/// The selected rows one after another; the rows themselves if all are selected.
+/// The selected rows one after another; the rows themselves if all are selected and lie here.
 const float* training_rows(const KMeansContext& context, RowSelection selection,
                            std::size_t count) {
   const float* rows = context.points.rows.data;
-  if (selection.step == 1) return rows;
-  const std::size_t dim = context.dim();
-  AlignedBuffer<float>& copy = context.training_rows;
-  copy.resize(count * dim);
-  for (std::size_t i = 0; i < count; i += kSampleBlock) {
-    const std::size_t block = std::min(kSampleBlock, count - i);
-    std::copy_n(rows + selection.global(i) * dim, block * dim, copy.data() + i * dim);
+  if (selection.step == 1 && rows != nullptr) return rows;
+  std::vector<std::int32_t> selected(count);
+  for (std::size_t i = 0; i < count; ++i) {
+    selected[i] = static_cast<std::int32_t>(selection.global(i));
   }
+  AlignedBuffer<float>& copy = context.training_rows;
+  copy.resize(count * context.dim());
+  context.backend.read_rows(context.points, selected, {copy.data(), count, context.dim()});
   return copy.data();
 }
 

@@ -121,16 +121,6 @@ void update_centroids(const KMeansContext& context, bool predict_prices, Cluster
   });
 }
 
-std::int64_t total_cost(const KMeansContext& context, const CostView& q,
-                        std::span<const std::int32_t> label) {
-  const CostView costs = context.backend.on_host(q);
-  std::int64_t total = 0;
-  for (std::size_t i = 0; i < label.size(); ++i) {
-    total += costs.row(i)[static_cast<std::size_t>(label[i])];
-  }
-  return total;
-}
-
 std::vector<std::int32_t> all_sites(std::size_t num_sites) {
   std::vector<std::int32_t> sites(num_sites);
   std::iota(sites.begin(), sites.end(), 0);

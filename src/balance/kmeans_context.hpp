@@ -87,10 +87,6 @@ std::size_t assign_labels(const KMeansContext& context, RowSelection selection,
 /// shift of a centroid, the mean drop of the cost of its members, is added to its price.
 void update_centroids(const KMeansContext& context, bool predict_prices, Clustering& clustering);
 
-/// Σ_i q[i, label_i]
-std::int64_t total_cost(const KMeansContext& context, const CostView& q,
-                        std::span<const std::int32_t> label);
-
 /// Sites [0, num_sites).
 std::vector<std::int32_t> all_sites(std::size_t num_sites);
 

@@ -7,11 +7,6 @@
 namespace moefy {
 namespace {
 
-void copy_row(const KMeansContext& context, std::size_t i, std::span<float> out) {
-  const auto row = context.points.rows.row(i);
-  std::copy(row.begin(), row.end(), out.begin());
-}
-
 /// State of k-means++: the cost of every row to its nearest chosen row.
 class PlusPlus {
  public:
@@ -23,28 +18,26 @@ class PlusPlus {
   bool exhausted() const { return total_ == 0; }
 
   /// Smallest row whose prefix sum of costs exceeds `share` of the total.
-  std::size_t draw(double share) const {
+  std::int32_t draw(double share) const {
     const auto target = static_cast<std::int64_t>(share * static_cast<double>(total_));
     std::int64_t sum = 0;
     for (std::size_t i = 0; i < nearest_.size(); ++i) {
       sum += nearest_[i];
-      if (sum > target) return i;
+      if (sum > target) return static_cast<std::int32_t>(i);
     }
-    return nearest_.size() - 1;
+    return static_cast<std::int32_t>(nearest_.size() - 1);
   }
-  std::size_t first_unchosen() const {
+  std::int32_t first_unchosen() const {
     const auto found = std::find(chosen_.begin(), chosen_.end(), false);
-    return found == chosen_.end() ? 0 : static_cast<std::size_t>(found - chosen_.begin());
+    return found == chosen_.end() ? 0 : static_cast<std::int32_t>(found - chosen_.begin());
   }
 
   /// Chooses the candidate with the lowest total afterwards (lowest row on ties); returns it.
-  std::size_t choose_best(std::vector<std::size_t> candidates) {
+  std::int32_t choose_best(std::vector<std::int32_t> candidates) {
     std::sort(candidates.begin(), candidates.end());
     candidates.erase(std::unique(candidates.begin(), candidates.end()), candidates.end());
     Matrix<float> rows(candidates.size(), context_.dim());
-    for (std::size_t c = 0; c < candidates.size(); ++c) {
-      copy_row(context_, candidates[c], rows.row(c));
-    }
+    context_.backend.read_rows(context_.points, candidates, rows.view());
     const CostView q = context_.backend.cost_buffer(2, context_.num_rows(), candidates.size());
     context_.backend.costs(context_.points, rows.view(), context_.cost_scale_log2,
                            all_sites(candidates.size()), q);
@@ -61,9 +54,10 @@ class PlusPlus {
       nearest_[i] = std::min(nearest_[i], costs.row(i)[best]);
     }
     // Rounding must not leave weight on a row that is itself a centroid.
-    total_ = total[best] - nearest_[candidates[best]];
-    nearest_[candidates[best]] = 0;
-    chosen_[candidates[best]] = true;
+    const auto row = static_cast<std::size_t>(candidates[best]);
+    total_ = total[best] - nearest_[row];
+    nearest_[row] = 0;
+    chosen_[row] = true;
     return candidates[best];
   }
 
@@ -83,10 +77,12 @@ void start_from_random_rows(const KMeansContext& context, RowSelection selection
   for (std::size_t j = 0; j < distinct; ++j) {
     std::swap(rows[j], rows[j + random.next_below(rows.size() - j)]);
   }
-  for (std::size_t j = 0; j < centroids.rows(); ++j) {
-    copy_row(context, selection.global(static_cast<std::size_t>(rows[j % distinct])),
-             centroids.row(j));
+  std::vector<std::int32_t> chosen(centroids.rows());
+  for (std::size_t j = 0; j < chosen.size(); ++j) {
+    const auto i = static_cast<std::size_t>(rows[j % distinct]);
+    chosen[j] = static_cast<std::int32_t>(selection.global(i));
   }
+  context.backend.read_rows(context.points, chosen, centroids.view());
 }
 
 void start_from_plusplus(const KMeansContext& context, RandomStream& random,
@@ -96,15 +92,17 @@ void start_from_plusplus(const KMeansContext& context, RandomStream& random,
   PlusPlus state(context);
   for (std::size_t j = 0; j < centroids.rows(); ++j) {
     context.check_stop();
-    std::vector<std::size_t> candidates;
+    std::vector<std::int32_t> candidates;
     if (j == 0) {
-      candidates.push_back(random.next_below(context.num_rows()));
+      candidates.push_back(static_cast<std::int32_t>(random.next_below(context.num_rows())));
     } else if (state.exhausted()) {
       candidates.push_back(state.first_unchosen());
     } else {
       for (std::size_t c = 0; c < draws; ++c) candidates.push_back(state.draw(random.next_unit()));
     }
-    copy_row(context, state.choose_best(std::move(candidates)), centroids.row(j));
+    const std::int32_t chosen = state.choose_best(std::move(candidates));
+    context.backend.read_rows(context.points, std::span(&chosen, 1),
+                              {centroids.row(j).data(), 1, centroids.cols()});
   }
 }
 

@@ -2,11 +2,15 @@
 
 #include <fmt/format.h>
 
+#include "moefy/core/text.hpp"
 #include "python_command.hpp"
 
 namespace moefy {
 
 namespace {
+
+constexpr std::size_t kLeftWidth = 26;
+constexpr std::size_t kTextWidth = 90;
 
 std::string left_column(const OptionSpec& spec) {
   std::string text = spec.short_name ? fmt::format("-{}, --{}", spec.short_name, spec.name)
@@ -22,11 +26,29 @@ std::string right_column(const OptionSpec& spec) {
   return text;
 }
 
+/// The words of `text` in lines of at most kTextWidth, the later ones below the first.
+std::string wrapped(const std::string& text) {
+  std::string result;
+  std::size_t width = 0;
+  for (const std::string& word : split_text(text, ' ')) {
+    if (width > 0 && width + 1 + word.size() > kTextWidth) {
+      result += "\n" + std::string(kLeftWidth + 3, ' ');
+      width = 0;
+    }
+    if (width > 0) result += ' ';
+    result += word;
+    width += word.size() + 1;
+  }
+  return result;
+}
+
 std::string option_lines(const std::vector<OptionSpec>& specs, bool all) {
   std::string text;
   for (const OptionSpec& spec : specs) {
     const bool shown = spec.shown == Shown::help || (all && spec.shown == Shown::help_all);
-    if (shown) text += fmt::format("  {:<26} {}\n", left_column(spec), right_column(spec));
+    if (shown)
+      text +=
+          fmt::format("  {:<{}} {}\n", left_column(spec), kLeftWidth, wrapped(right_column(spec)));
   }
   return text;
 }

@@ -2,6 +2,7 @@
 #include <nlohmann/json.hpp>
 
 #include "moefy/core/text.hpp"
+#include "moefy/core/utf8.hpp"
 #include "option_table.hpp"
 
 namespace moefy {
@@ -106,7 +107,7 @@ std::string OptionValues::to_json(std::span<const std::string> names) const {
     if (found.spec->value.empty()) {
       object[name] = found.text == "true";
     } else if (!found.text.empty()) {
-      object[name] = found.text;
+      object[name] = valid_utf8(found.text);
     }
   }
   return object.dump(2);

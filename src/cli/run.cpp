@@ -5,11 +5,13 @@
 #include <algorithm>
 #include <chrono>
 #include <iostream>
+#include <optional>
 
 #include "help.hpp"
 #include "moefy/core/signals.hpp"
 #include "moefy/core/text.hpp"
 #include "moefy/core/thread_pool.hpp"
+#include "moefy/core/utf8.hpp"
 #include "moefy/jobs/listing.hpp"
 #include "moefy/jobs/version.hpp"
 #include "parse.hpp"
@@ -37,7 +39,7 @@ int report_failure(const Error& error, bool speaker) {
 std::string command_line_of(int argc, char** argv) {
   std::vector<std::string> words = {"moefy"};
   for (int i = 1; i < argc; ++i) words.emplace_back(argv[i]);
-  return join_text(words, " ");
+  return valid_utf8(join_text(words, " "));
 }
 
 CommandSpec find_command(const std::string& name) {
@@ -71,14 +73,14 @@ RunSettings read_settings(OptionValues& values, const LaunchInfo& launch) {
   RunSettings settings;
   settings.default_threads = !values.given("threads");
   const std::int64_t threads = settings.default_threads ? 1 : values.integer("threads");
-  if (threads < 1 || threads > 4096) values.add_problem("--threads must be between 1 and 4096");
+  if (threads < 1 || threads > 4096) values.add_problems({"--threads must be between 1 and 4096"});
   settings.threads = static_cast<std::size_t>(std::clamp<std::int64_t>(threads, 1, 4096));
   if (settings.default_threads) {
     settings.threads = std::max<std::size_t>(
         1, affinity_cpu_count() / static_cast<std::size_t>(std::max(1, launch.local_size)));
   }
   settings.timeout = Seconds(values.seconds("timeout"));
-  if (settings.timeout.count() <= 0) values.add_problem("--timeout must be more than 0");
+  if (settings.timeout.count() <= 0) values.add_problems({"--timeout must be more than 0"});
   if (values.knows("wall-time") && values.given("wall-time"))
     settings.wall_time = Seconds(values.seconds("wall-time"));
   settings.log.rank = launch.rank;
@@ -132,7 +134,9 @@ void warn_about_threads(const Prepared& prepared, Log& log) {
 ExitCode run_command(Prepared& prepared, Communicator& comm, const SignalGuard& signals,
                      const std::string& command_line) {
   OptionValues& values = *prepared.parsed.values;
-  Log log(prepared.settings.log, comm.size());
+  std::optional<Log> own_log;
+  together(comm, [&] { own_log.emplace(prepared.settings.log, comm.size()); });
+  Log& log = *own_log;
   log.file_only(command_line);
   log.file_only(values.to_json(prepared.parsed.config_names()));
   warn_about_threads(prepared, log);
@@ -215,7 +219,8 @@ int run_program(int argc, char** argv) {
     if (!prepared) return 0;
     if (launch.kind == LaunchInfo::Kind::torchrun) {
       throw UsageError(
-          "launched by torchrun, but this build has no Gloo; launch with mpirun or srun instead");
+          "launched by torchrun: moefy's own ranks speak MPI; start them with launch/mpirun or "
+          "srun");
     }
     return run_launched(*prepared, launch, command_line_of(argc, argv));
   } catch (const Error& error) {

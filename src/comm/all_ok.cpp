@@ -42,8 +42,8 @@ std::optional<RankError> choose(const std::vector<std::vector<std::byte>>& error
 }  // namespace
 
 std::string with_rank(const Communicator& comm, const std::string& message) {
-  if (comm.size() == 1 || message.starts_with("[rank ")) return message;
-  return fmt::format("[rank {} on {}] {}", comm.rank(), host_name(), message);
+  if (comm.job_size() == 1 || message.starts_with("[rank ")) return message;
+  return fmt::format("[rank {} on {}] {}", comm.job_rank(comm.rank()), host_name(), message);
 }
 
 void all_ok(Communicator& comm, const std::optional<RankError>& mine) {

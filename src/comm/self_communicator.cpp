@@ -37,6 +37,7 @@ class SelfCommunicator final : public Communicator {
     require(root == 0, "root is rank 0");
     return {std::vector<std::byte>(bytes.begin(), bytes.end())};
   }
+  std::unique_ptr<Communicator> split(int) override { return std::make_unique<SelfCommunicator>(); }
   [[noreturn]] void abort(ExitCode code, const std::string& message) override {
     print_last_words(std::nullopt, code, message);
     std::_Exit(static_cast<int>(code));

@@ -17,7 +17,7 @@ std::chrono::nanoseconds WatchClock::look(TimePoint now) {
 std::chrono::milliseconds patience(const Communicator& comm) {
   constexpr std::chrono::milliseconds kStep{700};
   constexpr int kSteps = 4;
-  return comm.timeout() + kStep * std::min(comm.rank(), kSteps);
+  return comm.timeout() + kStep * std::min(comm.job_rank(comm.rank()), kSteps);
 }
 
 }  // namespace moefy

@@ -9,8 +9,10 @@
 #include "moefy/convert/gguf.hpp"
 #include "moefy/core/file.hpp"
 #include "moefy/core/text.hpp"
+#include "moefy/core/utf8.hpp"
 #include "moefy/jobs/factories.hpp"
 #include "moefy/jobs/model_source.hpp"
+#include "output_place.hpp"
 #include "shared_output.hpp"
 
 namespace moefy {
@@ -50,6 +52,8 @@ class ConvertJob {
  private:
   void prepare() {
     source_.emplace(open_model(config_.model, context_.architecture_file));
+    require_other_place(config_.output, {source_->checkpoint.directory(), config_.map});
+    require_file_place(config_.gguf, {source_->checkpoint.directory(), config_.map});
     const auto map = std::make_shared<const ExpertMap>(read_expert_map(config_.map));
     check_map_belongs(source_->checkpoint, *map, config_.map.string());
     std::shared_ptr<const SafetensorsFile> refit;
@@ -134,7 +138,7 @@ class ConvertJob {
     if (context_.json) {
       context_.out << nlohmann::ordered_json{{"schema_version", 1},
                                              {"type", "convert"},
-                                             {"output", config_.output.string()},
+                                             {"output", valid_utf8(config_.output.string())},
                                              {"host", summary.host},
                                              {"host_reason", summary.host_reason},
                                              {"experts", summary.num_experts},

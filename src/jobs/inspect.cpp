@@ -12,6 +12,7 @@
 #include "moefy/core/file.hpp"
 #include "moefy/core/text.hpp"
 #include "moefy/report/map_report.hpp"
+#include "output_place.hpp"
 
 namespace moefy {
 namespace {
@@ -117,13 +118,18 @@ void export_safetensors(const ExpertMap& map, const fs::path& path) {
   }
 }
 
-void write_files(const InspectJobConfig& config, const ExpertMap& map, const fs::path& map_file,
-                 JobContext& context) {
+/// Files to write must not be in the way.
+void check_places(const InspectJobConfig& config, const fs::path& map_file, bool force) {
   for (const fs::path& file : {config.html, config.export_file}) {
-    if (!file.empty() && fs::exists(file) && !context.force) {
+    require_file_place(file, {map_file});
+    if (!file.empty() && fs::exists(file) && !force) {
       throw UsageError(file.string() + " exists; --force replaces it");
     }
   }
+}
+
+void write_files(const InspectJobConfig& config, const ExpertMap& map, const fs::path& map_file,
+                 JobContext& context) {
   if (!config.html.empty()) {
     write_file_atomically(config.html, map_html(map, map_file.filename().string()));
     context.log.info("wrote " + config.html.string());
@@ -171,6 +177,7 @@ ExitCode show_check(const MapCheck& check, JobContext& context) {
 
 ExitCode inspect_map(const InspectJobConfig& config, const fs::path& map_file,
                      JobContext& context) {
+  check_places(config, map_file, context.force);
   const ExpertMap map = read_expert_map(map_file, &context.log);
   show_map(map, context);
   write_files(config, map, map_file, context);

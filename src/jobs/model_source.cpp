@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "moefy/core/hash.hpp"
+#include "moefy/core/utf8.hpp"
 
 namespace moefy {
 
@@ -24,7 +25,8 @@ std::string file_identity_json(const Checkpoint& checkpoint) {
   nlohmann::json identity;
   identity["config.json"] = text_hash(checkpoint.config_text());
   for (const Shard& shard : checkpoint.shards()) {
-    identity[shard.file_name] = {{"bytes", shard.file_size}, {"header", text_hash(shard.header)}};
+    identity[valid_utf8(shard.file_name)] = {{"bytes", shard.file_size},
+                                             {"header", text_hash(shard.header)}};
   }
   return identity.dump();
 }

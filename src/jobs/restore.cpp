@@ -7,6 +7,8 @@
 #include <ostream>
 
 #include "moefy/convert/convert.hpp"
+#include "moefy/core/utf8.hpp"
+#include "output_place.hpp"
 #include "shared_output.hpp"
 
 namespace moefy {
@@ -22,6 +24,7 @@ ExitCode run_restore(const RestoreJobConfig& config, JobContext& context) {
   std::optional<Checkpoint> converted;
   std::shared_ptr<const ConversionPlan> plan;
   together(context.comm, [&] {
+    require_other_place(config.output, {config.converted});
     converted.emplace(Checkpoint::open(config.converted));
     plan = plan_of_output(*converted);
     require_restorable(*plan);
@@ -43,7 +46,7 @@ ExitCode run_restore(const RestoreJobConfig& config, JobContext& context) {
   if (context.json)
     context.out << nlohmann::ordered_json{{"schema_version", 1},
                                           {"type", "restore"},
-                                          {"output", config.output.string()},
+                                          {"output", valid_utf8(config.output.string())},
                                           {"bytes", shards.total_bytes}}
                        .dump()
                 << "\n";

@@ -10,6 +10,7 @@
 
 #include "machine.hpp"
 #include "moefy/core/text.hpp"
+#include "moefy/core/utf8.hpp"
 #include "moefy/jobs/factories.hpp"
 #include "moefy/jobs/model_source.hpp"
 #include "moefy/router/ridge_router.hpp"
@@ -17,6 +18,7 @@
 #include "moefy/schedule/journal.hpp"
 #include "moefy/store/expert_map.hpp"
 #include "moefy/store/layer_record.hpp"
+#include "output_place.hpp"
 #include "recorded_inputs.hpp"
 #include "shared_output.hpp"
 
@@ -140,6 +142,7 @@ class RouteJob {
 
   void begin_journal() {
     const auto warn = [&](const std::string& text) { context_.log.warning(text); };
+    require_file_place(config_.output, {source_->checkpoint.directory(), config_.recordings});
     lock_.emplace(fs::path(config_.output) += ".lock", warn);
     if (!context_.force && config_.output != config_.map && fs::exists(config_.output))
       throw UsageError(config_.output.string() + " exists; --force replaces it");
@@ -206,7 +209,7 @@ class RouteJob {
     if (context_.json) {
       json line = {{"schema_version", 1},
                    {"type", "route"},
-                   {"map", config_.output.string()},
+                   {"map", valid_utf8(config_.output.string())},
                    {"router", config_.router},
                    {"layers", count}};
       for (const auto& [name, value] : sum) line["mean"][name] = value / static_cast<double>(count);

@@ -21,6 +21,7 @@
 #include "moefy/schedule/layer_queue.hpp"
 #include "moefy/store/expert_map.hpp"
 #include "moefy/store/layer_record.hpp"
+#include "output_place.hpp"
 #include "rank_table.hpp"
 #include "recorded_inputs.hpp"
 #include "run_record.hpp"
@@ -87,6 +88,7 @@ class SplitJob {
 
   void prepare() {
     source_ = open_model(config_.model, context_.architecture_file);
+    require_file_place(config_.output, {source_->checkpoint.directory(), config_.recordings});
     for (const std::int64_t index : select_layers(config_.layers, source_->layers))
       layers_.push_back(source_->layers[static_cast<std::size_t>(index)]);
     std::vector<std::string> problems;

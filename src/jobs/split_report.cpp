@@ -6,6 +6,7 @@
 #include <ostream>
 
 #include "machine.hpp"
+#include "moefy/core/utf8.hpp"
 #include "moefy/report/map_report.hpp"
 
 namespace moefy {
@@ -37,7 +38,7 @@ void report_split(JobContext& context, const ExpertMap& map, const std::filesyst
     for (const std::string& line : map_json_lines(map)) context.out << line << '\n';
     const nlohmann::json summary = {{"schema_version", kReportSchema},
                                     {"type", "split"},
-                                    {"output", output.string()},
+                                    {"output", valid_utf8(output.string())},
                                     {"layers", map.layers.size()},
                                     {"items_by_rank", statistics.items_by_rank},
                                     {"busy_seconds_by_rank", statistics.busy_seconds_by_rank},

@@ -39,11 +39,12 @@ void PeerWatch::tick() {
   const auto limit = patience(comm_);
   for (const auto& [peer, when] : heard_at_) {
     if (now_ - when <= limit) continue;
-    comm_.abort(ExitCode::comm,
-                fmt::format("rank {} has given no sign of life for {} s (--timeout). It hangs, is "
-                            "stopped or cannot be reached; finished work is in the journal, the "
-                            "same command resumes",
-                            peer, static_cast<double>(comm_.timeout().count()) / 1000));
+    comm_.abort(
+        ExitCode::comm,
+        fmt::format("rank {} has given no sign of life for {} s (--timeout). It hangs, is "
+                    "stopped or cannot be reached; finished work is in the journal, the "
+                    "same command resumes",
+                    comm_.job_rank(peer), static_cast<double>(comm_.timeout().count()) / 1000));
   }
 }
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "companion.hpp"
 #include "moefy/comm/waiting.hpp"
 #include "moefy/core/text.hpp"
 
@@ -29,6 +30,7 @@ QueueCoordinator::QueueCoordinator(Communicator& comm, std::span<const QueueItem
 
 std::optional<RankError> QueueCoordinator::run() {
   const std::stop_callback wake(stop_, [this] { doorbell_.ring(); });
+  const CompanionBell companion_bell(callbacks_.companion, doorbell_);
   Backoff backoff;
   while (!all_gone()) {
     notice_stop();
@@ -39,13 +41,15 @@ std::optional<RankError> QueueCoordinator::run() {
     while (dispatch()) moved = true;
     while (load_next()) moved = true;
     moved |= commit_next();
+    moved |= drive(callbacks_.companion);
     refuse_requests();
     if (!ended_ && nothing_under_way()) say_end();
     watch_.tick();
     if (all_gone()) break;
     if (moved) backoff.reset();
     // Alone, everything that can happen rings; messages of other ranks do not.
-    comm_.size() == 1 ? doorbell_.wait() : doorbell_.wait(backoff.next());
+    const bool alone = comm_.size() == 1 && callbacks_.companion == nullptr;
+    alone ? doorbell_.wait() : doorbell_.wait(next_pause(backoff, callbacks_.companion));
   }
   comm_.flush();
   return error_;

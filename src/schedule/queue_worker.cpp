@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "companion.hpp"
 #include "moefy/comm/waiting.hpp"
 #include "moefy/core/text.hpp"
 
@@ -11,6 +12,7 @@ QueueWorker::QueueWorker(Communicator& comm, std::span<const QueueItem> items,
                          const QueueCallbacks& callbacks, PieceBuffers& buffers,
                          std::stop_token stop)
     : comm_(comm),
+      companion_(callbacks.companion),
       stop_(std::move(stop)),
       window_(buffers, doorbell_),
       watch_(comm, 0, 1),
@@ -20,19 +22,21 @@ QueueWorker::QueueWorker(Communicator& comm, std::span<const QueueItem> items,
 
 std::optional<RankError> QueueWorker::run() {
   const std::stop_callback wake(stop_, [this] { doorbell_.ring(); });
+  const CompanionBell companion_bell(companion_, doorbell_);
   Backoff backoff;
   while (!ended_) {
     notice_stop();
     bool moved = handle_messages();
     moved |= finish_fetch();
     moved |= report_outcome();
+    moved |= drive(companion_);
     start_work();
     ask();
     fetch();
     tell_drained();
     watch_.tick();
     if (moved) backoff.reset();
-    if (!ended_) doorbell_.wait(backoff.next());
+    if (!ended_) doorbell_.wait(next_pause(backoff, companion_));
   }
   comm_.flush();
   return error_;

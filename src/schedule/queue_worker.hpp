@@ -54,6 +54,7 @@ class QueueWorker {
   Slot* find(SlotState state);
 
   Communicator& comm_;
+  QueueCompanion* companion_;
   std::map<std::int64_t, std::uint64_t> payload_bytes_;
   std::stop_token stop_;
   std::array<Slot, 2> slots_;

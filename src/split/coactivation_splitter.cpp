@@ -38,6 +38,7 @@ class CoactivationSplitter : public RecordedSplitter {
 }  // namespace
 
 std::unique_ptr<Splitter> make_coactivation_splitter() {
+  require_metis();  // before anything is read
   return std::make_unique<CoactivationSplitter>();
 }
 

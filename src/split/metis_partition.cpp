@@ -29,6 +29,8 @@ std::vector<idx_t> as_metis(std::span<const std::int64_t> values, const char* wh
 
 }  // namespace
 
+void require_metis() {}
+
 bool metis_available() { return true; }
 
 std::vector<std::int32_t> partition_graph(const NeuronGraph& graph, std::size_t parts,
@@ -63,10 +65,15 @@ std::vector<std::int32_t> partition_graph(const NeuronGraph& graph, std::size_t 
 
 namespace moefy {
 
+void require_metis() {
+  throw UsageError("--method coactivation: built without METIS; configure with -DMOEFY_METIS=ON");
+}
+
 bool metis_available() { return false; }
 
 std::vector<std::int32_t> partition_graph(const NeuronGraph&, std::size_t, std::uint64_t) {
-  throw UsageError("--method coactivation: this moefy was built without METIS");
+  require_metis();
+  return {};
 }
 
 }  // namespace moefy

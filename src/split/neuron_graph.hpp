@@ -35,6 +35,8 @@ std::int64_t edge_cut(const NeuronGraph& graph, std::span<const std::int32_t> pa
 std::vector<std::int32_t> partition_graph(const NeuronGraph& graph, std::size_t parts,
                                           std::uint64_t seed);
 bool metis_available();
+/// UsageError that says how to get it where this build has none.
+void require_metis();
 
 /// Parts of the given sizes: one exact balanced assignment of every vertex by the weight of its
 /// edges into each part of `part`.

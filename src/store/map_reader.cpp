@@ -245,7 +245,8 @@ const LayerResult* ExpertMap::find(std::int64_t layer_index) const {
 
 ExpertMap parse_expert_map(std::span<const std::byte> bytes, const std::string& file, Log* log) {
   check_user_block(bytes, file);
-  check_structure(bytes, kUserBlockSize, file);
+  StructureInMemory in_memory(bytes);
+  check_structure(in_memory, kUserBlockSize, file);
   const hdf5::SilentErrors silent;
   std::string place = file;
   try {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <deque>
 #include <map>
 #include <optional>
 
@@ -12,6 +13,7 @@
 #include "moefy/core/error.hpp"
 #include "moefy/core/file.hpp"
 #include "object_reader.hpp"
+#include "structure_check.hpp"
 
 namespace moefy {
 
@@ -20,6 +22,22 @@ namespace {
 constexpr std::int64_t kSchema = 1;
 /// Bytes at either end of a layer's inputs that stand for them in the identity.
 constexpr std::uint64_t kSampleBytes = 1U << 16;
+
+/// Parts of a file too large for memory, read when they are asked for and kept.
+class StructureInFile final : public StructureBytes {
+ public:
+  explicit StructureInFile(const InputFile& file) : file_(file) {}
+  std::uint64_t size() const override { return file_.size(); }
+  std::span<const std::byte> read(std::uint64_t offset, std::uint64_t size) override {
+    std::vector<std::byte>& part = parts_.emplace_back(size);
+    file_.read(offset, part);
+    return part;
+  }
+
+ private:
+  const InputFile& file_;
+  std::deque<std::vector<std::byte>> parts_;
+};
 
 hdf5::Id open_file(const std::filesystem::path& path) {
   const hdf5::Id access = hdf5::own(H5Pcreate(H5P_FILE_ACCESS), "H5Pcreate");
@@ -53,6 +71,8 @@ std::optional<StoredMatrix> find_importance(const ObjectReader& root, const std:
 
 struct Recordings::Impl {
   explicit Impl(const std::filesystem::path& path_in) : file(path_in), path(path_in.string()) {
+    StructureInFile structure(file);
+    check_structure(structure, 0, path);
     const hdf5::SilentErrors silent;
     try {
       const hdf5::Id opened = open_file(path_in);

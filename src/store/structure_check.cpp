@@ -23,6 +23,8 @@ constexpr std::uint64_t kUndefined = ~std::uint64_t{0};
 constexpr std::uint64_t kEndOfFreeList = 1;
 constexpr std::size_t kSymbolEntryBytes = 40;
 constexpr std::size_t kMaxDepth = 16;
+/// Groups, attributes and texts of an honest file are a few kilobytes a layer.
+constexpr std::uint64_t kMaxStructureBytes = std::uint64_t{256} << 20;
 
 enum MessageType : std::uint16_t {
   kNil = 0x0,
@@ -51,14 +53,16 @@ struct SymbolTable {
 
 class StructureCheck {
  public:
-  StructureCheck(std::span<const std::byte> file, std::size_t user_block)
-      : file_(file), image_(file.subspan(user_block)), user_block_(user_block) {}
+  StructureCheck(StructureBytes& file, std::size_t user_block)
+      : file_(file), image_bytes_(file.size() - user_block), user_block_(user_block) {}
 
   void run() {
     constexpr std::size_t kSuperblockBytes = 96;
+    constexpr std::string_view kNoSignature = "the HDF5 signature is missing";
     constexpr std::string_view kSignature = "\x89HDF\r\n\x1a\n";
+    expect(image_bytes_ >= kSuperblockBytes, kNoSignature);
     Cursor cursor(claim(0, kSuperblockBytes));
-    expect(is_text(cursor.take_bytes(8), kSignature), "no HDF5 behind the first 512 bytes");
+    expect(is_text(cursor.take_bytes(8), kSignature), kNoSignature);
     const auto versions = cursor.take<std::uint64_t>();
     // Versions 0, offsets and lengths of eight bytes.
     expect(versions == 0x0008'0800'0000'0000,
@@ -69,7 +73,9 @@ class StructureCheck {
     expect(cursor.take<std::uint32_t>() == 0, "the file was not closed by its writer");
     expect(cursor.take<std::uint64_t>() == user_block_, "the base address is not the user block");
     expect(cursor.take<std::uint64_t>() == kUndefined, "free space of its own");
-    expect(cursor.take<std::uint64_t>() == file_.size(), "the end of the file is elsewhere");
+    const auto end = cursor.take<std::uint64_t>();
+    expect(end <= file_.size(), "the file is cut");
+    expect(end == file_.size(), "the end of the file is elsewhere");
     expect(cursor.take<std::uint64_t>() == kUndefined, "a driver of its own");
     check_entry(cursor.take_bytes(kSymbolEntryBytes), 0);
   }
@@ -81,21 +87,29 @@ class StructureCheck {
     return bytes.size() == text.size() && std::memcmp(bytes.data(), text.data(), text.size()) == 0;
   }
 
-  std::span<const std::byte> part(std::uint64_t address, std::uint64_t size) const {
-    expect(address <= image_.size() && size <= image_.size() - address,
+  std::span<const std::byte> part(std::uint64_t address, std::uint64_t size) {
+    expect(address <= image_bytes_ && size <= image_bytes_ - address,
            "an address lies outside the file");
-    return image_.subspan(address, size);
+    expect(size <= kMaxStructureBytes - bytes_read_, "its structures are too large");
+    bytes_read_ += size;
+    return file_.read(user_block_ + address, size);
   }
 
-  /// The bytes of a structure that no other structure may share.
-  std::span<const std::byte> claim(std::uint64_t address, std::uint64_t size) {
-    const auto bytes = part(address, size);
+  /// Takes room that no other structure may share.
+  void reserve(std::uint64_t address, std::uint64_t size) {
+    expect(address <= image_bytes_ && size <= image_bytes_ - address,
+           "an address lies outside the file");
     const auto after = claimed_.upper_bound(address);
     const bool free_before = after == claimed_.begin() || std::prev(after)->second <= address;
     const bool free_behind = after == claimed_.end() || address + size <= after->first;
     expect(free_before && free_behind, "two structures overlap");
     if (size > 0) claimed_.emplace(address, address + size);
-    return bytes;
+  }
+
+  /// The bytes of a structure that no other structure may share.
+  std::span<const std::byte> claim(std::uint64_t address, std::uint64_t size) {
+    reserve(address, size);
+    return part(address, size);
   }
 
   // ---- groups ----------------------------------------------------------------------------------
@@ -315,11 +329,14 @@ class StructureCheck {
     if (const Message* time = find(messages, kModificationTime)) {
       expect(time->data.size() == 8, "a time stamp of another size");
     }
-    const auto raw = read_layout(layout->data, bytes);
-    if (type.kind == ElementType::Kind::variable_text) check_variable_texts(raw);
+    const bool texts = type.kind == ElementType::Kind::variable_text;
+    const auto raw = read_layout(layout->data, bytes, texts);
+    if (texts) check_variable_texts(raw);
   }
 
-  std::span<const std::byte> read_layout(std::span<const std::byte> data, std::uint64_t bytes) {
+  /// The values of a data set of `bytes` bytes, if they are wanted.
+  std::span<const std::byte> read_layout(std::span<const std::byte> data, std::uint64_t bytes,
+                                         bool wanted) {
     Cursor cursor(data);
     expect(cursor.take<std::uint8_t>() == 3, "an unknown layout");
     const auto layout = cursor.take<std::uint8_t>();
@@ -337,7 +354,9 @@ class StructureCheck {
       return {};
     }
     expect(size == bytes, "extent and storage disagree");
-    return claim(address, size);
+    if (wanted) return claim(address, size);
+    reserve(address, size);
+    return {};
   }
 
   void check_fill(std::span<const std::byte> data, const ElementType& type) {
@@ -430,9 +449,10 @@ class StructureCheck {
     return sizes;
   }
 
-  std::span<const std::byte> file_;
-  std::span<const std::byte> image_;
+  StructureBytes& file_;
+  std::uint64_t image_bytes_;  ///< of the HDF5 part
   std::uint64_t user_block_;
+  std::uint64_t bytes_read_ = 0;
   std::uint64_t leaf_entries_ = 0;
   std::uint64_t tree_entries_ = 0;
   std::string path_;
@@ -456,8 +476,7 @@ std::string place_of(const std::string& path) {
 
 }  // namespace
 
-void check_structure(std::span<const std::byte> file, std::size_t user_block,
-                     const std::string& name) {
+void check_structure(StructureBytes& file, std::size_t user_block, const std::string& name) {
   StructureCheck check(file, user_block);
   try {
     check.run();

@@ -56,6 +56,15 @@ TEST_P(AssignmentTest, uses_squared_distances) {
   EXPECT_EQ(solved.cost(), 246);
 }
 
+TEST_P(AssignmentTest, resolves_differences_below_a_thousandth) {
+  // In units of 1/10000; rounded to 1/1000 the other assignment would be as good.
+  EXPECT_EQ(digits(run({{5000, 5004}, {5004, 5006}}, Capacities::exact({1, 1})).label), "01");
+  // Points (-1, 1), (0, 0) and centres (0, 0), (4, 0).
+  const Solved squared = run({{2, 26}, {0, 16}}, Capacities::exact({1, 1}));
+  EXPECT_EQ(digits(squared.label), "01");
+  EXPECT_EQ(squared.cost(), 18);
+}
+
 TEST_P(AssignmentTest, pushes_along_paths_over_a_full_site) {
   const Table costs = line_costs({-1, 0, 1, 2, 9, 11}, {0, 10, 20});
 

@@ -43,6 +43,7 @@ class Moefy:
             env={**os.environ, **(env or {})},
             capture_output=True,
             text=True,
+            errors="replace",  # file names are bytes
             timeout=timeout + 20,
         )
         if check:

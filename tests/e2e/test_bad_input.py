@@ -255,3 +255,49 @@ def test_a_missing_output_folder_is_exit_4(moefy, llama):
 
     assert result.returncode == 4, result.stderr
     assert "no/such/folder" in result.stderr
+
+
+def test_an_output_never_replaces_what_is_read(moefy, llama, tmp_path):
+    """Not even with --force: the model, the map, the converted folder, or a folder that holds one."""
+    moefy("split", llama, "-o", "map.h5", "--experts", 8)
+    moefy("convert", llama, "map.h5", "-o", "out")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for arguments in [
+        ("split", llama, "-o", llama, "--experts", 8), ("split", llama, "-o", "out", "--experts", 8),
+        ("split", llama, "-o", llama / "config.json", "--experts", 8),
+        ("route", llama, "map.h5", "--router", "zero", "-o", llama / "model.safetensors"),
+        ("convert", llama, "map.h5", "-o", llama), ("convert", llama, "map.h5", "-o", f"{llama}/"),
+        ("convert", llama, "map.h5", "-o", "map.h5"), ("convert", llama, "map.h5", "-o", "."),
+        ("convert", llama, "map.h5", "-o", tmp_path.parent), ("restore", "out", "-o", "out"),
+        ("inspect", "map.h5", "--html", "map.h5"), ("inspect", "map.h5", "--export", "json", "-o", "map.h5"),
+    ]:
+        result = moefy(*arguments, "--force", check=False)
+
+        assert result.returncode == 2, (arguments, result.stderr)
+        assert "choose another place" in result.stderr or "is a folder" in result.stderr
+        assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_names_need_not_be_utf8(moefy, llama, tmp_path):
+    """Linux file names are bytes; what is told of them in JSON is readable text."""
+    model, map_file, out, back = (os.fsdecode(name) for name in (b"m\xff", b"map\xff.h5", b"out\xff", b"back\xff"))
+    llama.rename(tmp_path / model)
+
+    moefy("split", model, "-o", map_file, "--experts", 8)
+    moefy("route", model, map_file, "--router", "mean-gate")
+    line, = moefy.json_lines("convert", model, map_file, "-o", out)
+    moefy("verify", model, out)
+    moefy("restore", out, "-o", back, "--json")
+
+    assert line["output"] == "out\ufffd"
+    assert (tmp_path / back / "config.json").read_bytes() == (tmp_path / model / "config.json").read_bytes()
+    moefy("inspect", map_file, "--html", os.fsdecode(b"page\xff.html"))
+
+
+def test_a_log_that_one_rank_cannot_write_is_told(moefy, llama, tmp_path):
+    (tmp_path / "run.log.1").mkdir()
+
+    result = moefy("split", llama, "-o", "map.h5", "--experts", 8, "--log", "run.log", ranks=2, check=False)
+
+    assert "moefy: exit 4 (file system)" in result.stderr and "run.log.1" in result.stderr
+    assert "no answer" not in result.stderr and not (tmp_path / "map.h5").exists()

@@ -12,6 +12,7 @@ def test_help_fits_a_screen_and_ends_with_an_example(moefy):
         text = moefy(command, "--help").stdout
 
         assert len(text.splitlines()) <= 24, command
+        assert max(map(len, text.splitlines())) <= 120, command
         assert text.splitlines()[-1].startswith("example: ")
         assert len(moefy(command, "--help-all").stdout) >= len(text)
 

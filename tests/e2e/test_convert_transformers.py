@@ -12,12 +12,8 @@ import transformers
 from safetensors.torch import load_file
 
 from conftest import helper
+from stock_models import CLOSE, SAME, difference, load, mask_ffn
 from tiny_models import FAMILIES, LAYERS, LLAMA, load_tiny, output_of, write_tiny
-
-# Weights of deviation 0.3 make logits of about one; summation order alone moves them this much.
-SAME = 2e-5
-# As stored, weights are 1 + O(2^-10) of the router's spread.
-CLOSE = 2e-2
 
 DENSE_ONLY = ["llama-bias", "llama-base", "gemma2", "gemma3", "granite-bias", "gpt2",
               "gpt2-default-width", "gpt2-base", "opt", "opt-base", "gpt_neox", "gpt_neox-base", "bert",
@@ -29,32 +25,12 @@ def split(moefy, model, experts=4, *options):
     return moefy.folder / "map.h5"
 
 
-def load(folder, **settings):
-    model, report = transformers.AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, output_loading_info=True, **settings)
-    problems = {key: value for key, value in report.items() if value}
-    assert not problems, problems
-    # Some classes ignore tensors that they do not expect without reporting them.
-    in_file = sum(tensor.numel() for file in folder.glob("*.safetensors") for tensor in load_file(file).values())
-    assert in_file == sum(tensor.numel() for tensor in unique_tensors(model))
-    return model.eval()
-
-
-def unique_tensors(model):
-    """Parameters and saved buffers, tied ones once."""
-    return {tensor.data_ptr() or id(tensor): tensor for tensor in model.state_dict().values()}.values()
-
-
 def zero_routers(model):
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.endswith(("mlp.gate.weight", "block_sparse_moe.router.weight")):
                 parameter.zero_()
     return model
-
-
-def difference(a, b):
-    return float((output_of(a) - output_of(b)).abs().max())
 
 
 def config_of(folder):
@@ -335,16 +311,6 @@ def routers_of(map_file):
         for layer in range(LAYERS):
             group = file[f"layers/{layer:05d}"]
             yield torch.from_numpy(group["labels"][()]).long(), torch.from_numpy(group["router/weight"][()])
-
-
-def mask_ffn(mlp, labels, router, top_k, bias=0):
-    def forward(x):
-        chosen = (x @ router.T + bias).topk(top_k, dim=-1).indices
-        mask = (labels[None, None, :, None] == chosen[:, :, None, :]).any(-1)
-        hidden = mlp.act_fn(mlp.gate_proj(x)) * mlp.up_proj(x)
-        return mlp.down_proj(hidden * mask)
-
-    mlp.forward = forward
 
 
 @pytest.mark.parametrize("name", DENSE_ONLY)

@@ -9,39 +9,15 @@ import numpy as np
 import pytest
 
 from conftest import write_llama
+from recorded import write_recordings
 
 TOKENS = 4096 + 300  # more than one block of sums
 METHODS = ["kmeans", "activation", "coactivation", "gradient", "routed"]
 
 
-def write_recordings(moefy, model, path, dtype="<f2", clusters=4, seed=0):
-    """Random inputs of every layer of `model`, as `moefy record` lays them out."""
-    moefy("split", model, "-o", "fingerprints.h5", "--experts", 2, "--method", "contiguous",
-          "--force")
-    random = np.random.default_rng(seed)
-    with h5py.File(moefy.folder / "fingerprints.h5") as known, h5py.File(path, "w") as file:
-        file.attrs.update(format="moefy-recordings", schema_version=np.int64(1),
-                          num_tokens=np.int64(TOKENS),
-                          source_fingerprint=known.attrs["source_fingerprint"])
-        file["config"] = "{}"
-        for name, layer in known["layers"].items():
-            group = file.create_group(f"layers/{name}")
-            for field in ("layer_index", "name", "num_neurons", "hidden_size", "fingerprint"):
-                group.attrs[field] = layer.attrs[field]
-            values = random.standard_normal((TOKENS, layer.attrs["hidden_size"]))
-            if dtype == "bfloat16":
-                bits = values.astype(np.float32).view(np.uint32) >> 16
-                group["x"] = bits.astype(np.uint16)
-                group["x"].attrs["dtype"] = "bfloat16"
-            else:
-                group["x"] = values.astype(dtype)
-            file[f"importance/{name}/up"] = random.random((clusters, layer.attrs["num_neurons"]))
-    return path
-
-
 @pytest.fixture
 def recorded(moefy, llama, tmp_path):
-    return write_recordings(moefy, llama, tmp_path / "rec.h5")
+    return write_recordings(moefy, llama, tmp_path / "rec.h5", TOKENS)
 
 
 def split(moefy, model, output, method, *more, **options):
@@ -90,7 +66,7 @@ def test_the_most_energetic_neurons_are_shared(moefy, llama, recorded, tmp_path)
 
 @pytest.mark.parametrize("dtype", ["<f2", "<f4", "bfloat16"])
 def test_every_type_of_recorded_values_is_read(moefy, llama, tmp_path, dtype):
-    write_recordings(moefy, llama, tmp_path / "rec.h5", dtype)
+    write_recordings(moefy, llama, tmp_path / "rec.h5", TOKENS, dtype)
     split(moefy, llama, "map.h5", "routed")
     found = means(moefy, llama, "map.h5")
     assert found["output_error_oracle"] <= found["output_error"] < found["output_error_random"]
@@ -170,7 +146,7 @@ def test_a_router_of_two_layers_has_no_stock_host(moefy, llama, recorded):
 def test_a_second_split_is_done_and_other_recordings_are_another_run(moefy, llama, recorded, tmp_path):
     split(moefy, llama, "map.h5", "activation")
     assert "already done" in split(moefy, llama, "map.h5", "activation").stderr
-    write_recordings(moefy, llama, tmp_path / "rec.h5", seed=1)
+    write_recordings(moefy, llama, tmp_path / "rec.h5", TOKENS, seed=1)
     result = split(moefy, llama, "map.h5", "activation", check=False)
     assert result.returncode == 2 and "recordings" in result.stderr
 
@@ -188,7 +164,7 @@ def test_an_interrupted_route_leaves_the_map_alone(moefy, llama, recorded, tmp_p
     # Layers 0 and 1 were finished and are not done again.
     journal = tmp_path / "map.h5.route.journal"
     assert journal.exists()
-    write_recordings(moefy, llama, recorded)
+    write_recordings(moefy, llama, recorded, TOKENS)
     moefy(*options, "--force")
     assert not journal.exists()
 
@@ -244,12 +220,12 @@ def break_recordings(path, how):
 
 
 @pytest.mark.parametrize("how, message", [
-    ("cut", "cannot read it"), ("empty", "cannot read it"), ("text", "cannot read it"),
+    ("cut", "the file is cut"), ("empty", "signature is missing"), ("text", "signature is missing"),
     ("other weights", "other weights"), ("other shape", "another model"),
     ("fewer tokens", "x has shape [5, 32]"), ("no tokens", "no tokens"), ("newer", "schema version"),
     ("missing layer", "was not recorded"), ("integers", "another type"),
     ("doubles", "float64"), ("chunked", "contiguous"),
-    ("elsewhere", "link to elsewhere")])
+    ("elsewhere", "external or linked")])
 def test_recordings_that_do_not_fit_are_refused(moefy, llama, recorded, tmp_path, how, message):
     break_recordings(recorded, how)
     for ranks in (0, 2):

@@ -149,7 +149,12 @@ TEST_P(CostsTest, computes_the_same_int8_costs) {
     LoadedBackend found = tested(shape);
 
     for (std::size_t step : {1, 2, 4}) {
-      expect_equal(expected.approximate(0, {step}), found.on_host(found.approximate(0, {step})));
+      for (std::size_t first : {0, 1, 2}) {
+        const RowSelection selection{step, first};
+        if (selection.count(shape.rows) == 0) continue;
+        expect_equal(expected.approximate(0, selection),
+                     found.on_host(found.approximate(0, selection)));
+      }
     }
   }
 }
@@ -292,6 +297,12 @@ TEST(RowSelectionTest, takes_whole_blocks_by_global_index) {
   EXPECT_EQ(every_third.count(200), 72U);  // block 0 and the 8 rows of block 3
   EXPECT_EQ(every_third.global(63), 63U);
   EXPECT_EQ(every_third.global(64), 192U);
+  const RowSelection from_the_second{3, 1};
+  EXPECT_EQ(from_the_second.count(64), 0U);
+  EXPECT_EQ(from_the_second.count(65), 1U);
+  EXPECT_EQ(from_the_second.count(300), 64U + 44U);
+  EXPECT_EQ(from_the_second.global(0), 64U);
+  EXPECT_EQ(from_the_second.global(64), 256U);
 }
 
 TEST(CpuBackendTest, is_named_after_its_instruction_set) {

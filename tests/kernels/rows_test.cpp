@@ -69,6 +69,40 @@ TEST_P(RowsTest, accepts_large_finite_values) {
   EXPECT_NO_THROW(backend->load(*points, rows.view(), true));
 }
 
+TEST_P(RowsTest, sums_squared_norms_by_blocks) {
+  const auto backend = test::make_backend(GetParam());
+  Matrix<float> rows(2 * kSumBlock + 1, 1);
+  std::fill(rows.values().begin(), rows.values().end(), 2.0F);
+  const auto points = backend->make_points();
+
+  backend->load(*points, rows.view(), false);
+
+  EXPECT_EQ(points->block_squared_norm, (std::vector<double>{1024, 1024, 4}));
+  EXPECT_EQ(points->sum_squared_norm, 2052);
+}
+
+TEST_P(RowsTest, reads_rows_back_shifted_or_not) {
+  const auto backend = test::make_backend(GetParam(), 2);
+  const Matrix<float> rows = test::normal_matrix(300, 5, 3);
+  const std::vector<float> shift = {1, 2, 3, 4, 5};
+  const std::vector<std::int32_t> wanted = {299, 0, 257, 257};
+  Matrix<float> out(wanted.size(), 5);
+  const auto points = backend->make_points();
+
+  backend->load(*points, rows.view(), false);
+  backend->read_rows(*points, wanted, out.view());
+  for (std::size_t a = 0; a < wanted.size(); ++a) {
+    EXPECT_TRUE(std::ranges::equal(out.row(a), rows.row(static_cast<std::size_t>(wanted[a]))));
+  }
+
+  backend->load_shifted(*points, rows.view(), shift, false);
+  backend->read_rows(*points, wanted, out.view());
+  for (std::size_t a = 0; a < wanted.size(); ++a) {
+    const auto row = rows.row(static_cast<std::size_t>(wanted[a]));
+    for (std::size_t l = 0; l < 5; ++l) EXPECT_EQ(out.row(a)[l], row[l] - shift[l]);
+  }
+}
+
 TEST_P(RowsTest, sums_to_nearest_even) {
   const auto backend = test::make_backend(GetParam());
   Matrix<float> rows(1, 9);

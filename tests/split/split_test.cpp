@@ -73,6 +73,60 @@ TEST(KMeansSplitterTest, groups_unit_rows_whatever_their_length) {
   EXPECT_EQ(result.centroids.row(1)[1], 1.0f);
 }
 
+TEST(KMeansSplitterTest, pairs_the_nearest_unit_rows) {
+  MemoryLayer layer(4, 2);
+  std::ranges::copy(std::vector<float>{1, 0, 0.8F, 0.6F, 0, 1, -0.6F, 0.8F},
+                    layer.gate.values().begin());
+
+  const LayerResult result = split(*make_kmeans_splitter(), layer, config_of(2));
+
+  EXPECT_TRUE(std::ranges::equal(result.partition.labels(), std::vector<std::int32_t>{0, 0, 1, 1}));
+  EXPECT_NEAR(result.inertia, 0.4, 1e-6);
+}
+
+/// `copies` rows near each of `groups` random unit vectors, in the order of a random permutation.
+/// `noise_seed` draws what they differ by from them.
+MemoryLayer planted_layer(std::size_t groups, std::size_t copies, std::uint64_t noise_seed) {
+  MemoryLayer layer(groups * copies, 256);
+  Matrix<float> center(groups, 256);
+  RandomStream random(1, 0, RandomPurpose::verification);
+  for (std::size_t g = 0; g < groups; ++g) {
+    double squares = 0;
+    for (float& value : center.row(g)) {
+      value = random.next_normal();
+      squares += static_cast<double>(value) * value;
+    }
+    for (float& value : center.row(g)) value /= static_cast<float>(std::sqrt(squares));
+  }
+  std::vector<std::size_t> place(groups * copies);
+  std::iota(place.begin(), place.end(), std::size_t{0});
+  for (std::size_t i = place.size(); i-- > 1;) std::swap(place[i], place[random.next_below(i + 1)]);
+  RandomStream noise(noise_seed, 1, RandomPurpose::verification);
+  for (std::size_t i = 0; i < place.size(); ++i) {
+    const auto from = center.row(i % groups);
+    const auto to = layer.gate.row(place[i]);
+    for (std::size_t j = 0; j < to.size(); ++j) to[j] = from[j] + 0.0005F * noise.next_normal();
+  }
+  return layer;
+}
+
+TEST(KMeansSplitterTest, finds_planted_groups_and_knows_them_again) {
+  MemoryLayer layer = planted_layer(64, 48, 2);
+  SplitConfig config = config_of(64);
+  config.kmeans.start = StartMethod::kmeanspp;
+  config.kmeans.num_redo = 10;
+  const LayerResult found = split(*make_kmeans_splitter(), layer, config);
+  // 48 rows within sigma 0.0005 in 256 dimensions: nothing but the noise is left.
+  EXPECT_NEAR(found.inertia, 64 * 47 * 256 * 0.0005 * 0.0005, 0.05);
+  EXPECT_EQ(found.duality_gap, 0);
+
+  MemoryLayer later = planted_layer(64, 48, 3);
+  const LayerResult again = split(*make_kmeans_splitter(), later, config, &found);
+
+  EXPECT_TRUE(std::ranges::equal(again.partition.labels(), found.partition.labels()));
+  EXPECT_EQ(again.iterations, 1);
+}
+
 TEST(KMeansSplitterTest, numbers_experts_by_their_smallest_neuron) {
   MemoryLayer layer(60, 8);
 

@@ -25,6 +25,9 @@ inline constexpr std::int32_t kNoSite = 1 << 30;
 inline constexpr std::size_t kSiteAlignment = 16;
 /// Rows come in blocks of this many by global index where a subsample is taken.
 inline constexpr std::size_t kSampleBlock = 64;
+/// fp64 sums over rows: blocks of this many rows by global index, added in index order. Ranks that
+/// share the rows of one layer begin at multiples of it (and so of kSampleBlock).
+inline constexpr std::size_t kSumBlock = 256;
 
 /// Fixed-point costs q [num_rows, num_sites] in a backend's memory, row-major with row length
 /// `stride` = num_sites rounded up to kSiteAlignment; 64-byte aligned.
@@ -37,14 +40,15 @@ struct CostView {
   std::int32_t* row(std::size_t i) const { return data + i * stride; }
 };
 
-/// Which rows take part: every `step`-th block of kSampleBlock rows by global index. step 1: all.
-/// Selected rows are numbered consecutively.
+/// Which rows take part: every `step`-th block of kSampleBlock rows by index, from block `first`
+/// on. Selected rows are numbered consecutively.
 struct RowSelection {
-  std::size_t step = 1;
+  std::size_t step = 1;   ///< 1: all
+  std::size_t first = 0;  ///< not 0 only where the rows are the later part of a layer
   std::size_t count(std::size_t num_rows) const;
-  /// Global index of selected row `i`.
+  /// Index of selected row `i` among all rows.
   constexpr std::size_t global(std::size_t i) const {
-    return i / kSampleBlock * step * kSampleBlock + i % kSampleBlock;
+    return (first + i / kSampleBlock * step) * kSampleBlock + i % kSampleBlock;
   }
 };
 
@@ -55,9 +59,11 @@ class Points {
   virtual ~Points() = default;
   MatrixView<const float> rows;  ///< [num_rows, dim], host; stays alive as long as the points
   double max_squared_norm = 0;   ///< R²
-  double sum_squared_norm = 0;   ///< sum of all of them
-  float max_abs = 0;             ///< largest |x|
+  double sum_squared_norm = 0;   ///< sum of block_squared_norm in index order
+  std::vector<double> block_squared_norm;  ///< [num_rows / kSumBlock, rounded up] sums in fp64
+  float max_abs = 0;                       ///< largest |x|
   std::int64_t zero_rows = 0;
+  Matrix<float> shifted;  ///< memory of `rows` after Backend::load_shifted
 };
 
 /// Labels and their counts, in the order of the selected rows.
@@ -114,6 +120,12 @@ class Backend {
   /// Reads every row once: norms, largest value, int8 rows (if `quantize`). NaN or infinity:
   /// InputError naming row and column.
   virtual void load(Points& points, MatrixView<const float> rows, bool quantize) = 0;
+  /// The same for rows - shift, shift [dim].
+  virtual void load_shifted(Points& points, MatrixView<const float> rows,
+                            std::span<const float> shift, bool quantize);
+  /// Row a of `out` becomes row rows[a] of the points.
+  virtual void read_rows(const Points& points, std::span<const std::int32_t> rows,
+                         MatrixView<float> out);
   /// Makes `to` the int8 rows of these (ascending) `rows` of `from`, in this order: what
   /// changed_costs needs. `to` has no fp32 rows.
   virtual void copy_quantized(const Points& from, std::span<const std::int32_t> rows,
@@ -136,6 +148,8 @@ class Backend {
                              std::span<const std::int32_t> columns, bool copy_others,
                              const CostView& base, const CostView& q) = 0;
 
+  /// Σ_i q[i, label_i]
+  virtual std::int64_t total_cost(const CostView& q, std::span<const std::int32_t> label);
   /// Best site of every row of q under prices [stride] (padding columns kNoSite).
   virtual void best_sites(const CostView& q, std::span<const std::int32_t> prices,
                           bool with_margins, SiteChoice& choice) = 0;
@@ -151,9 +165,12 @@ class Backend {
   virtual void update_sums(const Points& points, RowSelection selection,
                            std::span<const std::int32_t> old_label,
                            std::span<const std::int32_t> new_label, SiteSums& sums) = 0;
-  /// Σ_i ‖x_i - c_label(i)‖² in fp64, blocks of 256 rows added in index order.
-  virtual double inertia(const Points& points, MatrixView<const float> centroids,
-                         std::span<const std::int32_t> label) = 0;
+  /// Σ_i ‖x_i - c_label(i)‖² in fp64 over each block of kSumBlock rows, rows in index order.
+  virtual std::vector<double> block_inertia(const Points& points, MatrixView<const float> centroids,
+                                            std::span<const std::int32_t> label) = 0;
+  /// The sum of these blocks, added in index order.
+  double inertia(const Points& points, MatrixView<const float> centroids,
+                 std::span<const std::int32_t> label);
 
   /// out [a.rows, b.rows] = a · bᵀ in fp32; a [m, k], b [n, k], tiles of 256 rows of a.
   virtual void multiply_transposed(MatrixView<const float> a, MatrixView<const float> b,

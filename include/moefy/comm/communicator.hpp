@@ -68,6 +68,15 @@ class Communicator {
   /// Everyone's bytes to root, by rank (empty elsewhere).
   virtual std::vector<std::vector<std::byte>> gather(std::span<const std::byte> bytes,
                                                      int root = 0) = 0;
+  /// The ranks of this one that pass the same `color` (not negative), in the same order, as ranks
+  /// of their own. Collective over all of them. What it returns must not be used after this one's
+  /// end.
+  virtual std::unique_ptr<Communicator> split(int color) = 0;
+  /// The number of `rank` among all ranks of the job, which is what messages name, and how many
+  /// those are.
+  virtual int job_rank(int rank) const { return rank; }
+  virtual int job_size() const { return size(); }
+
   /// Ends the job at once (MPI_Abort); for errors that no collective can tell any more.
   [[noreturn]] virtual void abort(ExitCode code, const std::string& message) = 0;
 
@@ -80,7 +89,7 @@ struct RankError {
   std::string message;
   int rank = -1;
 };
-/// The message with `[rank r on host] ` before it, unless there is only one rank or it says so
+/// The message with `[rank r on host] ` before it, unless the job has only one rank or it says so
 /// already.
 std::string with_rank(const Communicator& comm, const std::string& message);
 /// Exchanges errors before a collective: throws on every rank if any rank passed one (same class

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -27,6 +28,18 @@ class PayloadReader {
   virtual void read(std::span<std::byte> out) = 0;
 };
 
+/// Other traffic of a rank that its communicating thread drives while a queue runs.
+class QueueCompanion {
+ public:
+  virtual ~QueueCompanion() = default;
+  /// What makes the queue call drive() soon, from any thread; empty again when the queue ends.
+  virtual void set_wake(std::function<void()> wake) = 0;
+  /// Moves what can be moved, in every round of the queue's loop; whether anything did.
+  virtual bool drive() = 0;
+  /// drive() should be called again within this time.
+  virtual std::chrono::microseconds longest_pause() const = 0;
+};
+
 /// The three may run at the same time, on three threads of rank 0; each alone is never entered
 /// twice.
 struct QueueCallbacks {
@@ -41,6 +54,8 @@ struct QueueCallbacks {
   /// Rank 0, communication thread, as results arrive in any order: makes them durable. `rank` did
   /// the work.
   std::function<void(std::int64_t id, int rank, std::vector<std::byte> result)> commit;
+  /// Any rank; may be null. Must outlive the queue.
+  QueueCompanion* companion = nullptr;
 };
 
 /// Of a payload at a time on its way: long enough for the network, small beside a rank's memory.

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 #include <utility>
 
 #include "mpi_call.hpp"
@@ -32,19 +33,51 @@ std::uint64_t pop_trailer(std::vector<std::byte>& bytes) {
 }  // namespace
 
 MpiCommunicator::MpiCommunicator(std::chrono::milliseconds timeout, std::size_t chunk_bytes)
-    : timeout_(timeout), chunk_bytes_(chunk_bytes) {
+    : timeout_(timeout),
+      chunk_bytes_(chunk_bytes),
+      made_(std::make_shared<std::vector<MPI_Comm>>()) {
   require(chunk_bytes > 0 && chunk_bytes <= MpiEnvironment::kChunkBytes, "chunk size fits MPI");
   // The duplicates inherit the handler, so that errors come back as codes.
   check_mpi(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
   check_mpi(MPI_Comm_dup(MPI_COMM_WORLD, &messages_), "MPI_Comm_dup");
   check_mpi(MPI_Comm_dup(MPI_COMM_WORLD, &bulk_), "MPI_Comm_dup");
+  ask_ranks();
+}
+
+MpiCommunicator::MpiCommunicator(const MpiCommunicator& whole, int color)
+    : timeout_(whole.timeout_), chunk_bytes_(whole.chunk_bytes_), made_(whole.made_) {
+  check_mpi(MPI_Comm_split(whole.messages_, color, whole.rank_, &messages_), "MPI_Comm_split");
+  check_mpi(MPI_Comm_dup(messages_, &bulk_), "MPI_Comm_dup");
+  ask_ranks();
+}
+
+void MpiCommunicator::ask_ranks() {
+  made_->insert(made_->end(), {messages_, bulk_});
   check_mpi(MPI_Comm_rank(messages_, &rank_), "MPI_Comm_rank");
   check_mpi(MPI_Comm_size(messages_, &size_), "MPI_Comm_size");
+  check_mpi(MPI_Comm_size(MPI_COMM_WORLD, &job_size_), "MPI_Comm_size");
+  MPI_Group all = MPI_GROUP_NULL;
+  MPI_Group own = MPI_GROUP_NULL;
+  check_mpi(MPI_Comm_group(MPI_COMM_WORLD, &all), "MPI_Comm_group");
+  check_mpi(MPI_Comm_group(messages_, &own), "MPI_Comm_group");
+  std::vector<int> ranks(static_cast<std::size_t>(size_));
+  std::iota(ranks.begin(), ranks.end(), 0);
+  job_ranks_.resize(ranks.size());
+  check_mpi(MPI_Group_translate_ranks(own, size_, ranks.data(), all, job_ranks_.data()),
+            "MPI_Group_translate_ranks");
+  check_mpi(MPI_Group_free(&all), "MPI_Group_free");
+  check_mpi(MPI_Group_free(&own), "MPI_Group_free");
 }
 
 void MpiCommunicator::release() {
-  check_mpi(MPI_Comm_free(&messages_), "MPI_Comm_free");
-  check_mpi(MPI_Comm_free(&bulk_), "MPI_Comm_free");
+  for (MPI_Comm& comm : *made_) check_mpi(MPI_Comm_free(&comm), "MPI_Comm_free");
+  made_->clear();
+}
+
+std::unique_ptr<Communicator> MpiCommunicator::split(int color) {
+  require(color >= 0, "the color of a part is not negative");
+  barrier();  // MPI_Comm_split waits without a limit; a rank that never comes is found here
+  return std::unique_ptr<Communicator>(new MpiCommunicator(*this, color));
 }
 
 void MpiCommunicator::check_peer(int peer) const {
@@ -73,7 +106,7 @@ void MpiCommunicator::post_part(int target, int tag, std::vector<std::byte> byte
   Outgoing& out = outgoing_.emplace_back(Outgoing{std::move(bytes), MPI_REQUEST_NULL});
   check_mpi(MPI_Isend(out.bytes.data(), as_count(out.bytes.size()), MPI_BYTE, target, tag,
                       messages_, &out.request),
-            "MPI_Isend", to_rank(target));
+            "MPI_Isend", to_rank(job_rank(target)));
 }
 
 void MpiCommunicator::drive_sends() {
@@ -93,13 +126,13 @@ bool MpiCommunicator::find_incoming() {
   if (found == 0) return false;
   int count = 0;
   check_mpi(MPI_Get_count(&status, MPI_BYTE, &count), "MPI_Get_count",
-            from_rank(status.MPI_SOURCE));
+            from_rank(job_rank(status.MPI_SOURCE)));
   incoming_ = Incoming{};
   incoming_->part.source = status.MPI_SOURCE;
   incoming_->part.tag = status.MPI_TAG;
   incoming_->part.bytes.resize(static_cast<std::size_t>(count));
   check_mpi(MPI_Imrecv(incoming_->part.bytes.data(), count, MPI_BYTE, &handle, &incoming_->request),
-            "MPI_Imrecv", from_rank(status.MPI_SOURCE));
+            "MPI_Imrecv", from_rank(job_rank(status.MPI_SOURCE)));
   return true;
 }
 
@@ -126,7 +159,7 @@ std::optional<Communicator::Message> MpiCommunicator::poll() {
     if (!incoming_ && !find_incoming()) return std::nullopt;
     int done = 0;
     check_mpi(MPI_Test(&incoming_->request, &done, MPI_STATUS_IGNORE), "MPI_Test",
-              from_rank(incoming_->part.source));
+              from_rank(job_rank(incoming_->part.source)));
     if (done == 0) return std::nullopt;
     Message part = std::move(incoming_->part);
     incoming_.reset();
@@ -155,10 +188,10 @@ void MpiCommunicator::start_chunk(Bulk& bulk) {
   std::byte* data = bulk.data + bulk.offset;
   if (bulk.sending) {
     check_mpi(MPI_Isend(data, count, MPI_BYTE, bulk.peer, kBulkTag, bulk_, &bulk.request),
-              "MPI_Isend", to_rank(bulk.peer));
+              "MPI_Isend", to_rank(job_rank(bulk.peer)));
   } else {
     check_mpi(MPI_Irecv(data, count, MPI_BYTE, bulk.peer, kBulkTag, bulk_, &bulk.request),
-              "MPI_Irecv", from_rank(bulk.peer));
+              "MPI_Irecv", from_rank(job_rank(bulk.peer)));
   }
 }
 
@@ -178,12 +211,13 @@ bool MpiCommunicator::bulk_done(std::size_t handle) {
   int done = 0;
   MPI_Status status{};
   check_mpi(MPI_Test(&bulk.request, &done, &status), "MPI_Test",
-            bulk.sending ? to_rank(bulk.peer) : from_rank(bulk.peer));
+            bulk.sending ? to_rank(job_rank(bulk.peer)) : from_rank(job_rank(bulk.peer)));
   if (done == 0) return false;
   std::size_t moved = std::min(chunk_bytes_, bulk.size - bulk.offset);
   if (!bulk.sending) {
     int count = 0;
-    check_mpi(MPI_Get_count(&status, MPI_BYTE, &count), "MPI_Get_count", from_rank(bulk.peer));
+    check_mpi(MPI_Get_count(&status, MPI_BYTE, &count), "MPI_Get_count",
+              from_rank(job_rank(bulk.peer)));
     moved = static_cast<std::size_t>(count);
   }
   bulk.offset += moved;
@@ -223,8 +257,8 @@ void MpiCommunicator::wait_request(MPI_Request& request, const char* call) {
 
 void MpiCommunicator::wait_bulk(std::size_t handle) {
   const Bulk& bulk = bulks_.at(handle);
-  const std::string what =
-      bulk.sending ? "sending " + to_rank(bulk.peer) : "receiving " + from_rank(bulk.peer);
+  const std::string what = bulk.sending ? "sending " + to_rank(job_rank(bulk.peer))
+                                        : "receiving " + from_rank(job_rank(bulk.peer));
   wait_until([&] { return bulk_done(handle); }, what);
 }
 
@@ -248,7 +282,7 @@ void MpiCommunicator::broadcast(std::vector<std::byte>& bytes, int root) {
   const auto send = [&](void* data, std::size_t size) {
     MPI_Request request = MPI_REQUEST_NULL;
     check_mpi(MPI_Ibcast(data, as_count(size), MPI_BYTE, root, messages_, &request), "MPI_Ibcast",
-              from_rank(root));
+              from_rank(job_rank(root)));
     wait_request(request, "MPI_Ibcast");
   };
   std::uint64_t size = bytes.size();
@@ -266,7 +300,7 @@ std::vector<std::vector<std::byte>> MpiCommunicator::gather(std::span<const std:
   MPI_Request request = MPI_REQUEST_NULL;
   check_mpi(MPI_Igather(&size, sizeof size, MPI_BYTE, sizes.data(), sizeof size, MPI_BYTE, root,
                         messages_, &request),
-            "MPI_Igather", to_rank(root));
+            "MPI_Igather", to_rank(job_rank(root)));
   wait_request(request, "MPI_Igather");
 
   if (rank_ != root) {

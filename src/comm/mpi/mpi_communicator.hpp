@@ -4,18 +4,21 @@
 
 #include <deque>
 #include <map>
+#include <memory>
 
 #include "moefy/comm/communicator.hpp"
 #include "moefy/comm/waiting.hpp"
 
 namespace moefy {
 
-/// The ranks of MPI_COMM_WORLD, on two duplicates of it: one for messages and collectives, one for
-/// bulk, so that a probe for messages never sees a payload.
+/// The ranks of MPI_COMM_WORLD, or a part of them, on two communicators: one for messages and
+/// collectives, one for bulk, so that a probe for messages never sees a payload.
 class MpiCommunicator final : public Communicator {
  public:
+  /// All ranks.
   MpiCommunicator(std::chrono::milliseconds timeout, std::size_t chunk_bytes);
-  /// Frees the duplicates. Not in a destructor, because it can fail.
+  /// Frees what MPI made for this one and its parts. Not in a destructor, because it can fail and
+  /// has to happen in the same order on all ranks.
   void release();
 
   int rank() const override { return rank_; }
@@ -29,10 +32,18 @@ class MpiCommunicator final : public Communicator {
   void barrier() override;
   void broadcast(std::vector<std::byte>& bytes, int root) override;
   std::vector<std::vector<std::byte>> gather(std::span<const std::byte> bytes, int root) override;
+  std::unique_ptr<Communicator> split(int color) override;
+  int job_rank(int rank) const override { return job_ranks_[static_cast<std::size_t>(rank)]; }
+  int job_size() const override { return job_size_; }
   [[noreturn]] void abort(ExitCode code, const std::string& message) override;
   std::chrono::milliseconds timeout() const override { return timeout_; }
 
  private:
+  /// The part with this color of another one.
+  MpiCommunicator(const MpiCommunicator& whole, int color);
+  /// Learns size and numbers of the ranks.
+  void ask_ranks();
+
   struct Outgoing {
     std::vector<std::byte> bytes;
     MPI_Request request = MPI_REQUEST_NULL;
@@ -67,8 +78,11 @@ class MpiCommunicator final : public Communicator {
   std::size_t chunk_bytes_;
   MPI_Comm messages_ = MPI_COMM_NULL;
   MPI_Comm bulk_ = MPI_COMM_NULL;
+  std::shared_ptr<std::vector<MPI_Comm>> made_;  ///< for all ranks and their parts; to be freed
   int rank_ = 0;
   int size_ = 1;
+  std::vector<int> job_ranks_;  ///< by rank
+  int job_size_ = 1;
   std::deque<Outgoing> outgoing_;
   std::optional<Incoming> incoming_;
   std::map<std::pair<int, int>, std::vector<std::byte>> partial_;  ///< by (source, tag)

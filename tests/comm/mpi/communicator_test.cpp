@@ -134,6 +134,40 @@ TEST(CommunicatorTest, bulk_fills_the_receivers_memory_and_may_be_shorter) {
   }
 }
 
+TEST(CommunicatorTest, splits_into_parts_that_know_their_ranks_in_the_job) {
+  const auto part = world().split(world().rank() % 2);
+
+  ASSERT_EQ(part->size(), (world().size() + 1 - world().rank() % 2) / 2);
+  EXPECT_EQ(part->rank(), world().rank() / 2);
+  EXPECT_EQ(part->job_size(), world().size());
+  for (int rank = 0; rank < part->size(); ++rank) {
+    EXPECT_EQ(part->job_rank(rank), 2 * rank + world().rank() % 2);
+  }
+  const auto all = part->gather(pattern(10, world().rank()));
+  for (std::size_t rank = 0; rank < all.size(); ++rank) {
+    EXPECT_EQ(all[rank], pattern(10, part->job_rank(static_cast<int>(rank))));
+  }
+}
+
+TEST(CommunicatorTest, parts_do_not_hear_each_others_messages) {
+  const auto whole = world().split(0);
+  const int last = world().size() - 1;
+  if (world().rank() == 0 && last > 0) {
+    whole->post(last, 3, pattern(10, 1));
+    world().post(last, 4, pattern(20, 2));
+  }
+  if (world().rank() == last && last > 0) {
+    const auto message = receive(1);
+    EXPECT_EQ(message[0].tag, 4);
+    std::optional<Communicator::Message> other;
+    while (!other) other = whole->poll();
+    EXPECT_EQ(other->tag, 3);
+    EXPECT_EQ(other->bytes, pattern(10, 1));
+  }
+  whole->flush();
+  world().flush();
+}
+
 TEST(AllOkTest, throws_the_same_class_and_message_on_every_rank) {
   for (int failing = 0; failing < world().size(); ++failing) {
     SCOPED_TRACE(failing);

@@ -1,0 +1,108 @@
+"""Options of the package's commands as a JSON file: what --dump-config prints, --config reads."""
+
+import argparse
+import difflib
+import json
+
+from .errors import UsageError
+
+# They ask for something else than a run, or are not the same for every one.
+NOT_STORED = {"help", "help_all", "config", "dump_config"}
+
+
+def stored_options(command):
+    """The options of a command that a file may hold, by their names without dashes."""
+    return {action.option_strings[-1].removeprefix("--"): action for action in command._actions
+            if action.option_strings and action.dest not in NOT_STORED}
+
+
+def value_of(option, arguments):
+    """The text of an option before anything is parsed; None if it is not given."""
+    for place, word in enumerate(arguments):
+        if word.startswith(option + "="):
+            return word.removeprefix(option + "=")
+        if word == option and place + 1 < len(arguments):
+            return arguments[place + 1]
+    return None
+
+
+def take_file(command, path):
+    """Makes the values of a JSON file the defaults of a command; None: no file."""
+    if path is None:
+        return
+    try:
+        with open(path, encoding="utf-8") as file:
+            values = json.load(file)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--config {path}: {error}") from None
+    if not isinstance(values, dict):
+        raise UsageError(f"--config {path}: expected a JSON object of options")
+    known = stored_options(command)
+    problems = [f"option '{name}' is unknown{nearest(name, known)}" for name in values
+                if name not in known]
+    for name in values.keys() & known.keys():
+        try:
+            known[name].default = checked(known[name], values[name])
+            known[name].required = False
+        except (TypeError, ValueError):
+            problems.append(f"option '{name}' cannot be {json.dumps(values[name])}")
+    if problems:
+        raise UsageError("\n".join(f"--config {path}: {problem}" for problem in sorted(problems)))
+
+
+def checked(action, value):
+    """A value of a file as argparse would make it of the command line. ValueError, TypeError."""
+    if isinstance(action, argparse._StoreTrueAction):
+        if not isinstance(value, bool):
+            raise ValueError
+        return value
+    if action.nargs in ("+", "*"):
+        if not isinstance(value, list):
+            raise ValueError
+        return [one_checked(action, one) for one in value]
+    return one_checked(action, value)
+
+
+def one_checked(action, value):
+    if isinstance(value, (list, dict, bool)) or value is None:
+        raise ValueError
+    value = (action.type or str)(str(value))
+    if action.choices and value not in action.choices:
+        raise ValueError
+    return value
+
+
+def take_required(command):
+    """Makes every option and place of a command optional, so that all that is missing can be told
+    at once (and --dump-config needs nothing). Returns what was required."""
+    required = [action for action in command._actions if action.required]
+    for action in required:
+        action.required = False
+        if not action.option_strings and action.nargs is None:
+            action.nargs = "?"
+    return required
+
+
+def dump(command, args):
+    """All options with their resolved values as a JSON object."""
+    values = {name: getattr(args, action.dest) for name, action in stored_options(command).items()}
+    return json.dumps({name: value for name, value in values.items() if value is not None},
+                      indent=2, sort_keys=True)
+
+
+def nearest(name, names):
+    near = difflib.get_close_matches(name, names, n=3)
+    return f"; did you mean {', '.join(near)}?" if near else ""
+
+
+def problems(command, args, required, words):
+    """What is missing of what is required, and words that no option or place of the command takes."""
+    names = ["--" + name for name in stored_options(command)]
+    lines = [f"{'/'.join(action.option_strings) or action.metavar} is missing"
+             for action in required if not getattr(args, action.dest)]
+    for name in [word.split("=")[0] for word in words if word.startswith("-")]:
+        lines.append(f"option {name} is unknown" +
+                     (nearest(name, names) or "; --help lists them all"))
+    if words and not words[0].startswith("-"):
+        lines.append(f"'{words[0]}' is one argument too many")
+    return lines

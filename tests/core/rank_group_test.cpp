@@ -1,0 +1,123 @@
+#include "moefy/core/rank_group.hpp"
+
+#include <deque>
+#include <map>
+
+#include <gtest/gtest.h>
+
+namespace moefy {
+namespace {
+
+TEST(MessageTest, gives_back_what_was_written) {
+  MessageWriter writer;
+  writer.add(true);
+  writer.add_all(std::vector<double>{1.5, -2});
+  writer.add_text("three");
+  writer.add_all(std::vector<std::int64_t>{});
+  writer.add(std::int16_t{4});
+
+  MessageReader reader(writer.take());
+
+  EXPECT_TRUE(reader.next<bool>());
+  const auto numbers = reader.next_all<double>();
+  ASSERT_EQ(numbers.size(), 2U);
+  EXPECT_EQ(reinterpret_cast<std::uintptr_t>(numbers.data()) % kMessageAlignment, 0U);
+  EXPECT_EQ(numbers[0], 1.5);
+  EXPECT_EQ(numbers[1], -2);
+  EXPECT_EQ(reader.next_text(), "three");
+  EXPECT_TRUE(reader.next_all<std::int64_t>().empty());
+  EXPECT_EQ(reader.next<std::int16_t>(), 4);
+}
+
+TEST(MessageTest, refuses_to_read_beyond_its_end) {
+  MessageWriter writer;
+  writer.add(std::size_t{1000});
+  MessageReader reader(writer.take());
+  EXPECT_THROW(reader.next_all<double>(), InternalError);
+
+  MessageReader empty({});
+  EXPECT_THROW(empty.next<int>(), InternalError);
+}
+
+/// Members that carry out every message at once, in this process.
+class DirectGroup final : public RankGroup {
+ public:
+  explicit DirectGroup(const std::vector<OrderHandler>& others) {
+    for (std::size_t m = 0; m < others.size(); ++m)
+      servers_.emplace_back(others[m], "[member " + std::to_string(m + 1) + "] ");
+  }
+  std::size_t size() const override { return servers_.size() + 1; }
+  void send(std::size_t member, std::vector<std::byte> message) override {
+    if (auto answer = servers_.at(member - 1).handle(std::move(message)))
+      answers_[member].push_back(std::move(*answer));
+  }
+  std::vector<std::byte> receive(std::size_t member) override {
+    std::vector<std::byte> answer = std::move(answers_.at(member).front());
+    answers_[member].pop_front();
+    return answer;
+  }
+
+ private:
+  std::vector<OrderServer> servers_;
+  std::map<std::size_t, std::deque<std::vector<std::byte>>> answers_;
+};
+
+OrderHandler adding(int number, int& carried_out) {
+  return [number, &carried_out](MessageReader& order, MessageWriter& answer) {
+    ++carried_out;
+    const int value = order.next<int>();
+    if (value < 0) throw InputError("negative");
+    answer.add(value + number);
+  };
+}
+
+Orders number_for_all(const GroupOrders& orders, int value) {
+  return orders.orders([](std::size_t) { return true; },
+                       [&](std::size_t) {
+                         MessageWriter order;
+                         order.add(value);
+                         return order;
+                       });
+}
+
+TEST(GroupOrdersTest, answers_come_by_member_from_those_that_were_asked) {
+  int carried_out = 0;
+  DirectGroup group({adding(10, carried_out), adding(20, carried_out)});
+  GroupOrders orders(group, adding(0, carried_out));
+
+  auto answers = orders.ask(number_for_all(orders, 5));
+  ASSERT_EQ(answers.size(), 3U);
+  EXPECT_EQ(answers[0]->next<int>(), 5);
+  EXPECT_EQ(answers[1]->next<int>(), 15);
+  EXPECT_EQ(answers[2]->next<int>(), 25);
+
+  Orders some = number_for_all(orders, 1);
+  some[0].reset();
+  some[1].reset();
+  answers = orders.ask(std::move(some));
+  EXPECT_FALSE(answers[0]);
+  EXPECT_FALSE(answers[1]);
+  EXPECT_EQ(answers[2]->next<int>(), 21);
+  EXPECT_EQ(carried_out, 4);
+}
+
+TEST(GroupOrdersTest, a_failure_is_thrown_by_the_next_question_and_stops_what_comes_before_it) {
+  int carried_out = 0;
+  int own = 0;
+  DirectGroup group({adding(10, carried_out)});
+  GroupOrders orders(group, [&](MessageReader&, MessageWriter&) { ++own; });
+
+  orders.tell(number_for_all(orders, -1));
+  orders.tell(number_for_all(orders, 2));
+  try {
+    orders.ask(number_for_all(orders, 3));
+    FAIL() << "nothing was thrown";
+  } catch (const InputError& error) {
+    EXPECT_STREQ(error.what(), "[member 1] negative");
+  }
+  EXPECT_EQ(carried_out, 1);
+  EXPECT_EQ(own, 3);
+}
+
+}  // namespace
+}  // namespace moefy
