@@ -1,6 +1,7 @@
-// cluster_rows FILE.npy EXPERTS [SEEDS [INSTRUCTION_SET [START]]]: balanced k-means of the float32
-// rows in FILE on one thread, one JSON line a seed. The time is that of BalancedKMeans::run alone;
-// the rows are in memory before, and buffers are kept from seed to seed as they are from layer to
+// cluster_rows FILE.npy EXPERTS [SEEDS [BACKEND [START [THREADS]]]]: balanced k-means of the
+// float32 rows in FILE, on one thread by default, one JSON line a seed. BACKEND: an instruction set
+// of the CPU ("auto": the best one) or "cuda". The time is that of BalancedKMeans::run alone; the
+// rows are in memory before, and buffers are kept from seed to seed as they are from layer to
 // layer.
 
 #include <array>
@@ -66,12 +67,15 @@ moefy::StartMethod start_method(const std::string& name) {
 void run(int argc, char** argv) {
   if (argc < 3) {
     throw moefy::UsageError(
-        "usage: cluster_rows FILE.npy EXPERTS [SEEDS [INSTRUCTION_SET [START]]]");
+        "usage: cluster_rows FILE.npy EXPERTS [SEEDS [BACKEND [START [THREADS]]]]");
   }
   const moefy::Matrix<float> rows = read_npy(argv[1]);
   const auto experts = static_cast<std::size_t>(std::strtoull(argv[2], nullptr, 10));
   const std::uint64_t seeds = argc > 3 ? std::strtoull(argv[3], nullptr, 10) : 3;
-  const auto backend = moefy::make_cpu_backend(1, argc > 4 ? argv[4] : "auto");
+  const std::string kind = argc > 4 ? argv[4] : "auto";
+  const std::size_t threads = argc > 6 ? std::strtoull(argv[6], nullptr, 10) : 1;
+  const auto backend = kind == "cuda" ? moefy::make_cuda_backend(0, threads)
+                                      : moefy::make_cpu_backend(threads, kind);
   moefy::BalancedKMeansConfig config;
   if (argc > 5) config.start = start_method(argv[5]);
   moefy::BalancedKMeans clustering(*backend);

@@ -1,64 +1,54 @@
 #!/usr/bin/env python3
 """What `moefy recover` is worth on SmolLM2-135M-Instruct at 50 % active, as JSON lines:
 
-    launch/bench recover                           about twenty minutes
-    bench/recover.py --work FOLDER --minutes 6     texts and models stay in FOLDER
+    launch/bench recover                           about twenty minutes a seed
+    bench/recover.py --work FOLDER --seeds N       keeps what it makes there, and goes on where it stopped
 
-Perplexity in times dense over texts of domains that stand in no training text, as bench/quality.py
-measures it, of the calibrated model before and after recovery on one thread, and of a control: a
-model calibrated on as many tokens of the same texts as calibration and recovery saw together, which
-tells what of the gain is only more text."""
+Perplexity in times dense, as bench/quality.py measures it, of the calibrated model before and after
+recovery on one thread, and of a control: a model calibrated on as many tokens of the same texts as
+calibration and recovery saw together, which tells what of the gain is only more text."""
 
 import argparse
 import json
 import pathlib
-import sys
 import tempfile
 
-import quality
+import quality  # also makes bench/common known
+from measured import calibration_texts, dense_model, evaluated, kept
 
 ACTIVE = 0.5
 
 
-def run(model, work, minutes, seed, threads):
-    texts = work / "texts"
-    if not texts.exists():
-        quality.timed(sys.executable, quality.ROOT / "bench/texts/from_debian.py", texts)
-    every = sorted((texts / "calibration").glob("*.txt"))
-    before = f"many-domains-{ACTIVE}-{seed}"
-    if not (work / before).exists():
-        quality.calibrated(model, work, before, ACTIVE, seed,
-                           ("--text", *every, "--tokens", quality.TOKENS))
-    after = f"recovered-{seed}"
-    seconds = {"recover": quality.timed(
-        quality.MOEFY, "recover", work / before, "--teacher", model, "--text", *every, "-o",
-        work / after, "--minutes", minutes, "--threads", threads, "--seed", seed, "--quiet")}
-    record = json.loads((work / after / "moefy/manifest.json").read_text())["recovered"]
-    tokens = quality.TOKENS + record["steps"] * record["tokens_a_step"]
-    quality.say(f"recovered: {record['steps']} steps")
+def run_seed(model, work, seed):
+    before = quality.name_of(quality.MANY, ACTIVE, seed)
+    after = quality.name_of(quality.RECOVERED, ACTIVE, seed)
     control = f"control-{seed}"
-    if not (work / control).exists():
-        seconds["control"] = quality.calibrated(
-            model, work, control, ACTIVE, seed, ("--text", *every, "--tokens", tokens))["calibrate"]
-    rows = quality.measure(model, work, [work / name for name in (before, after, control)], texts)
-    for name, row in zip(("dense", "before", "recovered", "control"), rows):
-        more = {"tokens": tokens} if name == "control" else record if name == "recovered" else {}
-        print(json.dumps({"configuration": name, "seed": seed, "training": more, **row}))
-    print(json.dumps({"configuration": "seconds", **seconds}))
+    texts = ("--text", *calibration_texts(work))
+    took = {before: kept(work, before, lambda: quality.calibrated(
+        model, work, before, ACTIVE, seed, (*texts, "--tokens", quality.TOKENS)))}
+    took[after] = kept(work, after, lambda: quality.recovered(model, work, before, after, seed))
+    tokens = quality.TOKENS + took[after]["steps"] * took[after]["tokens_a_step"]
+    took[control] = kept(work, control, lambda: quality.calibrated(
+        model, work, control, ACTIVE, seed, (*texts, "--tokens", tokens)))
+    rows = evaluated(model, work, took, quality.SEQUENCES)
+    if seed == 0:
+        print(json.dumps({"configuration": "dense", **rows["dense"][0]}))
+    for configuration, name in (("before", before), ("recovered", after), ("control", control)):
+        print(json.dumps({"configuration": configuration, "seed": seed, "took": took[name],
+                          **({"tokens": tokens} if name == control else {}), **rows[name][0]}))
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=pathlib.Path, metavar="FOLDER")
-    parser.add_argument("--minutes", type=float, default=6.0)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seeds", type=int, default=1, metavar="N")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         work = options.work or pathlib.Path(scratch)
         work.mkdir(parents=True, exist_ok=True)
-        run(quality.dense_model(), work, options.minutes, options.seed, options.threads)
+        for seed in range(options.seeds):
+            run_seed(dense_model(), work, seed)
 
 
 if __name__ == "__main__":

@@ -135,7 +135,7 @@ def two_ranks(folder, repeats):
            "process_ratio": statistics.median(a[1] / b[1] for a, b in zip(runs[1], runs[2]))}
 
 
-def convert_against_copy(repeats):
+def convert_against_copy(_, repeats):
     with tempfile.TemporaryDirectory(dir="/dev/shm") as name:
         folder = pathlib.Path(name)
         random = np.random.default_rng(0)
@@ -170,9 +170,13 @@ def starts(folder, repeats):
         yield {"figure": "start", "command": name, "seconds": seconds, "peak_memory": memory}
 
 
+FIGURES = {"start": starts, "ranks": two_ranks, "convert": convert_against_copy, "split": split_against_peer}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--figures", nargs="+", choices=FIGURES, default=list(FIGURES))
     options = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     version = subprocess.run([PROGRAM, "--version"], capture_output=True, text=True, check=True).stdout
@@ -180,9 +184,8 @@ def main():
                       "version": version.splitlines()}), flush=True)
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
-        for figures in (starts(folder, options.repeats), two_ranks(folder, options.repeats),
-                        convert_against_copy(options.repeats), split_against_peer(folder, options.repeats)):
-            for figure in figures:
+        for name in options.figures:
+            for figure in FIGURES[name](folder, options.repeats):
                 print(json.dumps(figure), flush=True)
 
 

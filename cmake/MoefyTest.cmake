@@ -25,6 +25,10 @@ function(moefy_test_module name)
                 $<TARGET_FILE:test_${name}_mpi>
                 --gtest_output=xml:${CMAKE_BINARY_DIR}/test-results/${name}_mpi_${ranks}.xml)
       set_tests_properties(${name}_mpi_${ranks} PROPERTIES LABELS mpi TIMEOUT 120 PROCESSORS 2)
+      if(name STREQUAL "simt")
+        set_tests_properties(${name}_mpi_${ranks} PROPERTIES
+          ENVIRONMENT MOEFY_NCCL=$<TARGET_FILE:moefy_simt_nccl>)
+      endif()
     endforeach()
   endif()
   if(EXISTS ${folder}/CMakeLists.txt)

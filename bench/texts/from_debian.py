@@ -22,7 +22,7 @@ from moefy.texts import html_to_prose  # noqa: E402
 
 PACKAGES = ("debian-handbook", "developers-reference", "bible-kjv", "bible-kjv-text", "fortunes-min",
             "dict-gcide", "jargon-text", "dict-devil", "miscfiles", "wesnoth-1.16-httt",
-            "wesnoth-1.16-tsg", "anarchism", "gnucash-docs")
+            "wesnoth-1.16-tsg", "anarchism", "gnucash-docs", "gimp-help-en")
 
 
 def unpacked(packages, folder):
@@ -99,6 +99,7 @@ EVALUATION = {
     "bible": bible,
     "campaigns": campaigns,
     "essays": lambda usr: pages(usr, "share/doc/anarchism/html/sec*.html"),
+    "images": lambda usr: pages(usr, "share/gimp/2.0/help/en/*.html"),
     "finance": lambda usr: pages(usr, "share/doc/gnucash-docs/gnucash-guide-en/*.html"),
 }
 

@@ -50,7 +50,7 @@ void smallest_moves(const CostRows& rows, const std::int32_t* label, std::int32_
 
 const AssignmentRows& assignment_rows([[maybe_unused]] InstructionSet set) {
 #if defined(__x86_64__)
-  if (set == InstructionSet::avx512_vnni) return assignment_rows_avx512();
+  if (set >= InstructionSet::avx512_vnni) return assignment_rows_avx512();
   if (set == InstructionSet::avx2) return assignment_rows_avx2();
 #endif
   static constexpr AssignmentRows kRows = {best_sites, smallest_moves, certificate};

@@ -23,7 +23,7 @@ struct CpuPoints final : Points {
     squared_norm.resize(padded);
     step.resize(padded);
     sum.resize(padded);
-    if (quantized) units.resize(padded * units_per_row);
+    if (quantized) units.resize(padded * units_per_row + cpu::kReadableUnits);
   }
   cpu::QuantizedRows arrays() {
     return {squared_norm.data(), step.data(), sum.data(), quantized ? units.data() : nullptr,
@@ -55,6 +55,7 @@ cpu::QuantizedRows rows_from(cpu::QuantizedRows rows, std::size_t first) {
 
 const cpu::RowKernels& kernels_of(InstructionSet set) {
 #if defined(__x86_64__)
+  if (set == InstructionSet::amx_int8) return cpu::amx_row_kernels();
   if (set == InstructionSet::avx512_vnni) return cpu::avx512_row_kernels();
   if (set == InstructionSet::avx2) return cpu::avx2_row_kernels();
 #endif
@@ -121,7 +122,8 @@ CostView CpuBackend::cost_buffer(std::size_t slot, std::size_t num_rows, std::si
 
 std::unique_ptr<Points> CpuBackend::make_points() { return std::make_unique<CpuPoints>(); }
 
-void CpuBackend::load(Points& points, MatrixView<const float> rows, bool quantize) {
+void CpuBackend::load(Points& points, const RowsView& rows_in, bool quantize) {
+  const MatrixView<const float> rows = rows_in.on_host();
   auto& own_points = static_cast<CpuPoints&>(points);
   own_points.rows = rows;
   own_points.resize(
@@ -229,7 +231,7 @@ CertificateSums CpuBackend::certificate_sums(const CostView& q, std::span<const 
 void CpuBackend::update_sums(const Points& points, RowSelection selection,
                              std::span<const std::int32_t> old_label,
                              std::span<const std::int32_t> new_label, SiteSums& sums) {
-  moves_.collect(points.rows, selection, old_label, new_label, sums.count.size());
+  moves_.collect(points.rows.on_host(), selection, old_label, new_label, sums.count.size());
   const double scale = std::ldexp(1.0, sums.scale_log2);
   const std::size_t dim = points.rows.cols;
   // Threads share the columns, not the rows: no two of them touch the same sum.

@@ -20,7 +20,7 @@ class CpuBackend final : public Backend {
 
   CostView cost_buffer(std::size_t slot, std::size_t num_rows, std::size_t num_sites) override;
   std::unique_ptr<Points> make_points() override;
-  void load(Points& points, MatrixView<const float> rows, bool quantize) override;
+  void load(Points& points, const RowsView& rows_in, bool quantize) override;
   void copy_quantized(const Points& from, std::span<const std::int32_t> rows, Points& to) override;
 
   void costs(const Points& points, MatrixView<const float> centroids, int scale_log2,

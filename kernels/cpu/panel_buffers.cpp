@@ -11,19 +11,18 @@ struct Slot {
   std::size_t lane;         // inside it
 };
 
-Slot slot_of(const Panels& panels, std::size_t packed) {
-  const std::size_t begin = packed / panels.panel_width * panels.panel_width;
-  return {begin, std::min(panels.panel_width, panels.packed_columns - begin), packed - begin};
+Slot slot_of(const Panels& panels, std::size_t panel_width, std::size_t packed) {
+  const std::size_t begin = packed / panel_width * panel_width;
+  return {begin, std::min(panel_width, panels.packed_columns - begin), packed - begin};
 }
 
 }  // namespace
 
-Panels PanelBuffers::describe(const RowKernels& kernels, MatrixView<const float> centroids,
+Panels PanelBuffers::describe(MatrixView<const float> centroids,
                               std::span<const std::int32_t> columns, float scale) {
   Panels panels;
   panels.dim = centroids.cols;
   panels.packed_columns = (columns.size() + 15) / 16 * 16;
-  panels.panel_width = kernels.panel_width;
   panels.num_groups = (centroids.rows + 15) / 16;
   panels.all = columns.size() == panels.num_groups * 16;
   panels.scale = scale;
@@ -44,10 +43,10 @@ Panels PanelBuffers::describe(const RowKernels& kernels, MatrixView<const float>
 
 Panels PanelBuffers::pack_floats(const RowKernels& kernels, MatrixView<const float> centroids,
                                  std::span<const std::int32_t> columns, float scale) {
-  Panels panels = describe(kernels, centroids, columns, scale);
+  Panels panels = describe(centroids, columns, scale);
   values_.resize(panels.packed_columns * panels.dim);
   for (std::size_t c = 0; c < panels.packed_columns; ++c) {
-    const Slot slot = slot_of(panels, c);
+    const Slot slot = slot_of(panels, kernels.panel_width, c);
     float* out = values_.data() + slot.panel_begin * panels.dim + slot.lane;
     if (c >= columns.size()) {
       for (std::size_t l = 0; l < panels.dim; ++l) out[l * slot.width] = 0;
@@ -64,16 +63,17 @@ Panels PanelBuffers::pack_floats(const RowKernels& kernels, MatrixView<const flo
 Panels PanelBuffers::pack_units(const RowKernels& kernels, MatrixView<const float> centroids,
                                 MatrixView<const float> base_centroids,
                                 std::span<const std::int32_t> columns, float scale) {
-  Panels panels = describe(kernels, centroids, columns, scale);
-  const std::size_t units = (panels.dim + kernels.values_per_unit - 1) / kernels.values_per_unit;
+  Panels panels = describe(centroids, columns, scale);
+  const std::size_t used = (panels.dim + kernels.values_per_unit - 1) / kernels.values_per_unit;
+  const std::size_t units =
+      (used + kernels.unit_multiple - 1) / kernels.unit_multiple * kernels.unit_multiple;
+  panels.units_per_column = units;
   units_.resize(panels.packed_columns * units);
   for (std::size_t c = 0; c < panels.packed_columns; ++c) {
-    const Slot slot = slot_of(panels, c);
+    const Slot slot = slot_of(panels, kernels.unit_panel_width, c);
     std::int32_t* out = units_.data() + slot.panel_begin * units + slot.lane;
-    if (c >= columns.size()) {
-      for (std::size_t u = 0; u < units; ++u) out[u * slot.width] = 0;
-      continue;
-    }
+    for (std::size_t u = c < columns.size() ? used : 0; u < units; ++u) out[u * slot.width] = 0;
+    if (c >= columns.size()) continue;
     const auto j = static_cast<std::size_t>(columns[c]);
     const float* centroid = centroids.row(j).data();
     const float* base = base_centroids.data == nullptr ? nullptr : base_centroids.row(j).data();

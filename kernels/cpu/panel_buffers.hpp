@@ -20,8 +20,8 @@ class PanelBuffers {
                     float scale);
 
  private:
-  Panels describe(const RowKernels& kernels, MatrixView<const float> centroids,
-                  std::span<const std::int32_t> columns, float scale);
+  Panels describe(MatrixView<const float> centroids, std::span<const std::int32_t> columns,
+                  float scale);
 
   AlignedBuffer<float> values_;
   AlignedBuffer<std::int32_t> units_;

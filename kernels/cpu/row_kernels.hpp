@@ -14,6 +14,8 @@ inline constexpr std::size_t kGroupRows = 16;
 /// int16 also where columns are stored with an offset of 64 (vpmaddubsw).
 inline constexpr float kLargestRowUnit = 127.0F;
 inline constexpr float kLargestColumnUnit = 63.0F;
+/// Kernels may read this many units behind the last row.
+inline constexpr std::size_t kReadableUnits = 16 * kGroupRows;
 /// Panels hold up to this many packed columns.
 inline constexpr std::size_t kMaxPanelWidth = 32;
 
@@ -35,13 +37,13 @@ struct LoadStatistics {
 };
 
 /// Packed columns: centroids (or their shifts) that are to be multiplied with rows, in panels of
-/// `panel_width` columns, the last one possibly narrower; packed_columns is a multiple of 16.
+/// the kernels' width, the last one possibly narrower; packed_columns is a multiple of 16.
 struct Panels {
   std::size_t dim = 0;
   std::size_t packed_columns = 0;
-  std::size_t panel_width = 0;
   const float* values = nullptr;        ///< fp32: [panel][dim][width]
-  const std::int32_t* units = nullptr;  ///< int8: [panel][units_per_row][width]
+  const std::int32_t* units = nullptr;  ///< int8: [panel][units_per_column][width]
+  std::size_t units_per_column = 0;
   const float* norm = nullptr;          ///< [packed] squared norm, or its change
   const float* step = nullptr;          ///< [packed] value of one int8 unit
   const std::uint16_t* mask = nullptr;  ///< [num_groups] which of 16 destination columns are packed
@@ -51,8 +53,10 @@ struct Panels {
 };
 
 struct RowKernels {
-  std::size_t values_per_unit;  ///< int8 values in one int32 unit: 4 (bytes) or 2 (16-bit)
-  std::size_t panel_width;
+  std::size_t values_per_unit;   ///< int8 values in one int32 unit: 4 (bytes) or 2 (16-bit)
+  std::size_t panel_width;       ///< of fp32 panels
+  std::size_t unit_panel_width;  ///< of int8 panels
+  std::size_t unit_multiple;     ///< columns of int8 panels are padded with zeros to whole ones
 
   double (*squared_norm)(const float* row, std::size_t dim);
   /// Rows [first, last), first a multiple of kGroupRows.
@@ -86,12 +90,13 @@ struct RowKernels {
                    std::size_t num_columns, float* out);
 };
 
-inline constexpr std::size_t kScratchRows = 16;
+inline constexpr std::size_t kScratchRows = 32;
 
 const RowKernels& portable_row_kernels();
 #if defined(__x86_64__)
 const RowKernels& avx2_row_kernels();
 const RowKernels& avx512_row_kernels();
+const RowKernels& amx_row_kernels();
 #endif
 
 }  // namespace moefy::cpu

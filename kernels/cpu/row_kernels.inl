@@ -294,51 +294,73 @@ MOEFY_INLINE void int8_panel(const QuantizedRows& rows, std::size_t group, const
   }
 }
 
-template <class V, bool Change>
-MOEFY_INLINE void int8_group(const QuantizedRows& rows, std::size_t group, const Panels& panels,
-                             bool last, std::int32_t* out, std::size_t stride) {
-  constexpr std::size_t kWidth = 16 * V::kPanelVectors;
-  const std::size_t ahead = last ? 0 : rows.units_per_row;
-  for (std::size_t j = 0; j < panels.packed_columns; j += kWidth) {
-    if (panels.packed_columns - j >= kWidth) {
-      int8_panel<V, V::kWideDotRows, V::kPanelVectors, Change>(rows, group, panels, j, ahead, out,
-                                                               stride);
-    } else {
-      int8_panel<V, V::kNarrowDotRows, 1, Change>(rows, group, panels, j, ahead, out, stride);
+/// Costs (or, with Change, changes of cost) of groups of rows by the vector instructions of V.
+template <class V>
+struct VectorGroups {
+  static constexpr std::size_t kGroups = 1;  ///< computed together
+  struct Session {};                         ///< lives while groups are computed
+
+  /// Packed results of the rows of `count` groups from `group`; `last`: none behind them is next.
+  template <bool Change>
+  MOEFY_INLINE void compute(const QuantizedRows& rows, std::size_t group, std::size_t /*count*/,
+                            const Panels& panels, bool last, std::int32_t* out,
+                            std::size_t stride) {
+    constexpr std::size_t kWidth = 16 * V::kPanelVectors;
+    const std::size_t ahead = last ? 0 : rows.units_per_row;
+    for (std::size_t j = 0; j < panels.packed_columns; j += kWidth) {
+      if (panels.packed_columns - j >= kWidth) {
+        int8_panel<V, V::kWideDotRows, V::kPanelVectors, Change>(rows, group, panels, j, ahead, out,
+                                                                 stride);
+      } else {
+        int8_panel<V, V::kNarrowDotRows, 1, Change>(rows, group, panels, j, ahead, out, stride);
+      }
     }
   }
+};
+
+/// Groups that hold the rows [first, last), at most `most` of them.
+MOEFY_INLINE std::size_t group_count(std::size_t first, std::size_t last, std::size_t most) {
+  return smaller((last - first + kGroupRows - 1) / kGroupRows, most);
 }
 
-template <class V>
+template <class V, class Groups>
 void approximate_costs(const QuantizedRows& rows, const Panels& panels, std::size_t block_step,
                        std::size_t first, std::size_t last, std::int32_t* q, std::size_t stride,
                        std::int32_t* scratch) {
   constexpr std::size_t kGroupsPerBlock = 64 / kGroupRows;
-  for (std::size_t i0 = first; i0 < last; i0 += kGroupRows) {
+  constexpr std::size_t kRows = Groups::kGroups * kGroupRows;
+  [[maybe_unused]] const typename Groups::Session session;
+  for (std::size_t i0 = first; i0 < last; i0 += kRows) {
     const std::size_t selected = i0 / kGroupRows;
     const std::size_t group =
         selected / kGroupsPerBlock * block_step * kGroupsPerBlock + selected % kGroupsPerBlock;
-    const bool at_end = i0 + 2 * kGroupRows > last;
-    if (panels.all && i0 + kGroupRows <= last) {
-      int8_group<V, false>(rows, group, panels, at_end, q + i0 * stride, stride);
+    const std::size_t count = group_count(i0, last, Groups::kGroups);
+    const bool at_end = i0 + 2 * kRows > last;
+    if (panels.all && i0 + kRows <= last) {
+      Groups::template compute<false>(rows, group, count, panels, at_end, q + i0 * stride, stride);
       continue;
     }
-    int8_group<V, false>(rows, group, panels, at_end, scratch, panels.packed_columns);
-    for (std::size_t i = 0; i < kGroupRows && i0 + i < last; ++i) {
+    Groups::template compute<false>(rows, group, count, panels, at_end, scratch,
+                                    panels.packed_columns);
+    for (std::size_t i = 0; i < kRows && i0 + i < last; ++i) {
       scatter<V>(panels, scratch + i * panels.packed_columns, q + (i0 + i) * stride);
     }
   }
 }
 
-template <class V>
+template <class V, class Groups>
 void changed_costs(const QuantizedRows& rows, const Panels& panels, bool copy_others,
                    std::size_t first, std::size_t last, const std::int32_t* base, std::int32_t* q,
                    std::size_t stride, std::int32_t* scratch) {
+  constexpr std::size_t kRows = Groups::kGroups * kGroupRows;
+  [[maybe_unused]] const typename Groups::Session session;
   const auto limit = V::iset(1 << 28);
-  for (std::size_t i0 = first; i0 < last; i0 += kGroupRows) {
-    const bool at_end = i0 + 2 * kGroupRows > last;
-    int8_group<V, true>(rows, i0 / kGroupRows, panels, at_end, scratch, panels.packed_columns);
-    for (std::size_t i = 0; i < kGroupRows && i0 + i < last; ++i) {
+  for (std::size_t i0 = first; i0 < last; i0 += kRows) {
+    const std::size_t count = group_count(i0, last, Groups::kGroups);
+    const bool at_end = i0 + 2 * kRows > last;
+    Groups::template compute<true>(rows, i0 / kGroupRows, count, panels, at_end, scratch,
+                                   panels.packed_columns);
+    for (std::size_t i = 0; i < kRows && i0 + i < last; ++i) {
       const std::int32_t* packed = scratch + i * panels.packed_columns;
       const std::int32_t* from = base + (i0 + i) * stride;
       std::int32_t* to = q + (i0 + i) * stride;
@@ -421,12 +443,22 @@ void multiply(const float* rows, const Panels& panels, std::size_t first, std::s
   }
 }
 
-template <class V>
+template <class V, class Groups = VectorGroups<V>>
 constexpr RowKernels row_kernels() {
-  return {
-      V::kValuesPerUnit, 16 * V::kPanelVectors, squared_norm<V>,  load<V>,     pack_units<V>,
-      costs<V>,          approximate_costs<V>,  changed_costs<V>, add_rows<V>, squared_distance<V>,
-      multiply<V>};
+  constexpr std::size_t kWidth = 16 * V::kPanelVectors;
+  return {V::kValuesPerUnit,
+          kWidth,
+          kWidth,
+          1,
+          squared_norm<V>,
+          load<V>,
+          pack_units<V>,
+          costs<V>,
+          approximate_costs<V, Groups>,
+          changed_costs<V, Groups>,
+          add_rows<V>,
+          squared_distance<V>,
+          multiply<V>};
 }
 
 }  // namespace

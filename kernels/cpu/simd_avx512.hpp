@@ -78,6 +78,33 @@ struct Avx512 {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(units), _mm512_cvtepi32_epi8(values));
   }
 
+  /// rows[i][j] becomes rows[j][i].
+  MOEFY_INLINE void transpose(Int (&rows)[16]) {
+    Int pairs[16];
+    _Pragma("GCC unroll 8") for (int i = 0; i < 16; i += 2) {
+      pairs[i] = _mm512_unpacklo_epi32(rows[i], rows[i + 1]);
+      pairs[i + 1] = _mm512_unpackhi_epi32(rows[i], rows[i + 1]);
+    }
+    _Pragma("GCC unroll 4") for (int i = 0; i < 16; i += 4) {
+      rows[i] = _mm512_unpacklo_epi64(pairs[i], pairs[i + 2]);
+      rows[i + 1] = _mm512_unpackhi_epi64(pairs[i], pairs[i + 2]);
+      rows[i + 2] = _mm512_unpacklo_epi64(pairs[i + 1], pairs[i + 3]);
+      rows[i + 3] = _mm512_unpackhi_epi64(pairs[i + 1], pairs[i + 3]);
+    }
+    // Now a quarter of rows[4 i + j] holds what rows 4 i … 4 i + 3 had in one column.
+    _Pragma("GCC unroll 4") for (int i = 0; i < 4; ++i) {
+      const Int even_low = _mm512_shuffle_i32x4(rows[i], rows[4 + i], 0x88);
+      const Int odd_low = _mm512_shuffle_i32x4(rows[i], rows[4 + i], 0xdd);
+      const Int even_high = _mm512_shuffle_i32x4(rows[8 + i], rows[12 + i], 0x88);
+      const Int odd_high = _mm512_shuffle_i32x4(rows[8 + i], rows[12 + i], 0xdd);
+      pairs[i] = _mm512_shuffle_i32x4(even_low, even_high, 0x88);
+      pairs[4 + i] = _mm512_shuffle_i32x4(odd_low, odd_high, 0x88);
+      pairs[8 + i] = _mm512_shuffle_i32x4(even_low, even_high, 0xdd);
+      pairs[12 + i] = _mm512_shuffle_i32x4(odd_low, odd_high, 0xdd);
+    }
+    _Pragma("GCC unroll 16") for (int i = 0; i < 16; ++i) rows[i] = pairs[i];
+  }
+
   MOEFY_INLINE Double dzero() { return {_mm512_setzero_pd(), _mm512_setzero_pd()}; }
   MOEFY_INLINE Double widen(Float a) {
     return {_mm512_cvtps_pd(_mm512_castps512_ps256(a)),

@@ -2,99 +2,93 @@
 
 #include <limits>
 
+#include "cuda/cost_rows.cuh"
 #include "cuda/device_code.cuh"
 #include "cuda/launch.cuh"
-#include "moefy/backend/backend.hpp"
 
 namespace moefy::cuda {
 namespace {
 
 constexpr unsigned kBlock = 128;
 
-/// One warp a row.
-dim3 grid_for(std::size_t num_rows) { return strided_grid(num_rows, kBlock / kWarp, kBlock); }
-
-/// The best site, as value << 32 | site, so that the lower site wins a tie, and the second value.
-struct BestTwo {
-  std::int64_t best;
-  std::int32_t second;
-};
-
-__device__ BestTwo merge(const BestTwo& a, const BestTwo& b) {
-  const BestTwo& winner = b.best < a.best ? b : a;
-  const auto loser = static_cast<std::int32_t>((b.best < a.best ? a : b).best >> 32);
-  return {winner.best, loser < winner.second ? loser : winner.second};
+/// Rows of kLanes lanes each.
+dim3 grid_for(std::size_t num_rows, unsigned lanes) {
+  return strided_grid(num_rows, kBlock / lanes, kBlock);
 }
 
+/// Counts of more sites than this are added up in device memory at once.
+constexpr std::size_t kMostSharedCounts = 4096;
+
+template <unsigned kLanes>
 __global__ void best_sites_kernel(DeviceCosts costs, const std::int32_t* prices,
-                                  DeviceChoice choice) {
-  for (std::size_t i = warp_index(); i < costs.num_rows; i += num_warps()) {
-    const std::int32_t* const row = costs.q + i * costs.stride;
-    BestTwo found{std::numeric_limits<std::int64_t>::max(), kNoSite};
-    for (std::size_t j = lane_index(); j < costs.num_sites; j += kWarp) {
-      const std::int64_t value = row[j] + prices[j];
-      found = merge(found, {value << 32 | static_cast<std::int64_t>(j), kNoSite});
-    }
-    for (int half = kWarp / 2; half > 0; half /= 2) {
-      found = merge(found, {__shfl_xor_sync(kAllLanes, found.best, half),
-                            __shfl_xor_sync(kAllLanes, found.second, half)});
-    }
-    if (lane_index() != 0) continue;
-    const auto best = static_cast<std::int32_t>(found.best >> 32);
-    const auto site = static_cast<std::int32_t>(found.best & 0xffffffff);
-    choice.label[i] = site;
-    atomicAdd(choice.count + site, 1ULL);
-    if (choice.best != nullptr) choice.best[i] = best;
-    if (choice.margin != nullptr) choice.margin[i] = found.second - best;
+                                  DeviceChoice choice, bool shared_counts) {
+  if (!shared_counts) {
+    choose_sites<kLanes>(costs, prices, choice, choice.count);
+    return;
+  }
+  auto* const count = block_memory<unsigned>();
+  for (std::size_t j = threadIdx.x; j < costs.stride; j += blockDim.x) count[j] = 0;
+  __syncthreads();
+  choose_sites<kLanes>(costs, prices, choice, count);
+  __syncthreads();
+  for (std::size_t j = threadIdx.x; j < costs.num_sites; j += blockDim.x) {
+    if (count[j] > 0) atomicAdd(choice.count + j, count[j]);
   }
 }
 
+template <unsigned kLanes>
 __global__ void smallest_moves_kernel(DeviceCosts costs, const std::int32_t* label,
                                       unsigned long long* least) {
-  for (std::size_t i = warp_index(); i < costs.num_rows; i += num_warps()) {
-    const std::int32_t* const row = costs.q + i * costs.stride;
+  for_each_row<kLanes>(costs.num_rows, [&](std::size_t i, bool there, unsigned lane) {
+    if (!there) return;
     const auto u = static_cast<std::size_t>(label[i]);
-    const std::int64_t own = row[u];
+    const std::int64_t own = costs.q[i * costs.stride + u];
     unsigned long long* const table = least + u * costs.stride;
-    for (std::size_t v = lane_index(); v < costs.num_sites; v += kWarp) {
-      const auto move = static_cast<unsigned long long>(row[v] - own + kMoveOffset);
+    for_each_cost<kLanes>(costs, i, lane, [&](std::size_t v, std::int32_t cost) {
+      if (v >= costs.num_sites) return;
+      const auto move = static_cast<unsigned long long>(cost - own + kMoveOffset);
       const unsigned long long key = move << 32 | i;
       // Most rows do not lower the minimum; a look is much cheaper than an atomic.
       if (key < __ldcg(table + v)) atomicMin(table + v, key);
-    }
-  }
+    });
+  });
 }
 
 __device__ void add(unsigned long long* sum, std::int64_t value) {
   atomicAdd(sum, static_cast<unsigned long long>(value));
 }
 
+template <unsigned kLanes>
 __global__ void certificate_kernel(DeviceCosts costs, const std::int32_t* label,
                                    const std::int32_t* prices, DeviceCertificate* sums) {
   std::int64_t cost = 0;
   std::int64_t row_minima = 0;
   std::int64_t unconstrained = 0;
-  for (std::size_t i = warp_index(); i < costs.num_rows; i += num_warps()) {
-    const std::int32_t* const row = costs.q + i * costs.stride;
+  for_each_row<kLanes>(costs.num_rows, [&](std::size_t i, bool there, unsigned lane) {
     std::int64_t cheapest = std::numeric_limits<std::int64_t>::max();
     std::int64_t priced = std::numeric_limits<std::int64_t>::max();
-    for (std::size_t j = lane_index(); j < costs.num_sites; j += kWarp) {
-      const std::int64_t value = row[j];
+    for_each_cost<kLanes>(costs, i, lane, [&](std::size_t j, std::int64_t value) {
+      if (j >= costs.num_sites) return;
       cheapest = value < cheapest ? value : cheapest;
       priced = value + prices[j] < priced ? value + prices[j] : priced;
-    }
-    cheapest = warp_min(cheapest);
-    priced = warp_min(priced);
+    });
+    cheapest = group_min<kLanes>(cheapest);
+    priced = group_min<kLanes>(priced);
+    if (!there || lane != 0) return;
     const auto site = static_cast<std::size_t>(label[i]);
-    const std::int64_t violation = std::int64_t{row[site]} + prices[site] - priced;
-    if (lane_index() == 0 && violation > 0) {
+    const std::int64_t own = costs.q[i * costs.stride + site];
+    const std::int64_t violation = own + prices[site] - priced;
+    if (violation > 0) {
       atomicMax(&sums->worst, static_cast<unsigned long long>(violation) << 32 |
                                   (0xffffffffULL - static_cast<unsigned long long>(i)));
     }
-    cost += row[site];
+    cost += own;
     row_minima += priced;
     unconstrained += cheapest;
-  }
+  });
+  cost = warp_sum(cost);
+  row_minima = warp_sum(row_minima);
+  unconstrained = warp_sum(unconstrained);
   if (lane_index() == 0) {
     add(&sums->cost, cost);
     add(&sums->row_minima, row_minima);
@@ -102,22 +96,76 @@ __global__ void certificate_kernel(DeviceCosts costs, const std::int32_t* label,
   }
 }
 
+__global__ void total_cost_kernel(DeviceCosts costs, const std::int32_t* label,
+                                  unsigned long long* total) {
+  std::int64_t cost = 0;
+  const std::size_t stride = std::size_t{gridDim.x} * blockDim.x;
+  for (std::size_t i = std::size_t{blockIdx.x} * blockDim.x + threadIdx.x; i < costs.num_rows;
+       i += stride) {
+    cost += costs.q[i * costs.stride + static_cast<std::size_t>(label[i])];
+  }
+  cost = warp_sum(cost);
+  if (lane_index() == 0) add(total, cost);
+}
+
+template <unsigned kLanes>
+__global__ void tied_rows_kernel(DeviceCosts costs, const std::int32_t* label,
+                                 const std::int32_t* prices, std::int32_t* rows,
+                                 unsigned* num_tied) {
+  for_each_row<kLanes>(costs.num_rows, [&](std::size_t i, bool there, unsigned lane) {
+    const auto site = static_cast<std::size_t>(label[i]);
+    const std::int32_t own = costs.q[i * costs.stride + site] + prices[site];
+    int equal = 0;
+    for_each_cost<kLanes>(costs, i, lane, [&](std::size_t j, std::int32_t cost) {
+      equal += cost + prices[j] == own ? 1 : 0;
+    });
+    equal = group_sum<kLanes>(equal);
+    if (there && lane == 0 && equal > 1) {
+      rows[atomicAdd(num_tied, 1U)] = static_cast<std::int32_t>(i);
+    }
+  });
+}
+
 }  // namespace
 
 void best_sites(const DeviceCosts& costs, const std::int32_t* prices, const DeviceChoice& choice,
                 cudaStream_t stream) {
-  launch(best_sites_kernel, grid_for(costs.num_rows), kBlock, 0, stream, costs, prices, choice);
+  const bool shared_counts = costs.stride <= kMostSharedCounts;
+  const std::size_t shared_bytes = shared_counts ? costs.stride * sizeof(unsigned) : 0;
+  with_lanes_for(costs.stride, [&](auto lanes) {
+    launch(best_sites_kernel<lanes>, grid_for(costs.num_rows, lanes), kBlock, shared_bytes, stream,
+           costs, prices, choice, shared_counts);
+  });
 }
 
 void smallest_moves(const DeviceCosts& costs, const std::int32_t* label, unsigned long long* least,
                     cudaStream_t stream) {
-  launch(smallest_moves_kernel, grid_for(costs.num_rows), kBlock, 0, stream, costs, label, least);
+  with_lanes_for(costs.stride, [&](auto lanes) {
+    launch(smallest_moves_kernel<lanes>, grid_for(costs.num_rows, lanes), kBlock, 0, stream, costs,
+           label, least);
+  });
 }
 
 void certificate_sums(const DeviceCosts& costs, const std::int32_t* label,
                       const std::int32_t* prices, DeviceCertificate* sums, cudaStream_t stream) {
-  launch(certificate_kernel, grid_for(costs.num_rows), kBlock, 0, stream, costs, label, prices,
-         sums);
+  with_lanes_for(costs.stride, [&](auto lanes) {
+    launch(certificate_kernel<lanes>, grid_for(costs.num_rows, lanes), kBlock, 0, stream, costs,
+           label, prices, sums);
+  });
+}
+
+void total_cost(const DeviceCosts& costs, const std::int32_t* label, unsigned long long* total,
+                cudaStream_t stream) {
+  launch(total_cost_kernel, strided_grid(costs.num_rows, kBlock, kBlock), kBlock, 0, stream, costs,
+         label, total);
+}
+
+void tied_rows(const DeviceCosts& costs, const std::int32_t* label, const std::int32_t* prices,
+               std::int32_t* rows, unsigned* num_tied, cudaStream_t stream) {
+  with_lanes_for(costs.stride, [&](auto lanes) {
+    launch(tied_rows_kernel<lanes>, grid_for(costs.num_rows, lanes), kBlock, 0, stream, costs,
+           label, prices, rows, num_tied);
+  });
 }
 
 }  // namespace moefy::cuda

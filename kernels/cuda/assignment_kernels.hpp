@@ -20,10 +20,10 @@ struct DeviceChoice {
   std::int32_t* label = nullptr;
   std::int32_t* best = nullptr;
   std::int32_t* margin = nullptr;
-  unsigned long long* count = nullptr;  ///< [num_sites]
+  unsigned* count = nullptr;  ///< [num_sites]
 };
 
-/// See Backend::best_sites.
+/// See Backend::best_sites. prices [stride], padding kNoSite.
 void best_sites(const DeviceCosts& costs, const std::int32_t* prices, const DeviceChoice& choice,
                 cudaStream_t stream);
 
@@ -42,5 +42,14 @@ struct DeviceCertificate {
 };
 void certificate_sums(const DeviceCosts& costs, const std::int32_t* label,
                       const std::int32_t* prices, DeviceCertificate* sums, cudaStream_t stream);
+
+/// Adds Σ_i q[i, label_i] to *total.
+void total_cost(const DeviceCosts& costs, const std::int32_t* label, unsigned long long* total,
+                cudaStream_t stream);
+
+/// Rows with a tie (see Backend::tied_rows) in any order, and their number, which starts at 0.
+/// prices [stride], padding kNoSite; rows [num_rows].
+void tied_rows(const DeviceCosts& costs, const std::int32_t* label, const std::int32_t* prices,
+               std::int32_t* rows, unsigned* num_tied, cudaStream_t stream);
 
 }  // namespace moefy::cuda

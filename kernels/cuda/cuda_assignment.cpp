@@ -1,5 +1,7 @@
 #include "cuda/cuda_backend.hpp"
 
+#include <algorithm>
+
 #include "moefy/core/error.hpp"
 
 namespace moefy {
@@ -24,11 +26,11 @@ void CudaBackend::best_sites(const CostView& q, std::span<const std::int32_t> pr
     found.margin = margin_.resize(n);
   }
   stream_.fill(count_.data(), 0, q.num_sites);
-  cuda::best_sites(device_costs(q), upload_prices(prices), found, stream_.handle());
+  cuda::best_sites(device_costs(q), upload_prices(q, prices), found, stream_.handle());
   const auto label = stream_.download<std::int32_t>(found.label, n);
   const auto best = stream_.download<std::int32_t>(found.best, with_margins ? n : 0);
   const auto margin = stream_.download<std::int32_t>(found.margin, with_margins ? n : 0);
-  const auto count = stream_.download<unsigned long long>(found.count, q.num_sites);
+  const auto count = stream_.download<unsigned>(found.count, q.num_sites);
   stream_.wait();
   choice.label.assign(label.begin(), label.end());
   choice.best.assign(best.begin(), best.end());
@@ -58,7 +60,7 @@ CertificateSums CudaBackend::certificate_sums(const CostView& q,
                                               std::span<const std::int32_t> prices) {
   enter();
   stream_.fill(certificate_.resize(1), 0, 1);
-  cuda::certificate_sums(device_costs(q), upload_labels(label), upload_prices(prices),
+  cuda::certificate_sums(device_costs(q), upload_labels(label), upload_prices(q, prices),
                          certificate_.data(), stream_.handle());
   const auto copy = stream_.download<cuda::DeviceCertificate>(certificate_.data(), 1);
   stream_.wait();
@@ -72,6 +74,77 @@ CertificateSums CudaBackend::certificate_sums(const CostView& q,
     sums.worst_row = static_cast<std::int64_t>(0xffffffffU - (found.worst & 0xffffffffU));
   }
   return sums;
+}
+
+PassResult CudaBackend::price_passes(const CostView& q, const SiteRoom& room,
+                                     const PassLimits& limits, std::span<std::int32_t> prices,
+                                     SiteChoice& choice) {
+  const std::size_t n = q.num_rows;
+  const std::size_t k = q.num_sites;
+  if (n == 0 || k > cuda::kMostPricedSites) {
+    return Backend::price_passes(q, room, limits, prices, choice);
+  }
+  enter();
+  cuda::DevicePasses passes;
+  stream_.upload(room.lower, room_.resize(2 * k));
+  stream_.upload(room.upper, room_.data() + k);
+  passes.lower = room_.data();
+  passes.upper = room_.data() + k;
+  passes.equal_bounds = room.equal_bounds;
+  passes.sample_step = pass_sample_step(n);
+  passes.prices = upload_prices(q, prices);
+  passes.best_prices = price_scratch_.resize(2 * k);
+  passes.change = price_scratch_.data() + k;
+  passes.choice.label = label_.resize(n);
+  passes.choice.best = best_.resize(n);
+  passes.choice.margin = margin_.resize(n);
+  passes.choice.count = count_.resize(2 * k);
+  passes.outcome = outcome_.resize(1);
+  stream_.fill(count_.data(), 0, 2 * k);
+  cuda::price_passes(device_costs(q), passes, limits, stream_.handle());
+  const auto outcome = stream_.download<cuda::PassOutcome>(passes.outcome, 1);
+  const auto best_prices = stream_.download<std::int32_t>(passes.prices, k);
+  const auto label = stream_.download<std::int32_t>(passes.choice.label, n);
+  const auto counts = stream_.download<unsigned>(passes.choice.count, 2 * k);
+  stream_.wait();
+  std::ranges::copy(best_prices, prices.begin());
+  choice.label.assign(label.begin(), label.end());
+  const auto count = counts.subspan(static_cast<std::size_t>(outcome[0].last_count) * k, k);
+  choice.count.assign(count.begin(), count.end());
+  return {outcome[0].imbalance_before, outcome[0].imbalance, outcome[0].passes};
+}
+
+std::int64_t CudaBackend::total_cost(const CostView& q, std::span<const std::int32_t> label) {
+  enter();
+  stream_.fill(total_.resize(1), 0, 1);
+  cuda::total_cost(device_costs(q), upload_labels(label), total_.data(), stream_.handle());
+  const auto total = stream_.download<unsigned long long>(total_.data(), 1);
+  stream_.wait();
+  return static_cast<std::int64_t>(total[0]);
+}
+
+std::vector<std::int32_t> CudaBackend::tied_rows(const CostView& q,
+                                                 std::span<const std::int32_t> label,
+                                                 std::span<const std::int32_t> prices) {
+  enter();
+  // Ties are rare: what comes along with their number is nearly always all of them.
+  constexpr std::size_t kExpected = 1024;
+  stream_.fill(count_.resize(1), 0, 1);
+  cuda::tied_rows(device_costs(q), upload_labels(label), upload_prices(q, prices),
+                  rows_.resize(q.num_rows), count_.data(), stream_.handle());
+  const auto count = stream_.download<unsigned>(count_.data(), 1);
+  const auto some = stream_.download<std::int32_t>(rows_.data(), std::min(q.num_rows, kExpected));
+  stream_.wait();
+  const std::size_t num_tied = count[0];
+  std::vector<std::int32_t> rows(some.begin(), some.begin() + std::min(num_tied, some.size()));
+  if (num_tied > some.size()) {
+    const auto rest =
+        stream_.download<std::int32_t>(rows_.data() + rows.size(), num_tied - rows.size());
+    stream_.wait();
+    rows.insert(rows.end(), rest.begin(), rest.end());
+  }
+  std::ranges::sort(rows);
+  return rows;
 }
 
 }  // namespace moefy

@@ -4,6 +4,8 @@
 
 #include <fmt/format.h>
 
+#include "moefy/core/error.hpp"
+
 namespace moefy {
 namespace {
 
@@ -38,8 +40,11 @@ const std::int32_t* CudaBackend::upload_labels(std::span<const std::int32_t> lab
   return label_.data();
 }
 
-const std::int32_t* CudaBackend::upload_prices(std::span<const std::int32_t> prices) {
-  stream_.upload(prices, prices_.resize(prices.size()));
+std::int32_t* CudaBackend::upload_prices(const CostView& q, std::span<const std::int32_t> prices) {
+  require(prices.size() >= q.num_sites, "one price a site");
+  padded_prices_.assign(prices.begin(), prices.begin() + static_cast<std::ptrdiff_t>(q.num_sites));
+  padded_prices_.resize(q.stride, kNoSite);
+  stream_.upload(std::span<const std::int32_t>(padded_prices_), prices_.resize(q.stride));
   return prices_.data();
 }
 

@@ -6,6 +6,7 @@
 
 #include "cuda/assignment_kernels.hpp"
 #include "cuda/cost_kernels.hpp"
+#include "cuda/price_kernels.hpp"
 #include "cuda/row_kernels.hpp"
 #include "cuda/runtime.hpp"
 #include "cuda/sum_kernels.hpp"
@@ -31,8 +32,15 @@ class CudaBackend final : public Backend {
   void copy_rows(const CostView& from, std::span<const std::int32_t> rows,
                  const CostView& to) override;
 
+  std::unique_ptr<RowMatrix> make_rows() override;
+  std::unique_ptr<RawBytes> make_raw_bytes() override;
+  std::unique_ptr<DeviceTransfers> make_transfers() override;
   std::unique_ptr<Points> make_points() override;
-  void load(Points& points, MatrixView<const float> rows, bool quantize) override;
+  void load(Points& points, const RowsView& rows, bool quantize) override;
+  void load_shifted(Points& points, const RowsView& rows, std::span<const float> shift,
+                    bool quantize) override;
+  void read_rows(const Points& points, std::span<const std::int32_t> rows,
+                 MatrixView<float> out) override;
   void copy_quantized(const Points& from, std::span<const std::int32_t> rows, Points& to) override;
 
   void costs(const Points& points, MatrixView<const float> centroids, int scale_log2,
@@ -51,6 +59,11 @@ class CudaBackend final : public Backend {
                       std::span<std::int32_t> key, std::span<std::int32_t> row) override;
   CertificateSums certificate_sums(const CostView& q, std::span<const std::int32_t> label,
                                    std::span<const std::int32_t> prices) override;
+  PassResult price_passes(const CostView& q, const SiteRoom& room, const PassLimits& limits,
+                          std::span<std::int32_t> prices, SiteChoice& choice) override;
+  std::int64_t total_cost(const CostView& q, std::span<const std::int32_t> label) override;
+  std::vector<std::int32_t> tied_rows(const CostView& q, std::span<const std::int32_t> label,
+                                      std::span<const std::int32_t> prices) override;
 
   void update_sums(const Points& points, RowSelection selection,
                    std::span<const std::int32_t> old_label, std::span<const std::int32_t> new_label,
@@ -88,7 +101,8 @@ class CudaBackend final : public Backend {
   /// Columns [0, count).
   static std::vector<std::int32_t> all_columns(std::size_t count);
   const std::int32_t* upload_labels(std::span<const std::int32_t> label);
-  const std::int32_t* upload_prices(std::span<const std::int32_t> prices);
+  /// [q.stride], padding kNoSite.
+  std::int32_t* upload_prices(const CostView& q, std::span<const std::int32_t> prices);
   cuda::CostColumns cost_columns(std::span<const std::int32_t> which, int scale_log2,
                                  const CostView& q);
 
@@ -106,7 +120,12 @@ class CudaBackend final : public Backend {
   cuda::DeviceBuffer<std::int32_t> best_;
   cuda::DeviceBuffer<std::int32_t> margin_;
   cuda::DeviceBuffer<std::int32_t> prices_;
-  cuda::DeviceBuffer<unsigned long long> count_;
+  std::vector<std::int32_t> padded_prices_;  ///< host memory on the way to prices_
+  cuda::DeviceBuffer<std::int32_t> price_scratch_;
+  cuda::DeviceBuffer<std::int64_t> room_;
+  cuda::DeviceBuffer<cuda::PassOutcome> outcome_;
+  cuda::DeviceBuffer<unsigned> count_;
+  cuda::DeviceBuffer<unsigned long long> total_;
   cuda::DeviceBuffer<unsigned long long> moves_;
   cuda::DeviceBuffer<unsigned long long> sums_;
   cuda::DeviceBuffer<cuda::SumSegment> segments_;

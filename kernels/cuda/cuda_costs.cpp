@@ -41,8 +41,8 @@ void CudaBackend::costs(const Points& points, MatrixView<const float> centroids,
                      cuda::kLargestColumnUnit, figures, stream_.handle());
   cuda::narrow(columns_.squared_norm.data(), nullptr, columns.size(), columns_.norm.data(),
                stream_.handle());
-  cuda::exact_costs({q.num_rows, columns.size(), centroids.cols, {}}, x.x.data(),
-                    x.squared_norm.data(), columns_.vectors.data(), columns_.norm.data(),
+  cuda::exact_costs({q.num_rows, columns.size(), centroids.cols, {}}, x.x, x.squared_norm.data(),
+                    columns_.vectors.data(), columns_.norm.data(),
                     cost_columns(columns, scale_log2, q), stream_.handle());
 }
 

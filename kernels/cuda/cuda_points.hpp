@@ -11,7 +11,8 @@ namespace moefy::cuda {
 
 /// The rows of one layer in device memory.
 struct CudaPoints final : Points {
-  DeviceBuffer<float> x;                // [num_rows, dim]
+  const float* x = nullptr;             // [num_rows, dim]: copies, or rows that were there
+  DeviceBuffer<float> copies;           // of rows from the host
   DeviceBuffer<float> squared_norm;     // [num_rows]
   DeviceBuffer<float> step;             // of the int8 values of a row
   DeviceBuffer<std::int8_t> quantized;  // [num_rows, padded_dim(dim)]

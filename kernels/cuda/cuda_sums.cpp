@@ -64,7 +64,7 @@ void CudaBackend::update_sums(const Points& points, RowSelection selection,
   stream_.upload(std::span<const std::int32_t>(changes.entry), rows_.resize(changes.entry.size()));
   stream_.upload(std::span<const cuda::SumSegment>(changes.segment),
                  segments_.resize(changes.segment.size()));
-  cuda::add_rows(cuda::own(points).x.data(), dim, std::ldexp(1.0, sums.scale_log2), rows_.data(),
+  cuda::add_rows(cuda::own(points).x, dim, std::ldexp(1.0, sums.scale_log2), rows_.data(),
                  segments_.data(), changes.segment.size(), sums_.data(), stream_.handle());
   const auto added = stream_.download<unsigned long long>(sums_.data(), size);
   stream_.wait();
@@ -82,7 +82,7 @@ std::vector<double> CudaBackend::block_inertia(const Points& points,
   enter();
   const std::size_t n = points.rows.rows;
   upload_columns(centroids, all_columns(centroids.rows), columns_);
-  cuda::squared_distances(cuda::own(points).x.data(), n, points.rows.cols, columns_.vectors.data(),
+  cuda::squared_distances(cuda::own(points).x, n, points.rows.cols, columns_.vectors.data(),
                           upload_labels(label), row_norm_.resize(n), stream_.handle());
   const auto distance = stream_.download<double>(row_norm_.data(), n);
   stream_.wait();

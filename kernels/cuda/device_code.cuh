@@ -30,22 +30,28 @@ __device__ inline std::size_t warp_index() {
 __device__ inline std::size_t num_warps() { return std::size_t{gridDim.x} * blockDim.x / kWarp; }
 __device__ inline unsigned lane_index() { return threadIdx.x % kWarp; }
 
-/// Sum over the lanes of a warp, the same on every lane, in one fixed order.
-template <class T>
-__device__ T warp_sum(T value) {
-  for (unsigned half = kWarp / 2; half > 0; half /= 2) {
+/// Sum over groups of kLanes neighbouring lanes of a warp, the same on every lane of a group, in
+/// one fixed order.
+template <unsigned kLanes, class T>
+__device__ T group_sum(T value) {
+  for (unsigned half = kLanes / 2; half > 0; half /= 2) {
     value += __shfl_xor_sync(kAllLanes, value, static_cast<int>(half));
   }
   return value;
 }
 
-template <class T>
-__device__ T warp_min(T value) {
-  for (unsigned half = kWarp / 2; half > 0; half /= 2) {
+template <unsigned kLanes, class T>
+__device__ T group_min(T value) {
+  for (unsigned half = kLanes / 2; half > 0; half /= 2) {
     const T other = __shfl_xor_sync(kAllLanes, value, static_cast<int>(half));
     value = other < value ? other : value;
   }
   return value;
+}
+
+template <class T>
+__device__ T warp_sum(T value) {
+  return group_sum<kWarp>(value);
 }
 
 }  // namespace moefy::cuda

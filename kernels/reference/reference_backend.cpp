@@ -87,7 +87,8 @@ std::unique_ptr<Points> ReferenceBackend::make_points() {
   return std::make_unique<ReferencePoints>();
 }
 
-void ReferenceBackend::load(Points& points, MatrixView<const float> rows, bool quantize) {
+void ReferenceBackend::load(Points& points, const RowsView& rows_in, bool quantize) {
+  const MatrixView<const float> rows = rows_in.on_host();
   auto& own_points = static_cast<ReferencePoints&>(points);
   own_points.rows = rows;
   own_points.max_squared_norm = 0;

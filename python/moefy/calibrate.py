@@ -12,10 +12,9 @@ from .errors import UsageError
 from .ffn_switch import FfnSwitch, ffn_module_name
 from .models import LayerRunner, load_model, load_tokenizer
 from .progress import Progress
+from .sampling import SAMPLED_LENGTH, sample_text
 from .texts import choose_sequences, digest_of_tokens, read_text, to_sequences
 
-# Short, so that many beginnings cover many domains, and cheap: all are written side by side.
-SAMPLED_LENGTH = 128
 # Options that say what map is made, and their defaults: --score-scale has a map.
 MAP_OPTIONS = {"granularity": 32, "active": 0.5, "shared": "auto", "refit": 0.2}
 DESCRIPTION = "experts, routers and down projections fitted to what a model computes on text"
@@ -54,32 +53,6 @@ def add_options(parser):
                              " calibrated` multiplies the routed experts by, and keep it there (or"
                              " in -o)")
     parser.add_argument("--device", default="cpu", help="where the model runs (default cpu)")
-
-
-def sample_text(model, tokenizer, num_tokens, length, seed, progress):
-    """int64 [count, length]: text that the model writes by itself, all sequences at once."""
-    count = max(1, -(-num_tokens // length))
-    start = tokenizer.bos_token_id
-    if start is None:
-        start = tokenizer.eos_token_id
-    generator = torch.Generator().manual_seed(seed)
-    if start is None:  # any token is a beginning
-        ids = torch.randint(len(tokenizer), (count, 1), generator=generator)
-    else:
-        ids = torch.full((count, 1), start, dtype=torch.int64)
-    bar = progress("sampling text", length, "tokens a sequence")
-    past = None
-    with torch.no_grad():
-        step = ids
-        while ids.shape[1] < length:
-            out = model(input_ids=step.to(model.device), past_key_values=past, use_cache=True)
-            past = out.past_key_values
-            chances = torch.softmax(out.logits[:, -1].float().cpu(), -1)
-            step = torch.multinomial(chances, 1, generator=generator)
-            ids = torch.cat([ids, step], 1)
-            bar.advance()
-    bar.finish()
-    return ids.numpy()
 
 
 def calibration_sequences(args, model, tokenizer, progress):

@@ -160,6 +160,7 @@ def run_command(arguments):
             return 0
         if launched_rank() != 0 and not (args.parallel and under_torchrun()):
             return 0
+        options.require_other_places(args)
         from transformers.utils import logging
 
         logging.set_verbosity_error()

@@ -1,5 +1,6 @@
 """`moefy evaluate`: a dense model and MoE models made of it on the same text, in stock classes."""
 
+import importlib.util
 import json
 import math
 import pathlib
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 
 from .errors import InputError, UsageError
-from .models import load_model, load_tokenizer
+from .models import load_model, load_tokenizer, model_directory
 from .progress import Progress
 from .texts import read_text, to_sequences
 
@@ -17,6 +18,7 @@ DESCRIPTION = "perplexity, agreement and speed of converted models beside the de
 USAGE = "MODEL OUT… --text FILE…"
 EXAMPLE = "moefy evaluate MODEL OUT --text other.txt --top-k 4,8"
 RARE_OPTIONS = set()  # only on --help-all
+PLOT_SUFFIXES = (".png", ".svg", ".pdf")
 
 
 def add_options(parser):
@@ -33,8 +35,9 @@ def add_options(parser):
     parser.add_argument("--device", default="cpu", help="default cpu")
     parser.add_argument("-o", "--output", metavar="FILE.json", help="results as JSON")
     parser.add_argument("--plot", metavar="FILE",
-                        help="perplexity against active parameters (.png or .svg)")
-    parser.add_argument("--tasks", metavar="A,B,…", help="tasks of lm-evaluation-harness")
+                        help="perplexity against active parameters (.png, .svg or .pdf)")
+    parser.add_argument("--tasks", metavar="A,B,…",
+                        help="tasks of lm-evaluation-harness, with each model as it is stored")
 
 
 class Text:
@@ -177,10 +180,9 @@ def table(rows):
 
 
 def plot(rows, path):
-    try:
-        import matplotlib
-    except ImportError:
-        raise UsageError("--plot needs matplotlib: pip install matplotlib") from None
+    """Perplexity over active parameters, one line a model."""
+    import matplotlib
+
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 
@@ -196,16 +198,36 @@ def plot(rows, path):
     axes.legend()
     figure.tight_layout()
     figure.savefig(path)
+    plt.close(figure)
 
 
 def run_tasks(folder, tasks, device):
-    try:
-        import lm_eval
-    except ImportError:
-        raise UsageError("--tasks needs lm-evaluation-harness: pip install lm-eval") from None
+    """What lm-evaluation-harness finds: task -> figures."""
+    import lm_eval
+
     found = lm_eval.simple_evaluate(model="hf", tasks=tasks.split(","), device=device,
-                                    model_args=f"pretrained={folder},dtype=float32")
+                                    model_args=f"pretrained={model_directory(folder)},dtype=float32")
     return found["results"]
+
+
+def tasks_table(rows):
+    """Numbers of every task, one line a model and task."""
+    lines = []
+    for row in rows:
+        for task, figures in row.get("tasks", {}).items():
+            numbers = (f"{name} {value:.4f}" for name, value in figures.items()
+                       if isinstance(value, float))
+            lines.append(f"{row['model']}  {task}  {'  '.join(numbers)}")
+    return "\n".join(lines)
+
+
+def check_packages(args):
+    """What an option needs besides, before hours of work rather than after."""
+    for option, wanted, module, package in (("--plot", args.plot, "matplotlib", "matplotlib"),
+                                            ("--tasks", args.tasks, "lm_eval", "lm-eval")):
+        if wanted and importlib.util.find_spec(module) is None:
+            name = "lm-evaluation-harness" if module == "lm_eval" else module
+            raise UsageError(f"{option} needs {name}, which is not installed: pip install {package}")
 
 
 def check(args):
@@ -217,6 +239,9 @@ def check(args):
             raise UsageError(f"{path}: no such folder")
         if path and pathlib.Path(path).exists() and not args.force:
             raise UsageError(f"{path} exists; --force replaces it")
+    if args.plot and pathlib.Path(args.plot).suffix not in PLOT_SUFFIXES:
+        raise UsageError(f"--plot {args.plot}: its name must end in {', '.join(PLOT_SUFFIXES)}")
+    check_packages(args)
 
 
 def run(args, out):
@@ -232,6 +257,7 @@ def run(args, out):
     row, dense = measure("dense", model, texts, None, args.device, progress, top_k=None,
                          parameters=total, active_parameters=total)
     rows = [row]
+    as_stored = [(row, args.model)]
     for folder, chosen in plans:
         manifest = manifest_of(folder)
         for top_k in chosen:
@@ -242,9 +268,11 @@ def run(args, out):
                              top_k=top_k, parameters=total,
                              active_parameters=active_parameters(folder, manifest, total, top_k))
             rows.append(row)
+            if top_k == chosen[0]:
+                as_stored.append((row, folder))
             del model
     if args.tasks:
-        for row, folder in zip(rows, [args.model, *args.outputs]):
+        for row, folder in as_stored:
             row["tasks"] = run_tasks(folder, args.tasks, args.device)
     if args.output:
         pathlib.Path(args.output).write_text(json.dumps(rows, indent=1) + "\n")
@@ -254,4 +282,4 @@ def run(args, out):
         for row in rows:
             out.result(row, "")
     else:
-        out.result({}, table(rows))
+        out.result({}, "\n".join(filter(None, (table(rows), tasks_table(rows)))))

@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import json
+import pathlib
 
 from .errors import UsageError
 
@@ -75,7 +76,8 @@ def one_checked(action, value):
 def take_required(command):
     """Makes every option and place of a command optional, so that all that is missing can be told
     at once (and --dump-config needs nothing). Returns what was required."""
-    required = [action for action in command._actions if action.required]
+    # argparse calls a place that may be taken by any number of words required, too.
+    required = [action for action in command._actions if action.required and action.nargs != "*"]
     for action in required:
         action.required = False
         if not action.option_strings and action.nargs is None:
@@ -88,6 +90,20 @@ def dump(command, args):
     values = {name: getattr(args, action.dest) for name, action in stored_options(command).items()}
     return json.dumps({name: value for name, value in values.items() if value is not None},
                       indent=2, sort_keys=True)
+
+
+def require_other_places(args):
+    """UsageError if an output would take away what the command reads: a model, a text, a folder that
+    holds one, or a file of a model. Not even --force allows that."""
+    read = [args.model, getattr(args, "teacher", None), *getattr(args, "outputs", []), *args.text]
+    for output in (args.output, getattr(args, "plot", None)):
+        if not output:
+            continue
+        place = pathlib.Path(output).resolve()
+        for path in [pathlib.Path(name).resolve() for name in read if name]:
+            is_its_file = place.parent == path and place.is_file() and place.suffix != ".h5"
+            if place == path or place in path.parents or is_its_file:
+                raise UsageError(f"{output}: that is read from {path}; choose another place for the output")
 
 
 def nearest(name, names):

@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
+from .balance import balanced_kmeans
 from .errors import UsageError
-from .models import native
 
 
 def embeddings_of(model, batches, device, progress):
@@ -27,9 +27,6 @@ def embeddings_of(model, batches, device, progress):
 
 def cluster_texts(embeddings, clusters, seed):
     """int32 [sequences]: balanced k-means, so that every cluster has its share of the tokens."""
-    import _moefy
-
     if len(embeddings) < clusters:
         raise UsageError(f"--clusters {clusters}: there are only {len(embeddings)} sequences")
-    rows = np.ascontiguousarray(embeddings, np.float32)
-    return np.asarray(native(_moefy.balanced_kmeans, rows, clusters, seed), np.int32)
+    return balanced_kmeans(embeddings, clusters, seed=seed, restarts=10).labels

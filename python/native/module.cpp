@@ -7,7 +7,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "moefy/balance/balanced_kmeans.hpp"
+#include "bindings.hpp"
 #include "moefy/core/error.hpp"
 #include "moefy/jobs/calibrate.hpp"
 #include "moefy/jobs/factories.hpp"
@@ -147,21 +147,7 @@ NB_MODULE(_moefy, module) {
              "Family and XXH3-128 fingerprints of a checkpoint, whose FFN tensors it"
              " reads.");
 
-  module.def(
-      "balanced_kmeans",
-      [](const Tokens& rows, std::size_t clusters, std::uint64_t seed) {
-        const nb::gil_scoped_release release;
-        const std::unique_ptr<moefy::Backend> backend = moefy::make_backend("cpu", 1);
-        moefy::BalancedKMeansConfig config;
-        config.seed = seed;
-        config.start = moefy::StartMethod::kmeanspp;
-        config.num_redo = 10;
-        return moefy::BalancedKMeans(*backend)
-            .run(view(rows), moefy::Capacities::balanced(rows.shape(0), clusters), config, 0)
-            .label;
-      },
-      "rows"_a, "clusters"_a, "seed"_a = 0,
-      "Equally large clusters of rows: the label of each. Ten starts, the best is kept.");
+  moefy::bind_balance(module);
 
   nb::class_<moefy::ScoreScales>(module, "ScoreScales")
       .def(nb::init<const std::string&, const std::filesystem::path&, const std::string&>(),

@@ -15,6 +15,15 @@ std::size_t RowSelection::count(std::size_t num_rows) const {
   return (selected - 1) * kSampleBlock + std::min(kSampleBlock, num_rows - last_begin);
 }
 
+namespace {
+
+HostCosts<std::int32_t> host_costs(const CostView& q) {
+  require(q.space == MemorySpace::host, "the costs are in host memory");
+  return {q.data, q.num_rows, q.num_sites, q.stride};
+}
+
+}  // namespace
+
 void Backend::write_costs(MatrixView<const std::int32_t> costs, const CostView& q) {
   require(costs.rows == q.num_rows && costs.cols == q.num_sites, "a cost for each row and site");
   for (std::size_t i = 0; i < q.num_rows; ++i) std::ranges::copy(costs.row(i), q.row(i));
@@ -28,8 +37,9 @@ void Backend::copy_rows(const CostView& from, std::span<const std::int32_t> rows
   }
 }
 
-void Backend::load_shifted(Points& points, MatrixView<const float> rows,
-                           std::span<const float> shift, bool quantize) {
+void Backend::load_shifted(Points& points, const RowsView& rows_in, std::span<const float> shift,
+                           bool quantize) {
+  const MatrixView<const float> rows = rows_in.on_host();
   require(shift.size() == rows.cols, "the shift has an element for each column");
   points.shifted.resize(rows.rows, rows.cols);
   threads().for_each((rows.rows + kSumBlock - 1) / kSumBlock, [&](std::size_t block) {
@@ -45,25 +55,33 @@ void Backend::load_shifted(Points& points, MatrixView<const float> rows,
 void Backend::read_rows(const Points& points, std::span<const std::int32_t> rows,
                         MatrixView<float> out) {
   require(out.rows == rows.size() && out.cols == points.rows.cols, "a row of memory for each");
+  const MatrixView<const float> from = points.rows.on_host();
   for (std::size_t a = 0; a < rows.size(); ++a) {
-    std::ranges::copy(points.rows.row(static_cast<std::size_t>(rows[a])), out.row(a).begin());
+    std::ranges::copy(from.row(static_cast<std::size_t>(rows[a])), out.row(a).begin());
   }
-}
-
-std::int64_t Backend::total_cost(const CostView& q, std::span<const std::int32_t> label) {
-  require(label.size() == q.num_rows, "a label for each row of costs");
-  const CostView costs = on_host(q);
-  std::int64_t total = 0;
-  for (std::size_t i = 0; i < label.size(); ++i) {
-    total += costs.row(i)[static_cast<std::size_t>(label[i])];
-  }
-  return total;
 }
 
 double Backend::inertia(const Points& points, MatrixView<const float> centroids,
                         std::span<const std::int32_t> label) {
   const std::vector<double> blocks = block_inertia(points, centroids, label);
   return std::accumulate(blocks.begin(), blocks.end(), 0.0);
+}
+
+PassResult Backend::price_passes(const CostView& q, const SiteRoom& room, const PassLimits& limits,
+                                 std::span<std::int32_t> prices, SiteChoice& choice) {
+  const auto best = [&](std::span<const std::int32_t> now, bool with_margins, SiteChoice& out) {
+    best_sites(q, now, with_margins, out);
+  };
+  return host_passes_.run(host_costs(on_host(q)), best, room, limits, kMaxCost, prices, choice);
+}
+
+std::int64_t Backend::total_cost(const CostView& q, std::span<const std::int32_t> label) {
+  return moefy::total_cost(host_costs(on_host(q)), label);
+}
+
+std::vector<std::int32_t> Backend::tied_rows(const CostView& q, std::span<const std::int32_t> label,
+                                             std::span<const std::int32_t> prices) {
+  return moefy::tied_rows(host_costs(on_host(q)), label, prices);
 }
 
 }  // namespace moefy

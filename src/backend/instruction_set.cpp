@@ -1,12 +1,30 @@
 #include "moefy/backend/instruction_set.hpp"
 
+#if defined(__x86_64__) && defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #include "moefy/core/error.hpp"
 
 namespace moefy {
 namespace {
 
-constexpr InstructionSet kWidestFirst[] = {InstructionSet::avx512_vnni, InstructionSet::avx2,
-                                           InstructionSet::portable};
+constexpr InstructionSet kWidestFirst[] = {InstructionSet::amx_int8, InstructionSet::avx512_vnni,
+                                           InstructionSet::avx2, InstructionSet::portable};
+
+#if defined(__x86_64__)
+/// Linux keeps the 8 KiB of tile registers only for processes that ask (since 5.16).
+bool may_use_tiles() {
+#if defined(__linux__) && defined(SYS_arch_prctl)
+  constexpr int kRequestComponent = 0x1023;  // ARCH_REQ_XCOMP_PERM
+  constexpr int kTileData = 18;
+  return syscall(SYS_arch_prctl, kRequestComponent, kTileData) == 0;
+#else
+  return false;
+#endif
+}
+#endif
 
 }  // namespace
 
@@ -18,6 +36,8 @@ std::string to_string(InstructionSet set) {
       return "avx2";
     case InstructionSet::avx512_vnni:
       return "avx512-vnni";
+    case InstructionSet::amx_int8:
+      return "amx-int8";
   }
   throw InternalError("unknown instruction set");
 }
@@ -33,6 +53,9 @@ bool is_supported([[maybe_unused]] InstructionSet set) {
       return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
              __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
              __builtin_cpu_supports("avx512vnni");
+    case InstructionSet::amx_int8:
+      return is_supported(InstructionSet::avx512_vnni) && __builtin_cpu_supports("amx-tile") &&
+             __builtin_cpu_supports("amx-int8") && may_use_tiles();
   }
 #endif
   return set == InstructionSet::portable;
@@ -55,7 +78,7 @@ InstructionSet choose_instruction_set(std::string_view name) {
     return set;
   }
   throw UsageError("unknown instruction set '" + std::string(name) +
-                   "'; valid: auto, avx512-vnni, avx2, portable");
+                   "'; valid: auto, amx-int8, avx512-vnni, avx2, portable");
 }
 
 }  // namespace moefy

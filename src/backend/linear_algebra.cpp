@@ -110,7 +110,8 @@ CholeskyFactor::CholeskyFactor(Matrix<double> matrix) : factor_(std::move(matrix
   hold_blas_to_one_thread();
   // A row-major lower triangle is a column-major upper one.
   const lapack_int n = blas_size(factor_.rows());
-  const lapack_int info = LAPACKE_dpotrf_work(LAPACK_COL_MAJOR, 'U', n, factor_.values().data(), n);
+  lapack_int info = 0;
+  LAPACK_dpotrf("U", &n, factor_.values().data(), &n, &info);
   require(info >= 0, "dpotrf: a wrong argument");
   bool finite = info == 0;
   for (std::size_t i = 0; finite && i < factor_.rows(); ++i)

@@ -9,6 +9,7 @@
 #include "early_stages.hpp"
 #include "exact_em.hpp"
 #include "fixed_point.hpp"
+#include "inertia.hpp"
 #include "kmeans_context.hpp"
 #include "moefy/core/error.hpp"
 #include "start_centroids.hpp"
@@ -23,7 +24,7 @@ constexpr std::size_t kLargestQuantizedDim = std::size_t{1} << 16;
 // Sums of this many 41-bit values fit int64.
 constexpr std::size_t kMostRows = std::size_t{1} << 22;
 
-void check_arguments(MatrixView<const float> rows, const Capacities& capacities,
+void check_arguments(const RowsView& rows, const Capacities& capacities,
                      const BalancedKMeansConfig& config) {
   if (rows.rows == 0 || rows.cols == 0) {
     throw InputError(fmt::format("cannot cluster {} rows of {} columns", rows.rows, rows.cols));
@@ -66,7 +67,7 @@ void apply_warm_start(const KMeansContext& context, const WarmStart& warm,
   }
 }
 
-void check_warm_start(const WarmStart& warm, MatrixView<const float> rows, std::size_t num_sites) {
+void check_warm_start(const WarmStart& warm, const RowsView& rows, std::size_t num_sites) {
   const auto expect = [](const char* what, std::size_t found, std::size_t expected) {
     if (found != 0 && found != expected) {
       throw InputError(fmt::format("start: {} {}, expected {}", found, what, expected));
@@ -133,27 +134,6 @@ void approach(const KMeansContext& context, const BalancedKMeansConfig& config,
   run_early_stage(context, whole, clustering);
 }
 
-/// J of the labels at the centroids. The sums are exact, so the rows need not be read again, unless
-/// J is what little a cancellation leaves.
-double inertia_of(const KMeansContext& context, const Clustering& clustering) {
-  constexpr double kCancelled = 1e-3;
-  const double unit = std::ldexp(1.0, -clustering.sums.scale_log2);
-  double inertia = context.points.sum_squared_norm;
-  for (std::size_t j = 0; j < context.num_sites; ++j) {
-    const auto count = static_cast<double>(clustering.sums.count[j]);
-    const auto centroid = clustering.centroids.row(j);
-    const auto sum = clustering.sums.sum.row(j);
-    double change = 0;
-    for (std::size_t l = 0; l < centroid.size(); ++l) {
-      const auto c = static_cast<double>(centroid[l]);
-      change += c * (count * c - 2 * unit * static_cast<double>(sum[l]));
-    }
-    inertia += change;
-  }
-  if (inertia > kCancelled * context.points.sum_squared_norm) return inertia;
-  return context.backend.inertia(context.points, clustering.centroids.view(), clustering.label);
-}
-
 }  // namespace
 
 struct BalancedKMeans::Impl {
@@ -191,7 +171,10 @@ BalancedKMeansResult BalancedKMeans::Impl::run_once(const KMeansContext& context
 
   BalancedKMeansResult result;
   const double quantum = std::ldexp(1.0, -context.cost_scale_log2);
-  result.inertia = context.times.measure("check", [&] { return inertia_of(context, clustering); });
+  result.inertia = context.times.measure("check", [&] {
+    return inertia_of_sums(context.backend, context.points, clustering.sums,
+                           clustering.centroids.view(), clustering.label);
+  });
   result.label = std::move(clustering.label);
   result.prices = std::move(clustering.prices);
   result.centroids = std::move(clustering.centroids);
@@ -213,7 +196,7 @@ BalancedKMeansResult BalancedKMeans::Impl::run_once(const KMeansContext& context
 BalancedKMeans::BalancedKMeans(Backend& backend) : impl_(std::make_unique<Impl>(backend)) {}
 BalancedKMeans::~BalancedKMeans() = default;
 
-BalancedKMeansResult BalancedKMeans::run(MatrixView<const float> rows, const Capacities& capacities,
+BalancedKMeansResult BalancedKMeans::run(const RowsView& rows, const Capacities& capacities,
                                          const BalancedKMeansConfig& config, std::uint64_t layer,
                                          const WarmStart* warm, std::stop_token stop) {
   check_arguments(rows, capacities, config);
@@ -253,6 +236,14 @@ BalancedKMeansResult BalancedKMeans::run(MatrixView<const float> rows, const Cap
   }
   best.seconds = times.seconds();
   return best;
+}
+
+double BalancedKMeans::inertia_of(std::span<const std::int32_t> label,
+                                  std::size_t num_sites) const {
+  const Points& points = *impl_->points;
+  require(label.size() == points.rows.rows, "a label for every row of the last run");
+  const SiteSums sums = sums_of_labels(impl_->backend, points, label, num_sites);
+  return inertia_of_sums(impl_->backend, points, sums, means_of(sums).view(), label);
 }
 
 }  // namespace moefy

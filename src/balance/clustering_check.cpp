@@ -4,6 +4,7 @@
 
 #include "common_mean.hpp"
 #include "fixed_point.hpp"
+#include "inertia.hpp"
 #include "kmeans_context.hpp"
 #include "moefy/balance/balanced_kmeans.hpp"
 #include "moefy/core/error.hpp"
@@ -15,7 +16,7 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 }  // namespace
 
-ClusteringCheck check_clustering(Backend& backend, MatrixView<const float> rows,
+ClusteringCheck check_clustering(Backend& backend, const RowsView& rows,
                                  const Capacities& capacities, MatrixView<const float> centroids,
                                  std::span<const double> prices, int cost_scale_log2,
                                  std::span<const std::int32_t> label) {
@@ -48,31 +49,18 @@ ClusteringCheck check_clustering(Backend& backend, MatrixView<const float> rows,
   return check;
 }
 
-int cost_scale_of(Backend& backend, MatrixView<const float> rows) {
+int cost_scale_of(Backend& backend, const RowsView& rows) {
   const auto points = backend.make_points();
   load_centered(backend, rows, false, *points);
   return cost_scale_log2(points->max_squared_norm);
 }
 
-double inertia_of_labels(Backend& backend, MatrixView<const float> rows,
+double inertia_of_labels(Backend& backend, const RowsView& rows,
                          std::span<const std::int32_t> label, std::size_t num_sites,
                          Matrix<float>* centroids) {
   const auto points = backend.make_points();
   backend.load(*points, rows, false);
-  SiteSums sums;
-  sums.sum.resize(num_sites, rows.cols);
-  std::fill(sums.sum.values().begin(), sums.sum.values().end(), 0);
-  sums.count.assign(num_sites, 0);
-  sums.scale_log2 = sum_scale_log2(points->max_abs);
-  backend.update_sums(*points, {}, {}, label, sums);
-  Matrix<float> means(num_sites, rows.cols);
-  for (std::size_t j = 0; j < num_sites; ++j) {
-    const double share = std::ldexp(1.0, -sums.scale_log2) /
-                         static_cast<double>(std::max<std::int64_t>(sums.count[j], 1));
-    for (std::size_t l = 0; l < rows.cols; ++l) {
-      means.row(j)[l] = static_cast<float>(static_cast<double>(sums.sum.row(j)[l]) * share);
-    }
-  }
+  Matrix<float> means = means_of(sums_of_labels(backend, *points, label, num_sites));
   const double inertia = backend.inertia(*points, means.view(), label);
   if (centroids != nullptr) *centroids = std::move(means);
   return inertia;

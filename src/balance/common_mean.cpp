@@ -39,7 +39,7 @@ double squared_norm(std::span<const double> vector) {
 
 }  // namespace
 
-std::vector<float> load_centered(Backend& backend, MatrixView<const float> rows, bool quantize,
+std::vector<float> load_centered(Backend& backend, const RowsView& rows, bool quantize,
                                  Points& points) {
   backend.load(points, rows, quantize);
   const double mean_norm = points.sum_squared_norm / static_cast<double>(rows.rows);

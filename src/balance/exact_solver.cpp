@@ -72,7 +72,8 @@ SolverStatistics ExactSolver<Cost>::run_passes(const SiteCosts<Cost>& costs,
                                                const PassLimits& limits) {
   // Only differences matter with equal bounds; the shift keeps far-off warm prices in range.
   if (!state_.has_slack) state_.normalise_prices();
-  const PassResult passes = passes_.run(costs, limits, state_, choice_);
+  const PassResult passes =
+      costs.price_passes(state_.room(), limits, state_.site_prices(), choice_);
   state_.label = choice_.label;
   state_.balance(choice_.count);
   SolverStatistics statistics;

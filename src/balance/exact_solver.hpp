@@ -7,7 +7,6 @@
 #include "candidate_arcs.hpp"
 #include "dense_arcs.hpp"
 #include "moefy/balance/assignment.hpp"
-#include "price_passes.hpp"
 
 namespace moefy {
 
@@ -43,7 +42,6 @@ class ExactSolver {
   SolverTuning tuning_;
   FlowState<Cost> state_;
   Choice<Cost> choice_;
-  PricePasses<Cost> passes_;
   DenseArcs<Cost> dense_;
   CandidateArcs<Cost> candidates_;
   AugmentingPaths<Cost> paths_;

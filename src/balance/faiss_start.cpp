@@ -62,12 +62,11 @@ class ResidentIndex final : public faiss::Index {
     }
     std::vector<std::int32_t> prices(q.stride, kNoSite);
     std::fill_n(prices.begin(), num_centroids, 0);
-    context_.backend.best_sites(q, prices, false, choice_);
-    const CostView costs = context_.backend.on_host(q);
+    context_.backend.best_sites(q, prices, true, choice_);
     const float quantum = std::ldexp(1.0F, -context_.cost_scale_log2);
     for (std::size_t i = 0; i < q.num_rows; ++i) {
       labels[i] = choice_.label[i];
-      distances[i] = quantum * static_cast<float>(costs.row(i)[labels[i]]);
+      distances[i] = quantum * static_cast<float>(choice_.best[i]);
     }
   }
 
@@ -82,8 +81,8 @@ class ResidentIndex final : public faiss::Index {
 /// The selected rows one after another; the rows themselves if all are selected and lie here.
 const float* training_rows(const KMeansContext& context, RowSelection selection,
                            std::size_t count) {
-  const float* rows = context.points.rows.data;
-  if (selection.step == 1 && rows != nullptr) return rows;
+  const RowsView& rows = context.points.rows;
+  if (selection.step == 1 && rows.space == MemorySpace::host) return rows.data;
   std::vector<std::int32_t> selected(count);
   for (std::size_t i = 0; i < count; ++i) {
     selected[i] = static_cast<std::int32_t>(selection.global(i));

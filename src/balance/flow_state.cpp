@@ -53,29 +53,13 @@ std::int64_t FlowState<Cost>::surplus() const {
 
 template <class Cost>
 void FlowState<Cost>::normalise_prices() {
-  Cost* const last = price.data() + num_sites;
-  const Cost least = *std::min_element(price.data(), last);
-  const Cost largest = *std::max_element(price.data(), last);
-  Cost shift = least;
-  if (has_slack) shift = std::clamp(price[slack()], least, largest);
-  for (Cost* p = price.data(); p != last; ++p) *p -= shift;
+  const std::span<Cost> prices(price.data(), num_sites);
+  const Cost shift = normal_shift<Cost>(prices, !has_slack, price[slack()]);
+  for (Cost& p : prices) p -= shift;
   price[slack()] = 0;
-}
-
-template <class Cost>
-std::int64_t imbalance(const FlowState<Cost>& state, std::span<const std::int64_t> count) {
-  std::int64_t over = 0;
-  std::int64_t under = 0;
-  for (std::size_t j = 0; j < state.num_sites; ++j) {
-    over += std::max<std::int64_t>(count[j] - state.upper[j], 0);
-    under += std::max<std::int64_t>(state.lower[j] - count[j], 0);
-  }
-  return std::max(over, under);
 }
 
 template struct FlowState<std::int32_t>;
 template struct FlowState<std::int64_t>;
-template std::int64_t imbalance(const FlowState<std::int32_t>&, std::span<const std::int64_t>);
-template std::int64_t imbalance(const FlowState<std::int64_t>&, std::span<const std::int64_t>);
 
 }  // namespace moefy

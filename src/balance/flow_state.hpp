@@ -27,6 +27,8 @@ struct FlowState {
 
   std::size_t slack() const { return stride; }
   std::span<const Cost> site_prices() const { return {price.data(), stride}; }
+  std::span<Cost> site_prices() { return {price.data(), stride}; }
+  SiteRoom room() const { return {lower, upper, !has_slack}; }
 
   /// Takes bounds and warm prices (clamped to ±kLargestCost: any start is legal, and so every sum
   /// of the solver fits its type).
@@ -36,14 +38,8 @@ struct FlowState {
   void balance(std::span<const std::int64_t> count);
   /// Rows and free sizes in excess: the number of augmentations left.
   std::int64_t surplus() const;
-  /// Shifts prices to their normal form, which changes neither labels nor gap: smallest 0 for equal
-  /// bounds, slack price 0 otherwise (then, where all prices have one sign, towards 0 until one is
-  /// 0).
+  /// Shifts prices to their normal form: see normal_shift.
   void normalise_prices();
 };
-
-/// How far the counts are outside the bounds: the larger of what is too much and what is missing.
-template <class Cost>
-std::int64_t imbalance(const FlowState<Cost>& state, std::span<const std::int64_t> count);
 
 }  // namespace moefy

@@ -7,16 +7,24 @@
 namespace moefy {
 
 BackendCosts::BackendCosts(Backend& backend, const CostView& q)
-    : SiteCosts(backend.on_host(q).data, q.num_rows, q.num_sites, q.stride),
-      backend_(&backend),
-      q_(q) {
+    : SiteCosts(q.num_rows, q.num_sites, q.stride), backend_(&backend), q_(q) {
   require(q.num_sites >= 1 && q.stride >= q.num_sites && q.stride % kSiteAlignment == 0,
           "cost rows are padded to a multiple of the site alignment");
+}
+
+PassResult BackendCosts::price_passes(const SiteRoom& room, const PassLimits& limits,
+                                      std::span<std::int32_t> prices, SiteChoice& choice) const {
+  return backend_->price_passes(q_, room, limits, prices, choice);
 }
 
 void BackendCosts::best_sites(std::span<const std::int32_t> prices, bool with_margins,
                               SiteChoice& choice) const {
   backend_->best_sites(q_, prices, with_margins, choice);
+}
+
+std::vector<std::int32_t> BackendCosts::tied_rows(std::span<const std::int32_t> label,
+                                                  std::span<const std::int32_t> prices) const {
+  return backend_->tied_rows(q_, label, prices);
 }
 
 void BackendCosts::smallest_moves(std::span<const std::int32_t> label, std::span<std::int32_t> key,
@@ -25,10 +33,18 @@ void BackendCosts::smallest_moves(std::span<const std::int32_t> label, std::span
 }
 
 WideCosts::WideCosts(MatrixView<const std::int64_t> costs)
-    : SiteCosts(costs.data, costs.rows, costs.cols, costs.cols) {}
+    : SiteCosts(costs.rows, costs.cols, costs.cols), costs_(costs) {}
+
+PassResult WideCosts::price_passes(const SiteRoom& room, const PassLimits& limits,
+                                   std::span<std::int64_t> prices,
+                                   Choice<std::int64_t>& choice) const {
+  const auto best = [&](std::span<const std::int64_t> now, bool with_margins,
+                        Choice<std::int64_t>& out) { best_sites(now, with_margins, out); };
+  return passes_.run(host_costs(), best, room, limits, kLargestCost<std::int64_t>, prices, choice);
+}
 
 void WideCosts::best_sites(std::span<const std::int64_t> prices, bool with_margins,
-                           WideSiteChoice& choice) const {
+                           Choice<std::int64_t>& choice) const {
   choice.label.resize(num_rows());
   choice.best.resize(with_margins ? num_rows() : 0);
   choice.margin.resize(with_margins ? num_rows() : 0);
@@ -55,6 +71,11 @@ void WideCosts::best_sites(std::span<const std::int64_t> prices, bool with_margi
       choice.margin[i] = second - best;
     }
   }
+}
+
+std::vector<std::int32_t> WideCosts::tied_rows(std::span<const std::int32_t> label,
+                                               std::span<const std::int64_t> prices) const {
+  return moefy::tied_rows(host_costs(), label, prices);
 }
 
 void WideCosts::smallest_moves(std::span<const std::int32_t> label, std::span<std::int64_t> key,

@@ -84,7 +84,7 @@ constexpr SiteLoops<Cost> kPlainLoops = {first_least<Cost>, relax<Cost>, find_ro
 template <>
 const SiteLoops<std::int32_t>& site_loops([[maybe_unused]] InstructionSet set) {
 #if defined(__x86_64__)
-  if (set == InstructionSet::avx512_vnni) return site_loops_avx512();
+  if (set >= InstructionSet::avx512_vnni) return site_loops_avx512();
   if (set == InstructionSet::avx2) return site_loops_avx2();
 #endif
   return kPlainLoops<std::int32_t>;

@@ -34,21 +34,15 @@ class TieRule {
 
   void find_ties() {
     const Cost* const price = state_.price.data();
-    for (std::size_t i = 0; i < state_.num_rows; ++i) {
-      const Cost* const costs = costs_.row(i);
-      const auto site = static_cast<std::size_t>(state_.label[i]);
-      const Cost own = costs[site] + price[site];
-      std::int32_t num_tied = 0;
-      for (std::size_t j = 0; j < state_.num_sites; ++j) {
-        num_tied += costs[j] + price[j] == own ? 1 : 0;
-      }
-      if (num_tied < 2) continue;
+    for (const std::int32_t i : costs_.tied_rows(state_.label, state_.site_prices())) {
+      const Cost* const costs = costs_.row(static_cast<std::size_t>(i));
+      const Cost own = costs[site_of(i)] + price[site_of(i)];
       if (!graph_) graph_.emplace(state_.num_sites);
       BitSet sites(state_.num_sites + 1);
       for (std::size_t j = 0; j < state_.num_sites; ++j) {
         if (costs[j] + price[j] == own) sites.insert(j);
       }
-      tied_.push_back({static_cast<std::int32_t>(i), graph_->class_of(sites)});
+      tied_.push_back({i, graph_->class_of(sites)});
     }
   }
 

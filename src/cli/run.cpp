@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "help.hpp"
+#include "moefy/core/process_memory.hpp"
 #include "moefy/core/signals.hpp"
 #include "moefy/core/text.hpp"
 #include "moefy/core/thread_pool.hpp"
@@ -222,6 +223,7 @@ int run_program(int argc, char** argv) {
           "launched by torchrun: moefy's own ranks speak MPI; start them with launch/mpirun or "
           "srun");
     }
+    keep_freed_memory();
     return run_launched(*prepared, launch, command_line_of(argc, argv));
   } catch (const Error& error) {
     return report_failure(error, rank == 0);

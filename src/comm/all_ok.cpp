@@ -61,6 +61,17 @@ void all_ok(Communicator& comm, const std::optional<RankError>& mine) {
   throw_error(error.code, error.message);
 }
 
+std::string first_trouble(Communicator& comm, const std::string& mine) {
+  const auto troubles = comm.gather(to_bytes(mine));
+  std::vector<std::byte> first;  // only rank 0 has heard all of them
+  for (std::size_t rank = 0; rank < troubles.size() && first.empty(); ++rank) {
+    if (!troubles[rank].empty())
+      first = to_bytes(fmt::format("rank {}: {}", rank, to_text(troubles[rank])));
+  }
+  comm.broadcast(first);
+  return to_text(first);
+}
+
 void require_launched_size(const LaunchInfo& launch, const Communicator& world) {
   if (launch.size <= world.size()) return;
   throw UsageError(

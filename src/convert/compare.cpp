@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <map>
+#include <mutex>
 #include <nlohmann/json.hpp>
 
 #include "moefy/convert/convert.hpp"
@@ -74,6 +76,15 @@ void compare_config(const ConversionPlan& plan, const std::string& found_text,
       differences.push_back(fmt::format("config.json: '{}' is extra ({})", key, value.dump()));
 }
 
+/// The bytes of a converted tensor in the place of those that pass; a buffer for each thread.
+std::span<const std::byte> read_converted(const Checkpoint& converted, const TensorInfo& info,
+                                          std::uint64_t offset, std::size_t size) {
+  thread_local std::vector<std::byte> buffer;
+  buffer.resize(size);
+  converted.read(info, offset, buffer);
+  return buffer;
+}
+
 /// Compares what the source says with what the converted files hold.
 class CompareSink final : public ByteSink {
  public:
@@ -85,28 +96,29 @@ class CompareSink final : public ByteSink {
     const TensorInfo* info = converted_.find(spec.name);
     // Missing tensors and other forms are compare_structure's to tell.
     if (!info || !same_form(spec, *info)) return;
-    if (std::ranges::find(told_, tensor) != told_.end()) return;
-    found_.resize(bytes.size());
-    converted_.read(*info, offset, found_);
-    if (std::memcmp(found_.data(), bytes.data(), bytes.size()) == 0) return;
+    const auto found = read_converted(converted_, *info, offset, bytes.size());
+    if (std::memcmp(found.data(), bytes.data(), bytes.size()) == 0) return;
     const auto at =
-        static_cast<std::size_t>(std::ranges::mismatch(found_, bytes).in1 - found_.begin());
+        static_cast<std::size_t>(std::ranges::mismatch(found, bytes).in1 - found.begin());
     const std::uint64_t byte = offset + at;
     const std::string place = place_of(plan_, tensor, byte);
-    told_.push_back(tensor);
-    differences_.push_back(fmt::format("{}tensor '{}' differs at element {}",
-                                       place.empty() ? "" : place + ": ", spec.name,
-                                       byte / size_of(spec.dtype)));
+    const std::lock_guard lock(mutex_);
+    difference_.try_emplace(tensor, fmt::format("{}tensor '{}' differs at element {}",
+                                                place.empty() ? "" : place + ": ", spec.name,
+                                                byte / size_of(spec.dtype)));
   }
 
-  std::vector<std::string> differences() { return std::move(differences_); }
+  std::vector<std::string> differences() const {
+    std::vector<std::string> texts;
+    for (const auto& [tensor, text] : difference_) texts.push_back(text);
+    return texts;
+  }
 
  private:
   const ConversionPlan& plan_;
   const Checkpoint& converted_;
-  std::vector<std::byte> found_;
-  std::vector<std::size_t> told_;
-  std::vector<std::string> differences_;
+  std::mutex mutex_;
+  std::map<std::size_t, std::string> difference_;  ///< the first of each tensor
 };
 
 /// Sums how far the converted values are from those that pass.
@@ -120,31 +132,39 @@ class DistanceSink final : public ByteSink {
     const TensorInfo* info = converted_.find(spec.name);
     // Missing tensors and other forms are compare_structure's to tell.
     if (!info || !same_form(spec, *info)) return;
-    found_.resize(bytes.size());
-    converted_.read(*info, offset, found_);
-    there_.resize(bytes.size() / size_of(spec.dtype));
-    dense_.resize(there_.size());
-    widen(spec.dtype, found_, there_);
-    widen(spec.dtype, bytes, dense_);
+    std::vector<float> there(bytes.size() / size_of(spec.dtype));
+    std::vector<float> dense(there.size());
+    widen(spec.dtype, read_converted(converted_, *info, offset, bytes.size()), there);
+    widen(spec.dtype, bytes, dense);
+    RefitDistance part;
+    for (std::size_t i = 0; i < dense.size(); ++i) {
+      const double change = static_cast<double>(there[i]) - static_cast<double>(dense[i]);
+      part.squared_change += change * change;
+      part.squared_norm += static_cast<double>(dense[i]) * static_cast<double>(dense[i]);
+    }
     // Scaled weights count as what they stand for.
     const auto* parts = std::get_if<std::vector<NeuronPart>>(&plan_.tensors[tensor].recipe);
     const double scale = std::pow(parts->front().scale(), -2);
-    for (std::size_t i = 0; i < dense_.size(); ++i) {
-      const double change = static_cast<double>(there_[i]) - static_cast<double>(dense_[i]);
-      distance_.squared_change += scale * change * change;
-      distance_.squared_norm +=
-          scale * static_cast<double>(dense_[i]) * static_cast<double>(dense_[i]);
-    }
+    const std::lock_guard lock(mutex_);
+    distance_[tensor].squared_change += scale * part.squared_change;
+    distance_[tensor].squared_norm += scale * part.squared_norm;
   }
 
-  RefitDistance distance() const { return distance_; }
+  /// Added in the order of the tensors, whichever thread had them.
+  RefitDistance distance() const {
+    RefitDistance sum;
+    for (const auto& [tensor, part] : distance_) {
+      sum.squared_change += part.squared_change;
+      sum.squared_norm += part.squared_norm;
+    }
+    return sum;
+  }
 
  private:
   const ConversionPlan& plan_;
   const Checkpoint& converted_;
-  std::vector<std::byte> found_;
-  std::vector<float> there_, dense_;
-  RefitDistance distance_;
+  std::mutex mutex_;
+  std::map<std::size_t, RefitDistance> distance_;  ///< by tensor
 };
 
 }  // namespace
@@ -173,17 +193,18 @@ std::vector<std::string> compare_structure(const ConversionPlan& plan, const Che
 
 std::vector<std::string> compare_shard(const ConversionPlan& plan, const Checkpoint& dense,
                                        const Checkpoint& converted, std::size_t shard,
-                                       std::stop_token stop) {
+                                       ThreadPool& pool, std::stop_token stop) {
   CompareSink sink(plan, converted);
-  produce_shard(plan, dense, shard, Refitted::left_out, sink, stop);
+  produce_shard(plan, dense, shard, Refitted::left_out, sink, pool, stop);
   return sink.differences();
 }
 
 RefitDistance refit_distance(const ConversionPlan& plan, const Checkpoint& dense,
-                             const Checkpoint& converted, std::size_t shard, std::stop_token stop) {
+                             const Checkpoint& converted, std::size_t shard, ThreadPool& pool,
+                             std::stop_token stop) {
   if (!plan.config.use_refit) return {};
   DistanceSink sink(plan, converted);
-  produce_shard(plan, dense, shard, Refitted::as_dense, sink, stop);
+  produce_shard(plan, dense, shard, Refitted::as_dense, sink, pool, stop);
   return sink.distance();
 }
 

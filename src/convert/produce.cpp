@@ -3,11 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <map>
 
 #include "gather.hpp"
+#include "lanes.hpp"
 #include "moefy/core/error.hpp"
 #include "moefy/core/matrix.hpp"
 
@@ -307,9 +307,13 @@ bool share_tensors(std::span<const Unit> units) {
   return false;
 }
 
-/// Threads that may each hold a whole source tensor while all of them stay within one layer's
-/// bytes.
-std::size_t concurrent_units(const ConversionPlan& plan) {
+}  // namespace
+
+void stop_point(const std::stop_token& stop) {
+  if (stop.stop_requested()) throw Interrupted("stopped by request");
+}
+
+std::size_t concurrent_tensors(const ConversionPlan& plan) {
   std::uint64_t layer_bytes = 0;
   std::uint64_t tensor_bytes = 1;
   for (const LayerInfo& layer : plan.source.layers) {
@@ -321,27 +325,17 @@ std::size_t concurrent_units(const ConversionPlan& plan) {
   return std::max<std::size_t>(1, layer_bytes / tensor_bytes);
 }
 
-}  // namespace
-
-void stop_point(const std::stop_token& stop) {
-  if (stop.stop_requested()) throw Interrupted("stopped by request");
-}
-
 void produce_shard(const ConversionPlan& plan, const Checkpoint& checkpoint, std::size_t shard,
-                   Refitted refitted, ByteSink& sink, const std::stop_token& stop,
-                   ThreadPool* pool) {
+                   Refitted refitted, ByteSink& sink, ThreadPool& pool,
+                   const std::stop_token& stop) {
   const std::vector<Unit> units =
       units_of(plan, plan.first_tensor[shard], plan.first_tensor[shard + 1], refitted);
-  const std::size_t lanes = pool && !share_tensors(units)
-                                ? std::min(pool->size(), concurrent_units(plan))
-                                : std::size_t{1};
-  std::atomic<std::size_t> next = 0;
-  const auto lane = [&](std::size_t) {
-    Producer producer(plan, checkpoint, refitted, sink, stop);
-    for (std::size_t i = next++; i < units.size(); i = next++) producer.run(units[i]);
-  };
-  if (lanes == 1) return lane(0);
-  pool->for_each(lanes, lane);
+  const std::size_t lanes = share_tensors(units) ? 1 : concurrent_tensors(plan);
+  run_lanes(pool, lanes, units.size(), [&] {
+    return [&, producer = Producer(plan, checkpoint, refitted, sink, stop)](std::size_t i) mutable {
+      producer.run(units[i]);
+    };
+  });
 }
 
 std::string place_of(const ConversionPlan& plan, std::size_t tensor, std::uint64_t byte) {

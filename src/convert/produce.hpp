@@ -33,12 +33,16 @@ enum class Refitted {
 };
 
 /// Makes all bytes of the tensors of one shard from the dense checkpoint. This one place says what
-/// the output contains: writing and byte-by-byte comparison differ only in the sink. With a pool
-/// several threads work on different tensors, as many as one layer's memory allows; the sink is
-/// then called by all of them, for any one tensor by one at a time.
+/// the output contains: writing and byte-by-byte comparison differ only in the sink. Several
+/// threads work on different tensors; the sink is called by all of them, for any one tensor by one
+/// at a time.
 void produce_shard(const ConversionPlan& plan, const Checkpoint& checkpoint, std::size_t shard,
-                   Refitted refitted, ByteSink& sink, const std::stop_token& stop,
-                   ThreadPool* pool = nullptr);
+                   Refitted refitted, ByteSink& sink, ThreadPool& pool,
+                   const std::stop_token& stop);
+
+/// Threads that may each hold a whole source tensor while all of them stay within one layer's
+/// bytes.
+std::size_t concurrent_tensors(const ConversionPlan& plan);
 
 /// "layer 7, expert 3, neuron 1021" for a byte of an output tensor; "" if it is no FFN tensor.
 std::string place_of(const ConversionPlan& plan, std::size_t tensor, std::uint64_t byte);

@@ -1,9 +1,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstring>
 #include <map>
+#include <mutex>
+#include <set>
 
+#include "file_sink.hpp"
 #include "gather.hpp"
+#include "lanes.hpp"
 #include "moefy/convert/convert.hpp"
 #include "moefy/core/error.hpp"
 #include "moefy/core/matrix.hpp"
@@ -39,15 +44,15 @@ std::vector<Origin> invert(const ConversionPlan& plan) {
   return origins;
 }
 
-/// Puts the tensors of one source file together again.
+/// Puts the tensors of one source file together again; `sink` counts them by place in the file.
 class Restorer {
  public:
-  Restorer(const ConversionPlan& plan, const Checkpoint& converted, SafetensorsWriter& writer,
+  Restorer(const ConversionPlan& plan, const Checkpoint& converted, ByteSink& sink,
            const std::stop_token& stop)
       : plan_(plan),
         converted_(converted),
         originals_(plan, converted.directory()),
-        writer_(writer),
+        sink_(sink),
         stop_(stop) {}
 
   void run(std::size_t place, std::size_t source, const Origin& origin);
@@ -64,7 +69,7 @@ class Restorer {
   const ConversionPlan& plan_;
   const Checkpoint& converted_;
   const Originals originals_;
-  SafetensorsWriter& writer_;
+  ByteSink& sink_;
   const std::stop_token& stop_;
   AlignedBuffer<std::byte> target_;
   AlignedBuffer<std::byte> block_;
@@ -106,7 +111,7 @@ void Restorer::from_original(std::size_t place, std::size_t source) {
     const std::span<std::byte> bytes =
         block_.span().first(std::min<std::uint64_t>(kBlockBytes, total - done));
     originals_.read(source, done, bytes);
-    writer_.write(place, done, bytes);
+    sink_.put(place, done, bytes);
   }
 }
 
@@ -119,7 +124,7 @@ void Restorer::from_copies(std::size_t place, const Origin& origin) {
       const std::span<std::byte> bytes =
           block_.span().first(std::min<std::uint64_t>(kBlockBytes, copy.num_bytes - done));
       read(tensor, done, bytes);
-      writer_.write(place, copy.offset + done, bytes);
+      sink_.put(place, copy.offset + done, bytes);
     }
   }
 }
@@ -144,8 +149,8 @@ void Restorer::from_rows(std::size_t place, std::size_t source, const Origin& or
     }
   }
   for (std::size_t done = 0; done < target_.size(); done += kBlockBytes)
-    writer_.write(place, done,
-                  target_.span().subspan(done, std::min(kBlockBytes, target_.size() - done)));
+    sink_.put(place, done,
+              target_.span().subspan(done, std::min(kBlockBytes, target_.size() - done)));
 }
 
 void Restorer::from_columns(std::size_t place, std::size_t source, const Origin& origin) {
@@ -173,9 +178,50 @@ void Restorer::from_columns(std::size_t place, std::size_t source, const Origin&
             block_.data() + i * stride_bytes, size, part->neurons,
             target_.data() + i * row_bytes + static_cast<std::size_t>(from.slice_begin) * size);
     }
-    writer_.write(place, row * row_bytes, {target_.data(), count * row_bytes});
+    sink_.put(place, row * row_bytes, {target_.data(), count * row_bytes});
   }
 }
+
+/// All tensors of one source file, several threads at a time.
+void restore_tensors(const ConversionPlan& plan, const Checkpoint& converted, std::size_t shard,
+                     ByteSink& sink, ThreadPool& pool, const std::stop_token& stop) {
+  const std::vector<std::size_t>& tensors = plan.source.files.at(shard).tensors;
+  const std::vector<Origin> origins = invert(plan);
+  run_lanes(pool, concurrent_tensors(plan), tensors.size(), [&] {
+    return [&, restorer = Restorer(plan, converted, sink, stop)](std::size_t place) mutable {
+      restorer.run(place, tensors[place], origins[tensors[place]]);
+    };
+  });
+}
+
+/// Compares what passes with a checkpoint that is there.
+class ThereSink final : public ByteSink {
+ public:
+  ThereSink(const Checkpoint& there, std::span<const TensorSpec> tensors)
+      : there_(there), tensors_(tensors) {}
+
+  void put(std::size_t place, std::uint64_t offset, std::span<const std::byte> bytes) override {
+    thread_local std::vector<std::byte> found;
+    found.resize(bytes.size());
+    there_.read(there_.at(tensors_[place].name), offset, found);
+    if (std::memcmp(found.data(), bytes.data(), bytes.size()) == 0) return;
+    const std::lock_guard lock(mutex_);
+    differing_.insert(place);
+  }
+
+  std::vector<std::string> differences() const {
+    std::vector<std::string> texts;
+    for (const std::size_t place : differing_)
+      texts.push_back(fmt::format("tensor '{}' has other values", tensors_[place].name));
+    return texts;
+  }
+
+ private:
+  const Checkpoint& there_;
+  std::span<const TensorSpec> tensors_;
+  std::mutex mutex_;
+  std::set<std::size_t> differing_;  ///< places in the file
+};
 
 }  // namespace
 
@@ -212,15 +258,45 @@ ShardPlan source_shards(const ConversionPlan& plan) {
 }
 
 void restore_shard(const ConversionPlan& plan, const Checkpoint& converted, std::size_t shard,
-                   const std::filesystem::path& directory, std::stop_token stop) {
+                   const std::filesystem::path& directory, ThreadPool& pool, std::stop_token stop) {
   const SourceModel::File& file = plan.source.files.at(shard);
   const ShardPlan shards = source_shards(plan);
   SafetensorsWriter writer(directory / file.name, shards.files[shard].tensors, file.metadata);
-  const std::vector<Origin> origins = invert(plan);
-  Restorer restorer(plan, converted, writer, stop);
-  for (std::size_t place = 0; place < file.tensors.size(); ++place)
-    restorer.run(place, file.tensors[place], origins[file.tensors[place]]);
+  FileSink sink(writer, 0);
+  restore_tensors(plan, converted, shard, sink, pool, stop);
   writer.finish();
+}
+
+std::vector<std::string> compare_restored_structure(const ConversionPlan& plan,
+                                                    const Checkpoint& there) {
+  std::vector<std::string> differences;
+  if (there.config_text() != plan.source.config_text)
+    differences.push_back("config.json is another one");
+  std::size_t planned = 0;
+  for (const ShardPlan::File& file : source_shards(plan).files) {
+    if (!std::filesystem::exists(there.directory() / file.file_name))
+      differences.push_back(fmt::format("{} is missing", file.file_name));
+    planned += file.tensors.size();
+    for (const TensorSpec& spec : file.tensors) {
+      const TensorInfo* info = there.find(spec.name);
+      if (!info || info->dtype != spec.dtype || info->shape != spec.shape)
+        differences.push_back(fmt::format("tensor '{}' is missing or has another form", spec.name));
+    }
+  }
+  if (there.tensors().size() > planned)
+    differences.push_back(
+        fmt::format("there are {} tensors, expected {}", there.tensors().size(), planned));
+  return differences;
+}
+
+std::vector<std::string> compare_restored_shard(const ConversionPlan& plan,
+                                                const Checkpoint& converted,
+                                                const Checkpoint& there, std::size_t shard,
+                                                ThreadPool& pool, std::stop_token stop) {
+  const ShardPlan shards = source_shards(plan);
+  ThereSink sink(there, shards.files.at(shard).tensors);
+  restore_tensors(plan, converted, shard, sink, pool, stop);
+  return sink.differences();
 }
 
 }  // namespace moefy

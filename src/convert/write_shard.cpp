@@ -1,26 +1,13 @@
 #include <fmt/format.h>
 
+#include "file_sink.hpp"
 #include "moefy/convert/convert.hpp"
 #include "moefy/core/error.hpp"
 #include "plan.hpp"
-#include "produce.hpp"
 
 namespace moefy {
 
 namespace {
-
-class FileSink final : public ByteSink {
- public:
-  FileSink(SafetensorsWriter& writer, std::size_t first_tensor)
-      : writer_(writer), first_tensor_(first_tensor) {}
-  void put(std::size_t tensor, std::uint64_t offset, std::span<const std::byte> bytes) override {
-    writer_.write(tensor - first_tensor_, offset, bytes);
-  }
-
- private:
-  SafetensorsWriter& writer_;
-  std::size_t first_tensor_;
-};
 
 /// Converted layers whose first tensor lies in the shard: each layer is checked by one shard.
 std::vector<std::size_t> layers_beginning_in(const ConversionPlan& plan, std::size_t shard) {
@@ -59,7 +46,7 @@ void write_shard(const ConversionPlan& plan, const Checkpoint& checkpoint, std::
   const ShardPlan::File& file = plan.shards.files[shard];
   SafetensorsWriter writer(directory / file.file_name, file.tensors);
   FileSink sink(writer, plan.first_tensor[shard]);
-  produce_shard(plan, checkpoint, shard, Refitted::from_refit, sink, stop, &pool);
+  produce_shard(plan, checkpoint, shard, Refitted::from_refit, sink, pool, stop);
   writer.finish();
 }
 

@@ -2,6 +2,9 @@
 
 #include <fmt/format.h>
 #include <xxhash.h>
+#if MOEFY_XXHASH_DISPATCH
+#include <xxh_x86dispatch.h>  // the same functions, with the widest vectors of this CPU
+#endif
 
 #include <array>
 #include <new>

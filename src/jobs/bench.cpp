@@ -7,6 +7,7 @@
 #include <ostream>
 
 #include "bench_convert.hpp"
+#include "bench_link.hpp"
 #include "bench_output.hpp"
 #include "bench_split.hpp"
 #include "device_choice.hpp"
@@ -109,12 +110,14 @@ std::vector<BenchShape> parse_shapes(const std::string& text, std::vector<std::s
 }
 
 ExitCode run_bench(const BenchJobConfig& config, JobContext& context) {
-  const std::unique_ptr<Backend> backend =
-      make_backend(choose_device(config.backend, config.device, context), context.threads);
+  const DeviceChoice device = choose_device(config.backend, config.device, context);
+  const std::unique_ptr<Backend> backend = make_backend(device, context.threads);
   BenchOutput output(context);
   output.line(machine_line(config, context, backend->name()));
   if (config.what == "convert") {
     bench_convert(config, context, output);
+  } else if (config.what == "link") {
+    bench_link(config, device, *backend, context, output);
   } else if (config.what == "split") {
     bench_split(config, *backend, context, output);
   } else if (config.what == "assign") {

@@ -48,39 +48,42 @@ int device_of(const json& ranks, std::size_t rank, int first_device) {
   return first < count ? static_cast<int>((first + before) % count) : first_device;
 }
 
-void warn_if_shared(const json& ranks, int first_device, JobContext& context) {
+/// The host of ranks that share a GPU; empty if every rank has one of its own.
+std::string host_with_shared_device(const json& ranks, int first_device) {
   std::set<std::pair<std::string, std::string>> used;
   for (std::size_t rank = 0; rank < ranks.size(); ++rank) {
     const json& places = ranks[rank]["places"];
     const auto device = static_cast<std::size_t>(device_of(ranks, rank, first_device));
     if (device >= places.size()) continue;
-    if (!used.emplace(ranks[rank]["host"], places[device]).second) {
-      context.log.warning(fmt::format(
-          "more ranks than GPUs on {}: some share one, and its memory; start as many ranks as GPUs",
-          ranks[rank]["host"].get<std::string>()));
-      return;
-    }
+    if (!used.emplace(ranks[rank]["host"], places[device]).second) return ranks[rank]["host"];
   }
+  return {};
 }
 
 }  // namespace
 
 DeviceChoice choose_device(const std::string& backend, int first_device, JobContext& context) {
-  if (backend != "auto" && backend != "cuda") return {backend, 0, ""};
+  if (backend != "auto" && backend != "cuda") return {.backend = backend};
   if (!cuda_is_built()) {
-    if (backend == "auto" && first_device == 0) return {"cpu", 0, ""};
+    if (backend == "auto" && first_device == 0) return {.backend = "cpu"};
     make_cuda_backend(0, 1);  // says that it is not built
   }
   const json ranks = gather_devices(context.comm);
   bool all_have_one = true;
   for (const json& rank : ranks) all_have_one = all_have_one && !rank["places"].empty();
-  if (backend == "auto" && first_device == 0 && !all_have_one) return {"cpu", 0, ""};
-  if (context.is_root()) warn_if_shared(ranks, first_device, context);
+  if (backend == "auto" && first_device == 0 && !all_have_one) return {.backend = "cpu"};
+  const std::string crowded = host_with_shared_device(ranks, first_device);
+  if (context.is_root() && !crowded.empty()) {
+    context.log.warning(fmt::format(
+        "more ranks than GPUs on {}: some share one, and its memory; start as many ranks as GPUs",
+        crowded));
+  }
   const auto own_rank = static_cast<std::size_t>(context.comm.rank());
   const int device = device_of(ranks, own_rank, first_device);
   const json& models = ranks[own_rank]["models"];
   const auto index = static_cast<std::size_t>(device);
-  return {"cuda", device, index < models.size() ? models[index].get<std::string>() : ""};
+  return {"cuda", device, index < models.size() ? models[index].get<std::string>() : "",
+          !crowded.empty()};
 }
 
 std::unique_ptr<Backend> make_backend(const DeviceChoice& choice, std::size_t num_threads) {

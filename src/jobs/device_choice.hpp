@@ -10,9 +10,10 @@ namespace moefy {
 
 /// Who computes on this rank.
 struct DeviceChoice {
-  std::string backend;  ///< "reference", "cpu" or "cuda": the same on every rank
-  int device = 0;       ///< with cuda: index among the GPUs that this rank sees
-  std::string model;    ///< with cuda: the GPU's
+  std::string backend;     ///< "reference", "cpu" or "cuda": the same on every rank
+  int device = 0;          ///< with cuda: index among the GPUs that this rank sees
+  std::string model = {};  ///< with cuda: the GPU's
+  bool shared = false;     ///< with cuda: some ranks share a GPU; the same on every rank
 };
 
 /// Collective. "auto" becomes "cuda" where every rank sees a GPU, else "cpu". With cuda the ranks

@@ -1,8 +1,6 @@
 #include "feed_choice.hpp"
 
-#include <vector>
-
-#include "moefy/core/text.hpp"
+#include "moefy/core/error.hpp"
 
 namespace moefy {
 
@@ -25,18 +23,12 @@ std::string trouble_here(const SplitJobConfig& config, const JobContext& context
 bool choose_local_feed(const SplitJobConfig& config, JobContext& context,
                        const std::string& identity, std::optional<ModelSource>& source) {
   if (config.feed == "coordinator") return false;
-  const std::vector<std::vector<std::byte>> troubles =
-      context.comm.gather(to_bytes(trouble_here(config, context, identity, source)));
-  // Only rank 0 has heard all of them.
-  std::vector<std::byte> first;
-  for (std::size_t rank = 0; rank < troubles.size() && first.empty(); ++rank)
-    if (!troubles[rank].empty())
-      first = to_bytes("rank " + std::to_string(rank) + ": " + to_text(troubles[rank]));
-  context.comm.broadcast(first);
-  if (first.empty()) return true;
+  const std::string trouble =
+      first_trouble(context.comm, trouble_here(config, context, identity, source));
+  if (trouble.empty()) return true;
   if (config.feed == "local")
-    throw InputError("--feed local: not every rank can read the model; " + to_text(first));
-  if (context.is_root()) context.log.info("rank 0 sends the layers (" + to_text(first) + ")");
+    throw InputError("--feed local: not every rank can read the model; " + trouble);
+  if (context.is_root()) context.log.info("rank 0 sends the layers (" + trouble + ")");
   return false;
 }
 

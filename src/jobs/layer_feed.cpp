@@ -6,8 +6,10 @@
 
 namespace moefy {
 
-LayerPayload::LayerPayload(const SplitConfig& config, const LayerInfo& layer) : layer_(layer) {
+LayerPayload::LayerPayload(const SplitConfig& config, const LayerInfo& layer, bool kept)
+    : layer_(layer) {
   for (const FfnRole role : roles_read(config, layer)) {
+    if (kept && std::ranges::find(parts_, role, &Part::role) != parts_.end()) continue;
     parts_.push_back({role, num_bytes_, role_bytes(layer, role)});
     num_bytes_ += parts_.back().bytes;
   }

@@ -10,11 +10,20 @@
 
 namespace moefy {
 
-/// The bytes that travel for one layer: the matrices in the order in which a method reads them,
-/// raw, in file dtype. A rank widens them as they arrive and holds none of them.
+/// The bytes that travel for one layer: matrices in the order in which they are read, raw, in file
+/// dtype.
 class LayerPayload {
  public:
-  LayerPayload(const SplitConfig& config, const LayerInfo& layer);
+  struct Part {
+    FfnRole role;
+    std::uint64_t offset;
+    std::uint64_t bytes;
+  };
+  /// `kept`: the rank keeps the bytes of the layer, so that nothing is sent twice; else it widens
+  /// them as they arrive, in the order in which the method of `config` reads them.
+  LayerPayload(const SplitConfig& config, const LayerInfo& layer, bool kept);
+  const LayerInfo& layer() const { return layer_; }
+  std::span<const Part> parts() const { return parts_; }
   std::uint64_t num_bytes() const { return num_bytes_; }
   /// Reads them from the files from byte `offset` on, as many as `piece` holds (rank 0).
   void load(const Checkpoint& checkpoint, std::uint64_t offset, std::span<std::byte> piece) const;
@@ -23,11 +32,6 @@ class LayerPayload {
   RowSource source(PayloadReader& payload, AlignedBuffer<std::byte>& buffer) const;
 
  private:
-  struct Part {
-    FfnRole role;
-    std::uint64_t offset;
-    std::uint64_t bytes;
-  };
   const LayerInfo& layer_;
   std::vector<Part> parts_;
   std::uint64_t num_bytes_ = 0;

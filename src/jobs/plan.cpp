@@ -8,12 +8,14 @@
 #include <numeric>
 #include <ostream>
 
+#include "layer_feed.hpp"
 #include "machine.hpp"
 #include "moefy/core/file.hpp"
 #include "moefy/core/progress.hpp"
 #include "moefy/jobs/model_source.hpp"
 #include "moefy/schedule/layer_queue.hpp"
 #include "recorded_inputs.hpp"
+#include "shard_choice.hpp"
 
 namespace moefy {
 
@@ -60,19 +62,49 @@ std::uint64_t recorded_memory(const LayerInfo& layer) {
   return matrices + block + kHiddenCacheBytes + pairs;
 }
 
-std::uint64_t layer_memory(const SplitConfig& config, const LayerInfo& layer) {
+/// Rows of the one of `ranks` that has most of them.
+std::uint64_t own_rows(const LayerShape& shape, std::int64_t ranks) {
+  const std::uint64_t blocks = (shape.rows + kSumBlock - 1) / kSumBlock;
+  const auto shards = static_cast<std::uint64_t>(ranks);
+  return std::min((blocks + shards - 1) / shards * kSumBlock, shape.rows);
+}
+
+/// Of the rank that leads those that share the layer: it holds the rows of the start, and costs of
+/// all rows, besides its own.
+std::uint64_t layer_memory(const SplitConfig& config, const LayerInfo& layer, std::int64_t ranks) {
   const LayerShape shape = shape_of(config, layer);
   const std::uint64_t stride = (shape.sites + kSiteAlignment - 1) / kSiteAlignment * kSiteAlignment;
-  const std::uint64_t fp32_rows = 4 * shape.rows * shape.columns;
+  const std::uint64_t rows = own_rows(shape, ranks);
+  const std::uint64_t fp32_rows = 4 * rows * shape.columns;
   const std::uint64_t part = resolved_weights(config, layer) == "concat" ? fp32_rows / 3 : 0;
-  const std::uint64_t start_rows = fp32_rows / 4;  // FAISS gets the rows of its subsample
-  const std::uint64_t int8_rows = shape.rows * shape.columns;
-  const std::uint64_t costs = 2 * 4 * shape.rows * stride;
+  const std::uint64_t start_rows = shape.rows * shape.columns;  // fp32, a quarter: for FAISS
+  const std::uint64_t int8_rows = rows * shape.columns;
+  const std::uint64_t costs = 2 * 4 * (rows + (ranks > 1 ? shape.rows : 0)) * stride;
   const std::uint64_t open_rows = (int8_rows + costs) / 3;  // at most, copied to settle alone
   const std::uint64_t centroids = (8 + 6 * 4) * shape.sites * shape.columns;
   const std::uint64_t arcs = (3 * 4 + 16 * 8) * shape.sites * stride;
   return fp32_rows + part + start_rows + int8_rows + costs + open_rows + centroids + arcs +
          (config.recorded ? recorded_memory(layer) : 0);
+}
+
+/// What a GPU holds of a layer: its rows, the bytes that they come from and those of the layer
+/// after it, int8 rows, costs, and vectors for each neuron and expert.
+std::uint64_t device_memory(const SplitConfig& config, const LayerInfo& layer, std::int64_t ranks) {
+  const LayerShape shape = shape_of(config, layer);
+  const std::uint64_t stride = (shape.sites + kSiteAlignment - 1) / kSiteAlignment * kSiteAlignment;
+  const std::uint64_t rows = own_rows(shape, ranks);
+  const std::uint64_t fp32_rows = 4 * rows * shape.columns;
+  // Shared rows enter through the host.
+  const bool through_host = config.recorded || ranks > 1;
+  const std::uint64_t kept_rows = config.shared > 0 && ranks == 1 ? fp32_rows : 0;
+  const std::uint64_t raw = through_host ? 0 : 2 * LayerPayload(config, layer, true).num_bytes();
+  const std::uint64_t int8_rows = rows * shape.columns;
+  const std::uint64_t costs = 2 * 4 * rows * stride;
+  const std::uint64_t open_rows = (int8_rows + costs) / 3;
+  const std::uint64_t figures = 64 * rows;
+  const std::uint64_t centroids = (3 * 4 + 2 + 2 * 8) * shape.sites * shape.columns;
+  const std::uint64_t arcs = 8 * shape.sites * stride;
+  return fp32_rows + kept_rows + raw + int8_rows + costs + open_rows + figures + centroids + arcs;
 }
 
 std::uint64_t layer_output(const SplitConfig& config, const LayerInfo& layer) {
@@ -95,9 +127,11 @@ json to_json(const SplitPlan& plan, const PlanJobConfig& config) {
   return {{"schema_version", 1},
           {"type", "plan"},
           {"ranks", config.ranks},
+          {"ranks_a_layer", plan.ranks_a_layer},
           {"layers", layers},
           {"peak_memory", plan.peak_memory},
           {"peak_memory_if_sent", plan.peak_memory_if_sent},
+          {"peak_device_memory", plan.peak_device_memory},
           {"bytes_to_read", plan.bytes_to_read},
           {"bytes_to_send", plan.bytes_to_send},
           {"output_bytes", plan.output_bytes},
@@ -105,7 +139,8 @@ json to_json(const SplitPlan& plan, const PlanJobConfig& config) {
           {"seconds", plan.seconds}};
 }
 
-void print_text(std::ostream& out, const SplitPlan& plan, bool recorded) {
+void print_text(std::ostream& out, const SplitPlan& plan, const std::string& sharing,
+                bool recorded) {
   const auto bytes = [](std::uint64_t value) { return format_bytes(static_cast<double>(value)); };
   out << fmt::format("{:>6}  {:>4}  {:>10}  {:>10}  {:>9}  {}\n", "layer", "rank", "read", "send",
                      "time", "name");
@@ -113,15 +148,57 @@ void print_text(std::ostream& out, const SplitPlan& plan, bool recorded) {
     out << fmt::format("{:>6}  {:>4}  {:>10}  {:>10}  {:>9}  {}\n", layer.index, layer.rank,
                        bytes(layer.bytes_to_read), bytes(layer.bytes_to_send),
                        format_seconds(layer.seconds), layer.name);
+  if (plan.ranks_a_layer > 1)
+    out << fmt::format("ranks a layer    {} ({})\n", plan.ranks_a_layer, sharing);
   out << fmt::format(
       "memory per rank  {} at the most, {} if rank 0 has to send the layers\n"
+      "memory of a GPU  {} at the most, with --backend cuda\n"
       "to read          {}\n"
       "to send          {} (only if a rank cannot read the model)\n"
       "map and journal  {}\n"
       "time             about {}{}\n",
-      bytes(plan.peak_memory), bytes(plan.peak_memory_if_sent), bytes(plan.bytes_to_read),
-      bytes(plan.bytes_to_send), bytes(plan.output_bytes), format_seconds(plan.seconds),
-      recorded ? ", and the passes over the recordings" : "");
+      bytes(plan.peak_memory), bytes(plan.peak_memory_if_sent), bytes(plan.peak_device_memory),
+      bytes(plan.bytes_to_read), bytes(plan.bytes_to_send), bytes(plan.output_bytes),
+      format_seconds(plan.seconds), recorded ? ", and the passes over the recordings" : "");
+}
+
+/// Largest first, always to those that are free first: what the queue does when times are as
+/// predicted.
+void hand_out(SplitPlan& plan, std::int64_t ranks) {
+  const std::int64_t groups = (ranks + plan.ranks_a_layer - 1) / plan.ranks_a_layer;
+  std::vector<double> seconds_by_group(static_cast<std::size_t>(groups), 0.0);
+  std::vector<std::size_t> order(plan.layers.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
+    return plan.layers[a].seconds > plan.layers[b].seconds;
+  });
+  for (const std::size_t i : order) {
+    const auto free_first = std::ranges::min_element(seconds_by_group);
+    plan.layers[i].rank = (free_first - seconds_by_group.begin()) * plan.ranks_a_layer;
+    *free_first += plan.layers[i].seconds;
+  }
+  for (std::int64_t rank = 0; rank < ranks; ++rank)
+    plan.seconds_by_rank.push_back(
+        seconds_by_group[static_cast<std::size_t>(rank / plan.ranks_a_layer)]);
+}
+
+/// Ranks beyond this have no rows of any layer.
+std::int64_t most_blocks(std::span<const LayerInfo> layers) {
+  std::int64_t most = 1;
+  for (const LayerInfo& layer : layers)
+    most = std::max(most, (layer.num_neurons + static_cast<std::int64_t>(kSumBlock) - 1) /
+                              static_cast<std::int64_t>(kSumBlock));
+  return most;
+}
+
+/// What a split with these ranks would do about sharing; memory is this machine's.
+ShardChoice planned_sharing(std::span<const LayerInfo> layers, const PlanJobConfig& config) {
+  const std::int64_t wanted = config.split.shard_rows;
+  if (wanted > 0) return {std::min(wanted, config.ranks), "--shard-rows"};
+  if (!sharding_obstacle(config.split).empty()) return {};
+  const std::uint64_t total = read_memory_info().total;
+  return choose_shards_of(layers, config.split.split, config.ranks,
+                          [total](std::uint64_t bytes) { return total == 0 || bytes <= total; });
 }
 
 void require_fit(const SplitPlan& plan, const PlanJobConfig& config) {
@@ -147,19 +224,27 @@ void require_fit(const SplitPlan& plan, const PlanJobConfig& config) {
 }  // namespace
 
 SplitPlan make_split_plan(std::span<const LayerInfo> layers, const SplitConfig& config,
-                          std::int64_t ranks, std::size_t threads) {
-  require(ranks >= 1 && threads >= 1, "a plan needs a rank and a thread");
+                          std::int64_t ranks, std::size_t threads, std::int64_t ranks_a_layer) {
+  require(ranks >= 1 && threads >= 1 && ranks_a_layer >= 1, "a plan needs a rank and a thread");
   SplitPlan plan;
+  plan.ranks_a_layer = ranks_a_layer;
+  const std::size_t threads_a_layer = threads * static_cast<std::size_t>(ranks_a_layer);
   std::uint64_t largest_payload = 0;
+  std::uint64_t largest_matrix = 0;
   for (const LayerInfo& layer : layers) {
     SplitPlan::Layer planned;
     planned.index = layer.index;
     planned.name = layer.name;
     planned.bytes_to_read = layer.file_bytes();
-    for (const FfnRole role : roles_read(config, layer))
+    for (const FfnRole role : roles_read(config, layer)) {
       planned.bytes_to_send += role_bytes(layer, role);
-    planned.seconds = layer_seconds(shape_of(config, layer), threads);
-    plan.peak_memory = std::max(plan.peak_memory, kBaseBytes + layer_memory(config, layer));
+      largest_matrix = std::max(largest_matrix, role_bytes(layer, role));
+    }
+    planned.seconds = layer_seconds(shape_of(config, layer), threads_a_layer);
+    plan.peak_memory =
+        std::max(plan.peak_memory, kBaseBytes + layer_memory(config, layer, ranks_a_layer));
+    plan.peak_device_memory =
+        std::max(plan.peak_device_memory, device_memory(config, layer, ranks_a_layer));
     largest_payload = std::max(largest_payload, planned.bytes_to_send);
     const std::uint64_t record = layer_output(config, layer);
     plan.output_bytes += 2 * record;
@@ -169,21 +254,34 @@ SplitPlan make_split_plan(std::span<const LayerInfo> layers, const SplitConfig& 
   }
   plan.peak_memory_if_sent =
       plan.peak_memory + 2 * std::min<std::uint64_t>(largest_payload, kPieceBytes);
-  // Largest first, always to the rank that is free first: what the queue does when times are as
-  // predicted.
-  plan.seconds_by_rank.assign(static_cast<std::size_t>(ranks), 0.0);
-  std::vector<std::size_t> order(plan.layers.size());
-  std::iota(order.begin(), order.end(), std::size_t{0});
-  std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
-    return plan.layers[a].seconds > plan.layers[b].seconds;
-  });
-  for (const std::size_t i : order) {
-    const auto free_first = std::ranges::min_element(plan.seconds_by_rank);
-    plan.layers[i].rank = free_first - plan.seconds_by_rank.begin();
-    *free_first += plan.layers[i].seconds;
-  }
+  if (ranks_a_layer > 1) plan.peak_memory_if_sent += largest_matrix;  // dealt out by the leader
+  hand_out(plan, ranks);
   plan.seconds = *std::ranges::max_element(plan.seconds_by_rank);
   return plan;
+}
+
+ShardChoice choose_shards_of(std::span<const LayerInfo> layers, const SplitConfig& config,
+                             std::int64_t ranks,
+                             const std::function<bool(std::uint64_t bytes_a_rank)>& fits) {
+  ShardChoice choice;
+  const auto num_layers = static_cast<std::int64_t>(layers.size());
+  if (num_layers == 0) return choice;
+  if (ranks > num_layers) {
+    choice.ranks_a_layer = std::min((ranks + num_layers - 1) / num_layers, most_blocks(layers));
+    if (choice.ranks_a_layer > 1) choice.reason = "more ranks than layers";
+  }
+  const auto needed = [&](std::int64_t ranks_a_layer) {
+    return make_split_plan(layers, config, ranks, 1, ranks_a_layer).peak_memory;
+  };
+  std::int64_t ranks_a_layer = choice.ranks_a_layer;
+  while (ranks_a_layer < ranks && !fits(needed(ranks_a_layer))) ++ranks_a_layer;
+  // Where nothing fits, sharing is no help.
+  if (ranks_a_layer > choice.ranks_a_layer && fits(needed(ranks_a_layer))) {
+    choice.reason = fmt::format("else a rank needs {} of memory",
+                                format_bytes(static_cast<double>(needed(choice.ranks_a_layer))));
+    choice.ranks_a_layer = ranks_a_layer;
+  }
+  return choice;
 }
 
 PlanJobConfig plan_config_of(const SplitJobConfig& split, const JobContext& context) {
@@ -202,12 +300,13 @@ ExitCode run_plan(const PlanJobConfig& config, JobContext& context) {
         problems.push_back(std::move(problem));
     }
     if (!problems.empty()) throw UsageError(problems);
-    const SplitPlan plan =
-        make_split_plan(layers, config.split.split, config.ranks, context.threads);
+    const ShardChoice sharing = planned_sharing(layers, config);
+    const SplitPlan plan = make_split_plan(layers, config.split.split, config.ranks,
+                                           context.threads, sharing.ranks_a_layer);
     if (context.json) {
       context.out << to_json(plan, config).dump() << '\n';
     } else {
-      print_text(context.out, plan, config.split.split.recorded);
+      print_text(context.out, plan, sharing.reason, config.split.split.recorded);
     }
     require_fit(plan, config);
   });

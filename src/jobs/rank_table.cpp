@@ -13,17 +13,12 @@
 
 namespace moefy {
 
-void show_rank_table(JobContext& context, const std::string& backend) {
+void show_rank_table(JobContext& context, const std::string& backend, const std::string& layers) {
   const MemoryInfo memory = read_memory_info();
   const nlohmann::json mine = {
-      {"schema_version", 1},
-      {"type", "rank"},
-      {"rank", context.comm.rank()},
-      {"host", host_name()},
-      {"pid", ::getpid()},
-      {"threads", context.threads},
-      {"backend", backend},
-      {"memory_free", memory.available},
+      {"schema_version", 1},          {"type", "rank"},    {"rank", context.comm.rank()},
+      {"host", host_name()},          {"pid", ::getpid()}, {"threads", context.threads},
+      {"backend", backend},           {"layers", layers},  {"memory_free", memory.available},
       {"memory_total", memory.total},
   };
   const std::string text = mine.dump();
@@ -49,6 +44,7 @@ void show_rank_table(JobContext& context, const std::string& backend) {
          format_bytes(rank["memory_free"].get<double>()),
          format_bytes(rank["memory_total"].get<double>()));
   }
+  context.log.info("layers: " + layers);
 }
 
 }  // namespace moefy

@@ -3,13 +3,14 @@
 #include <fmt/format.h>
 
 #include <map>
-#include <mutex>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <type_traits>
 
 #include "device_choice.hpp"
 #include "feed_choice.hpp"
-#include "layer_feed.hpp"
+#include "layer_supply.hpp"
+#include "link_choice.hpp"
 #include "machine.hpp"
 #include "moefy/backend/instruction_set.hpp"
 #include "moefy/core/stopwatch.hpp"
@@ -25,7 +26,10 @@
 #include "rank_table.hpp"
 #include "recorded_inputs.hpp"
 #include "run_record.hpp"
+#include "shard_choice.hpp"
+#include "shared_layers.hpp"
 #include "split_report.hpp"
+#include "start_layers.hpp"
 
 namespace moefy {
 
@@ -35,17 +39,6 @@ using nlohmann::json;
 namespace fs = std::filesystem;
 
 fs::path with_suffix(fs::path path, const char* suffix) { return path += suffix; }
-
-/// Only what a warm start needs, so that little travels.
-LayerResult start_of(const LayerResult& old) {
-  LayerResult start;
-  start.layer_index = old.layer_index;
-  start.name = old.name;
-  start.hidden_size = old.hidden_size;
-  start.partition = old.partition;
-  start.prices = old.prices;
-  return start;
-}
 
 /// One run of `moefy split`, from options to the finished map. Rank 0 owns files, journal and map;
 /// the other ranks know the layers they are told.
@@ -67,7 +60,16 @@ class SplitJob {
       backend_ = make_backend(device_, context_.threads);
       open_recordings();
     });
-    show_rank_table(context_, backend_->name());
+    const ShardChoice sharing = choose_shards(config_, todo_layers(), context_);
+    // What looks at recordings needs the whole layer on the host; shared rows enter through it.
+    supply_.emplace(config_.split, *backend_, source_ ? &source_->checkpoint : nullptr,
+                    recordings_.has_value() || sharing.ranks_a_layer > 1);
+    if (sharing.ranks_a_layer > 1) {
+      share_layers(sharing);
+    } else {
+      link_ = choose_link(local_feed_, device_, supply_->is_ahead(), *backend_, context_);
+    }
+    show_rank_table(context_, backend_->name(), link_.description);
     try {
       cluster_layers();
       together(comm_, [&] {
@@ -97,7 +99,7 @@ class SplitJob {
         problems.push_back(std::move(problem));
     if (problems.size() > kMostProblems) problems.resize(kMostProblems);
     if (!problems.empty()) throw UsageError(problems);
-    read_start_map();
+    if (!config_.init_from.empty()) start_.read(config_.init_from, layers_);
     if (open_recordings())
       for (const LayerInfo& layer : layers_) recorded_layer(*recordings_, layer);
 
@@ -111,19 +113,6 @@ class SplitJob {
     journal_.emplace(with_suffix(config_.output, ".journal"), fingerprint_json(), context_.force,
                      kind_of_machine());
     take_finished_layers(warn);
-  }
-
-  void read_start_map() {
-    if (config_.init_from.empty()) return;
-    const ExpertMap old = read_expert_map(config_.init_from);
-    for (const LayerInfo& layer : layers_) {
-      const LayerResult* found = old.find(layer.index);
-      if (!found) {
-        throw UsageError(fmt::format("--init-from {}: the map has no layer {}",
-                                     config_.init_from.string(), layer.index));
-      }
-      start_.emplace(layer.index, start_of(*found));
-    }
   }
 
   /// Every rank reads the recordings itself. Whether there are any.
@@ -226,95 +215,102 @@ class SplitJob {
     comm_.broadcast(layers);
     layers_ = deserialize_layers(layers);
     todo_ = plan["todo"].get<std::vector<std::int64_t>>();
-    tell_starts();
-  }
-
-  void tell_starts() {
-    if (config_.init_from.empty()) return;
-    for (const LayerInfo& layer : layers_) {
-      std::vector<std::byte> bytes;
-      if (context_.is_root()) bytes = encode_layer(start_.at(layer.index));
-      comm_.broadcast(bytes);
-      if (!context_.is_root())
-        start_.emplace(layer.index, decode_layer(bytes, "broadcast of --init-from"));
-    }
+    if (!config_.init_from.empty()) start_.tell(comm_, layers_);
   }
 
   // ---- all ranks: the work ---------------------------------------------------------------------
 
+  void share_layers(const ShardChoice& sharing) {
+    const auto ranks = static_cast<int>(sharing.ranks_a_layer);
+    link_.description =
+        fmt::format("{} ranks share the rows of each ({}), {}", ranks, sharing.reason,
+                    local_feed_ ? "every rank reads its own" : "sent by rank 0 as host messages");
+    shared_.emplace(
+        comm_, ranks, *backend_, source_ ? &source_->checkpoint : nullptr, local_feed_,
+        [this](std::int64_t id) -> const LayerInfo& { return *find_layer(id); }, context_.stop);
+  }
+
   void cluster_layers() {
+    if (shared_ && !shared_->leads()) return shared_->follow();
     std::vector<QueueItem> items;
     for (const std::int64_t id : todo_) {
       const LayerInfo& layer = *find_layer(id);
       const auto weight = static_cast<std::uint64_t>(layer.num_neurons) *
                           static_cast<std::uint64_t>(clustered_columns(config_.split, layer));
-      payloads_.emplace(id, LayerPayload(config_.split, layer));
-      items.push_back({id, weight, local_feed_ ? 0 : payloads_.at(id).num_bytes()});
+      supply_->add(layer);
+      items.push_back({id, weight, local_feed_ ? 0 : supply_->num_bytes(id)});
     }
     splitter_ = make_splitter(config_.method);
-    workspace_.emplace(*backend_);
+    if (shared_) {
+      workspace_.emplace(shared_->backend(), shared_->backend().make_rows());
+    } else {
+      workspace_.emplace(*backend_, supply_->make_rows());
+    }
     progress_.emplace("split", todo_.size(), "layers",
                       context_.is_root() ? context_.progress : Progress::Style::quiet);
     QueueCallbacks callbacks;
     callbacks.load = [&](std::int64_t id, std::uint64_t offset, std::span<std::byte> piece) {
-      load(id, offset, piece);
+      supply_->load(id, offset, piece);
     };
+    if (supply_->is_ahead()) {
+      callbacks.prepare = [&](std::int64_t id, PayloadReader* payload, std::stop_token stop) {
+        const MemorySpace space = link_.link ? link_.link->space() : MemorySpace::host;
+        in_layer(id, [&] { supply_->prepare(id, payload, space, stop); });
+      };
+    }
     callbacks.work = [&](std::int64_t id, PayloadReader* payload, std::stop_token stop) {
-      return work(id, payload, stop);
+      return in_layer(id, [&] { return work(id, payload, stop); });
     };
     callbacks.commit = [&](std::int64_t id, int rank, std::vector<std::byte> bytes) {
       commit(id, rank, std::move(bytes));
     };
     const Stopwatch stopwatch;
-    statistics_ = run_queue(comm_, items, callbacks, context_.stop);
+    statistics_ =
+        shared_ ? shared_->run(items, callbacks)
+                : run_queue(comm_, items, callbacks, context_.stop, kPieceBytes, link_.link.get());
     queue_seconds_ = stopwatch.seconds();
+    if (link_.link) link_.link->finalize();
     progress_->finish();
   }
 
-  void load(std::int64_t id, std::uint64_t offset, std::span<std::byte> piece) {
-    const LayerPayload& payload = payloads_.at(id);
-    payload.load(source_->checkpoint, offset, piece);
-    if (offset + piece.size() < payload.num_bytes()) return;
-    const Digest fingerprint = layer_fingerprint(source_->checkpoint, *find_layer(id));
-    const std::lock_guard lock(fingerprint_mutex_);
-    fingerprints_[id] = fingerprint;
+  /// Runs `action` and adds to what it throws which layer it is about.
+  template <class Action>
+  std::invoke_result_t<const Action&> in_layer(std::int64_t id, const Action& action) {
+    try {
+      return action();
+    } catch (...) {
+      const LayerInfo& layer = *find_layer(id);
+      rethrow_with_context(fmt::format("layer {} ({})", layer.index, layer.name));
+    }
   }
 
   std::vector<std::byte> work(std::int64_t id, PayloadReader* payload, std::stop_token stop) {
     const LayerInfo& layer = *find_layer(id);
     const Stopwatch stopwatch;
-    try {
-      std::optional<LayerReader> reader;
-      if (!payload) reader.emplace(source_->checkpoint, layer);
-      const RowSource source =
-          payload ? payloads_.at(id).source(*payload, raw_) : file_source(*reader, raw_);
-      double read_seconds = 0;
-      const RowSource timed_source = [&](FfnRole role, MatrixView<float> out) {
-        const Stopwatch reading;
-        source(role, out);
-        read_seconds += reading.seconds();
-      };
-      const auto found = start_.find(id);
-      SplitTask task{layer, config_.split, timed_source,
-                     found == start_.end() ? nullptr : &found->second, stop};
-      LayerResult result;
-      if (recordings_) {
-        result = split_recorded(task, reader ? &*reader : nullptr);
-      } else {
-        result = splitter_->split(task, *workspace_);
-        if (reader) result.fingerprint = reader->fingerprint();
-      }
-      if (context_.verify) verify(result);
-      result.rank = comm_.rank();
-      result.seconds.emplace_back("read", read_seconds);
-      double known = 0;
-      for (const auto& [phase, seconds] : result.seconds) known += seconds;
-      // Router, fingerprint, random split for comparison.
-      result.seconds.emplace_back("other", stopwatch.seconds() - known);
-      return encode_layer(result);
-    } catch (...) {
-      rethrow_with_context(fmt::format("layer {} ({})", layer.index, layer.name));
+    const LayerSupply::OpenLayer open =
+        shared_ ? shared_->open(layer, payload) : supply_->open(id, payload);
+    double read_seconds = 0;
+    const RowSource timed_source = [&](FfnRole role, const RowsTarget& out) {
+      const Stopwatch reading;
+      open.source(role, out);
+      read_seconds += reading.seconds();
+    };
+    SplitTask task{layer, config_.split, timed_source, start_.find(id), stop};
+    LayerResult result;
+    if (recordings_) {
+      result = split_recorded(task, open);
+    } else {
+      result = splitter_->split(task, *workspace_);
+      result.fingerprint = open.fingerprint().value_or(Digest{});
     }
+    if (context_.verify) verify(result);
+    result.rank = comm_.rank();
+    result.seconds.emplace_back("read", read_seconds);
+    double known = 0;
+    for (const auto& [phase, seconds] : result.seconds) known += seconds;
+    // Router, fingerprint, random split for comparison.
+    result.seconds.emplace_back("other", stopwatch.seconds() - known);
+    return encode_layer(result);
   }
 
   void verify(const LayerResult& result) const {
@@ -323,16 +319,12 @@ class SplitJob {
     result.partition.verify(routed_capacities(config_.split, neurons).bounds());
   }
 
-  /// The same with all of the layer in memory, and what was recorded of it. `reader` is null if the
-  /// weights came from rank 0, which then knows the fingerprint.
-  LayerResult split_recorded(const SplitTask& from, LayerReader* reader) {
+  /// The same with all of the layer in memory, and what was recorded of it.
+  LayerResult split_recorded(const SplitTask& from, const LayerSupply::OpenLayer& open) {
     const FfnLayer loaded = load_ffn_layer(from.layer, from.source);
     const RecordedLayer& recorded = recorded_layer(*recordings_, from.layer);
-    Digest fingerprint;
-    if (reader) {
-      fingerprint = reader->fingerprint();
-      check_recorded_weights(*recordings_, recorded, fingerprint);
-    }
+    const std::optional<Digest> fingerprint = open.fingerprint();
+    if (fingerprint) check_recorded_weights(*recordings_, recorded, *fingerprint);
     const RecordedInputs inputs(*recordings_, recorded, config_.max_tokens);
     CalibrationTokens tokens(loaded, inputs, kHiddenCacheBytes, backend_->threads());
     Matrix<double> importance;
@@ -347,7 +339,7 @@ class SplitJob {
                          &tokens,
                          needs_importance ? &importance : nullptr};
     LayerResult result = splitter_->split(task, *workspace_);
-    result.fingerprint = fingerprint;
+    result.fingerprint = fingerprint.value_or(Digest{});
     return result;
   }
 
@@ -355,14 +347,17 @@ class SplitJob {
   void commit(std::int64_t id, int rank, std::vector<std::byte> bytes) {
     LayerResult result = decode_layer(bytes, fmt::format("result of rank {}", rank));
     if (!local_feed_ && rank > 0) {
-      const std::lock_guard lock(fingerprint_mutex_);
-      result.fingerprint = fingerprints_.at(id);
+      result.fingerprint = supply_->sent_fingerprint(id);
       if (recordings_)
         check_recorded_weights(*recordings_, recorded_layer(*recordings_, *find_layer(id)),
                                result.fingerprint);
       bytes = encode_layer(result);
     }
-    journal_->append(id, bytes);
+    // The last one goes straight into the map.
+    if (results_.size() + 1 < layers_.size())
+      journal_->append(id, bytes);
+    else
+      last_record_ = {id, std::move(bytes)};
     progress_->advance(1, result.name);
     results_.emplace(id, std::move(result));
   }
@@ -387,18 +382,32 @@ class SplitJob {
     if (!config_.reproducible)
       map.run = make_run_record(context_, backend_->name(), config_.run_options, map.layers);
     write_expert_map(config_.output, map);
+    last_record_.reset();
     journal_->remove();
     report_split(context_, map, config_.output, statistics_, queue_seconds_);
   }
 
   /// What stays when the run ends early: the journal if a layer is in it, else nothing.
   std::string leave_journal() {
+    if (last_record_) {
+      try {
+        journal_->append(last_record_->first, last_record_->second);
+      } catch (const IoError&) {
+        results_.erase(last_record_->first);  // a full disk has no room for it either
+      }
+    }
     if (results_.empty() || !journal_) {
       if (journal_) journal_->remove();
       return "interrupted before the first layer was finished";
     }
     return fmt::format("interrupted; {} of {} layers are kept in {}, the same command resumes",
                        results_.size(), layers_.size(), journal_->directory().string());
+  }
+
+  std::vector<LayerInfo> todo_layers() const {
+    std::vector<LayerInfo> layers;
+    for (const std::int64_t id : todo_) layers.push_back(*find_layer(id));
+    return layers;
   }
 
   const LayerInfo* find_layer(std::int64_t index) const {
@@ -418,23 +427,23 @@ class SplitJob {
   std::optional<ModelSource> source_;  // other ranks: only with a local feed
   std::vector<LayerInfo> layers_;      // chosen ones
   std::vector<std::int64_t> todo_;
-  std::map<std::int64_t, LayerResult> start_;
+  StartLayers start_;
   std::string identity_;
   bool already_done_ = false;
   bool local_feed_ = true;
 
   std::unique_ptr<Backend> backend_;
   std::unique_ptr<Splitter> splitter_;
+  std::optional<LayerSupply> supply_;
+  LayerLink link_;
+  std::optional<SharedLayers> shared_;  // none: every rank has layers of its own
   std::optional<SplitWorkspace> workspace_;
   std::optional<Recordings> recordings_;
-  AlignedBuffer<std::byte> raw_;
-  std::map<std::int64_t, LayerPayload> payloads_;
 
   std::unique_ptr<OutputLock> lock_;
   std::optional<Journal> journal_;
   std::map<std::int64_t, LayerResult> results_;
-  std::mutex fingerprint_mutex_;
-  std::map<std::int64_t, Digest> fingerprints_;
+  std::optional<std::pair<std::int64_t, std::vector<std::byte>>> last_record_;  // in no journal yet
   std::optional<Progress> progress_;
   QueueStatistics statistics_;
   double queue_seconds_ = 0;

@@ -4,6 +4,7 @@
 #include "moefy/core/text.hpp"
 #include "moefy/jobs/factories.hpp"
 #include "moefy/jobs/split.hpp"
+#include "shard_choice.hpp"
 
 namespace moefy {
 
@@ -113,6 +114,10 @@ std::vector<std::string> validate(const SplitJobConfig& config) {
     problems.push_back("--device " + std::to_string(config.device) +
                        " is for --backend cuda, not " + quoted(config.backend));
   check_name("--feed", config.feed, {"auto", "coordinator", "local"});
+  check_range("--shard-rows", config.shard_rows, 0);
+  const std::string obstacle = sharding_obstacle(config);
+  if (config.shard_rows > 1 && !obstacle.empty())
+    problems.push_back("--shard-rows " + std::to_string(config.shard_rows) + ": " + obstacle);
   return problems;
 }
 

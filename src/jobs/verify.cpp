@@ -53,12 +53,14 @@ class VerifyJob {
   }
 
   void compare() {
+    ThreadPool pool(context_.threads);
     share_work(
         context_, "comparing", "files", file_weights(shards_of(*plan_)),
         [&](std::size_t shard, std::stop_token stop) {
-          const auto lines = compare_shard(*plan_, source_->checkpoint, *converted_, shard, stop);
+          const auto lines =
+              compare_shard(*plan_, source_->checkpoint, *converted_, shard, pool, stop);
           const RefitDistance far =
-              refit_distance(*plan_, source_->checkpoint, *converted_, shard, stop);
+              refit_distance(*plan_, source_->checkpoint, *converted_, shard, pool, stop);
           return Json{lines, far.squared_change, far.squared_norm}.dump();
         },
         [&](std::size_t, const std::string& text) {

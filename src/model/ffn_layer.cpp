@@ -49,7 +49,7 @@ void load_role(FfnLayer& layer, FfnRole role, const RowSource& source) {
   const auto values = values_of(layer, role);
   const bool matrix = role == FfnRole::gate || role == FfnRole::up || role == FfnRole::down;
   const std::size_t rows = matrix ? static_cast<std::size_t>(layer.info.num_neurons) : 1;
-  source(role, {values.data(), rows, values.size() / rows});
+  source(role, MatrixView<float>(values.data(), rows, values.size() / rows));
 }
 
 /// Calls body(row) for every row, in tiles.

@@ -25,13 +25,16 @@ bool is_matrix(FfnRole role) {
   return role == FfnRole::gate || role == FfnRole::up || role == FfnRole::down;
 }
 
-/// `row` and `column` as in the file.
+/// `row` and `column` of the role's own part of the tensor.
 [[noreturn]] void fail_non_finite(const LayerInfo& layer, const FfnTensor& tensor, std::size_t row,
                                   std::size_t column, float value) {
+  const auto begin = static_cast<std::size_t>(tensor.slice_begin);
+  const bool sliced_rows = tensor.neuron_first && is_matrix(tensor.role);
   throw InputError(fmt::format(
       "layer {}: tensor '{}' holds {} at row {}, column {}; the weights are damaged, or "
       "training diverged",
-      layer.index, tensor.tensor, value, row, column));
+      layer.index, tensor.tensor, value, row + (sliced_rows ? begin : 0),
+      column + (sliced_rows ? 0 : begin)));
 }
 
 /// Finds the first bad value in file order, once a tile is known to have one. `raw` begins with row
@@ -44,10 +47,7 @@ bool is_matrix(FfnRole role) {
   for (std::size_t r = 0; r * file_cols * size < raw.size(); ++r) {
     widen(tensor.dtype, raw.subspan(r * file_cols * size, file_cols * size), row);
     if (const auto column = first_non_finite(row)) {
-      const auto begin = static_cast<std::size_t>(tensor.slice_begin);
-      const bool sliced_rows = tensor.neuron_first && is_matrix(tensor.role);
-      fail_non_finite(layer, tensor, first_row + r + (sliced_rows ? begin : 0),
-                      *column + (sliced_rows ? 0 : begin), row[*column]);
+      fail_non_finite(layer, tensor, first_row + r, *column, row[*column]);
     }
   }
   throw InternalError("a non-finite value was seen once and not again");
@@ -140,6 +140,19 @@ void widen_role(const LayerInfo& layer, FfnRole role, std::span<const std::byte>
   report_non_finite(layer, tensor, raw, file_cols, 0);
 }
 
+RawShape raw_shape(const LayerInfo& layer, FfnRole role) {
+  require(is_matrix(role), "the role is a matrix");
+  const FfnTensor& tensor = tensor_of(layer, role);
+  return {tensor.dtype, static_cast<std::size_t>(layer.num_neurons),
+          static_cast<std::size_t>(layer.hidden_size), !tensor.neuron_first};
+}
+
+void throw_not_finite(const LayerInfo& layer, FfnRole role, std::size_t index, float value) {
+  const RawShape shape = raw_shape(layer, role);
+  const std::size_t file_cols = shape.transposed ? shape.num_rows : shape.dim;
+  fail_non_finite(layer, tensor_of(layer, role), index / file_cols, index % file_cols, value);
+}
+
 void widen_role_from(const LayerInfo& layer, FfnRole role, const RawSource& next,
                      AlignedBuffer<std::byte>& scratch, MatrixView<float> out) {
   constexpr std::size_t kBlockValues = std::size_t{1} << 15;  // raw block and rows stay in L2
@@ -153,6 +166,13 @@ void widen_role_from(const LayerInfo& layer, FfnRole role, const RawSource& next
   const std::size_t block = straight ? std::max<std::size_t>(1, kBlockValues / file_cols) : kTile;
   for (std::size_t row = 0; row < file_rows; row += block) {
     const std::size_t values = std::min(block, file_rows - row) * file_cols;
+    if (straight && tensor.dtype == DType::f32) {
+      const std::span<float> part = out.values().subspan(row * file_cols, values);
+      const std::span<std::byte> raw = std::as_writable_bytes(part);
+      next(raw);
+      if (first_non_finite(part)) report_non_finite(layer, tensor, raw, file_cols, row);
+      continue;
+    }
     scratch.resize(values * size_of(tensor.dtype));
     next(scratch.span());
     const bool finite = straight ? widen_straight(tensor.dtype, scratch.span(),
@@ -199,8 +219,7 @@ bool LayerReader::is_next(const FfnTensor& slice) const {
          role_bytes(layer_, slice.role) == tensors_[next_]->num_bytes;
 }
 
-void LayerReader::read_rows(FfnRole role, AlignedBuffer<std::byte>& scratch,
-                            MatrixView<float> out) {
+void LayerReader::read_raw(FfnRole role, const std::function<void(const RawSource& next)>& take) {
   const FfnTensor& slice = tensor_of(layer_, role);
   const bool hashed = is_next(slice);
   if (hashed) {
@@ -208,12 +227,16 @@ void LayerReader::read_rows(FfnRole role, AlignedBuffer<std::byte>& scratch,
     ++next_;
   }
   std::uint64_t offset = 0;
-  const auto next = [&](std::span<std::byte> raw) {
+  take([&](std::span<std::byte> raw) {
     read_role_part(checkpoint_, layer_, role, offset, raw);
     if (hashed) hasher_.add(raw);
     offset += raw.size();
-  };
-  widen_role_from(layer_, role, next, scratch, out);
+  });
+}
+
+void LayerReader::read_rows(FfnRole role, AlignedBuffer<std::byte>& scratch,
+                            MatrixView<float> out) {
+  read_raw(role, [&](const RawSource& next) { widen_role_from(layer_, role, next, scratch, out); });
 }
 
 Digest LayerReader::fingerprint() {

@@ -35,6 +35,15 @@ std::uint64_t LayerInfo::file_bytes() const {
   return bytes;
 }
 
+LayerInfo LayerInfo::part(std::int64_t first, std::int64_t count) const {
+  require(first >= 0 && count >= 0 && first + count <= num_neurons, "the neurons are the layer's");
+  LayerInfo layer = *this;
+  layer.num_neurons = count;
+  for (FfnTensor& tensor : layer.tensors)
+    if (tensor.role != FfnRole::down_bias) tensor.slice_begin += first;
+  return layer;
+}
+
 std::uint64_t role_bytes(const LayerInfo& layer, FfnRole role) {
   const FfnTensor* tensor = layer.find(role);
   require(tensor != nullptr, "the layer has the role");

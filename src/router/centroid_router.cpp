@@ -25,22 +25,16 @@ double norm_of(std::span<const T> row) {
 /// Cancellation of `count` unit rows leaves rounding noise of about this length, not a direction.
 double cancellation_noise(std::int64_t count) { return 1e-9 * static_cast<double>(count); }
 
-/// Adds the unit row; nothing for a zero row.
-void add_unit_row(std::span<const float> row, std::span<double> sum) {
-  const double norm = norm_of(row);
-  if (norm == 0) return;
-  const double scale = 1 / norm;
-  for (std::size_t j = 0; j < row.size(); ++j) sum[j] += scale * row[j];
-}
-
-/// The router of sums of unit rows [num_experts, hidden_size]; `count` rows went into each.
+/// The router whose rows are the directions of `sum` [num_experts, hidden_size], each of `count`
+/// unit rows.
 RouterWeights router_of_sums(const Matrix<double>& sum, std::span<const std::int64_t> count,
                              std::vector<std::int64_t>* zero_experts) {
+  const std::size_t num_experts = sum.rows();
   RouterWeights router;
   router.kind = "centroid";
-  router.weight.resize(sum.rows(), sum.cols());
+  router.weight.resize(num_experts, sum.cols());
   double squares = 0;
-  for (std::size_t e = 0; e < sum.rows(); ++e) {
+  for (std::size_t e = 0; e < num_experts; ++e) {
     const std::span<const double> mean = sum.row(e);
     const double norm = norm_of(mean);
     const bool zero = norm <= cancellation_noise(count[e]);
@@ -51,8 +45,25 @@ RouterWeights router_of_sums(const Matrix<double>& sum, std::span<const std::int
     const double length = norm_of(std::span<const float>(out));
     squares += length * length;
   }
-  router.logit_std = std::sqrt(squares / static_cast<double>(std::max<std::size_t>(1, sum.rows())));
+  router.logit_std =
+      std::sqrt(squares / static_cast<double>(std::max<std::size_t>(1, num_experts)));
   return router;
+}
+
+double unit_factor(double squared_norm) {
+  return squared_norm == 0 ? 0.0 : 1 / std::sqrt(squared_norm);
+}
+
+/// Adds the unit row; nothing for a zero row.
+void add_unit_row(std::span<const float> row, std::span<double> sum) {
+  const double scale = unit_factor(squared_norm_of(row));
+  for (std::size_t j = 0; j < row.size(); ++j) sum[j] += scale * row[j];
+}
+
+std::vector<double> unit_factors(RowMatrix& rows) {
+  std::vector<double> factor = rows.squared_norms();
+  for (double& value : factor) value = unit_factor(value);
+  return factor;
 }
 
 }  // namespace
@@ -74,10 +85,41 @@ RouterWeights fit_centroid_router(MatrixView<const float> rows, std::span<const 
   return router_of_sums(sum, count, zero_experts);
 }
 
+RouterWeights fit_centroid_router(RowMatrix& rows, std::span<const std::int32_t> label,
+                                  std::size_t num_experts) {
+  require(rows.view().rows == label.size(), "router: rows and labels disagree");
+  const std::vector<double> factor = unit_factors(rows);
+  std::vector<std::int64_t> count(num_experts, 0);
+  for (const std::int32_t expert : label)
+    if (expert >= 0) ++count.at(static_cast<std::size_t>(expert));
+  Matrix<double> sum(num_experts, rows.view().cols);
+  std::ranges::fill(sum.values(), 0.0);
+  rows.add_label_sums(label, factor, sum);
+  return router_of_sums(sum, count, nullptr);
+}
+
+RouterWeights fit_centroid_router(RowMatrix& rows, const NeuronLists& lists) {
+  require(rows.view().rows == lists.num_neurons(), "router: rows and lists disagree");
+  const std::vector<double> factor = unit_factors(rows);
+  Matrix<double> sum(lists.num_experts(), rows.view().cols);
+  Matrix<double> sum_of_one(1, sum.cols());
+  std::vector<std::int64_t> count;
+  for (std::size_t e = 0; e < lists.num_experts(); ++e) {
+    const std::span<const std::int32_t> members = lists.expert_members(e);
+    count.push_back(static_cast<std::int64_t>(members.size()));
+    std::vector<std::int32_t> label(lists.num_neurons(), -1);
+    for (const std::int32_t neuron : members) label[static_cast<std::size_t>(neuron)] = 0;
+    std::ranges::fill(sum_of_one.values(), 0.0);
+    rows.add_label_sums(label, factor, sum_of_one);
+    std::ranges::copy(sum_of_one.row(0), sum.row(e).begin());
+  }
+  return router_of_sums(sum, count, nullptr);
+}
+
 RouterWeights fit_centroid_router(MatrixView<const float> rows, const NeuronLists& lists) {
   require(rows.rows == lists.num_neurons(), "router: rows and lists disagree");
   Matrix<double> sum(lists.num_experts(), rows.cols);
-  std::fill(sum.values().begin(), sum.values().end(), 0.0);
+  std::ranges::fill(sum.values(), 0.0);
   std::vector<std::int64_t> count;
   for (std::size_t e = 0; e < lists.num_experts(); ++e) {
     const std::span<const std::int32_t> members = lists.expert_members(e);

@@ -27,9 +27,10 @@ class CompanionBell {
 /// Drives a companion, if there is one; whether anything moved.
 inline bool drive(QueueCompanion* companion) { return companion && companion->drive(); }
 
-/// The next pause of a queue's loop with a companion or null.
-inline std::chrono::microseconds next_pause(Backoff& backoff, const QueueCompanion* companion) {
-  const std::chrono::microseconds pause = backoff.next();
+/// The next pause of a queue's loop with a companion or null, `longest` at most.
+inline std::chrono::microseconds next_pause(Backoff& backoff, const QueueCompanion* companion,
+                                            std::chrono::microseconds longest) {
+  const std::chrono::microseconds pause = backoff.next(longest);
   return companion ? std::min(pause, companion->longest_pause()) : pause;
 }
 

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <charconv>
 #include <cstring>
 #include <optional>
@@ -114,7 +115,7 @@ bool is_temporary(const fs::path& path) {
 /// A folder without a fingerprint is a journal that was just being made, or somebody else's folder.
 void require_only_temporaries(const fs::path& directory) {
   for (const fs::directory_entry& entry : fs::directory_iterator(directory)) {
-    if (is_temporary(entry.path())) continue;
+    if (is_temporary(entry.path()) || entry.path().filename() == kMachineFile) continue;
     throw UsageError(
         fmt::format("{}: is in the way of the journal, but is none ({} is in it); "
                     "remove it or choose another output",
@@ -148,31 +149,40 @@ std::optional<std::vector<std::byte>> decode_journal_record(std::span<const std:
   return std::vector<std::byte>(payload.begin(), payload.end());
 }
 
-Journal::Journal(fs::path directory, const std::string& fingerprint_json, bool fresh,
-                 const std::string& machine)
-    : directory_(std::move(directory)) {
+Journal::Journal(fs::path directory, std::string fingerprint_json, bool fresh, std::string machine)
+    : directory_(std::move(directory)),
+      fingerprint_(std::move(fingerprint_json)),
+      machine_(std::move(machine)) {
   if (directory_.filename().empty()) directory_ = directory_.parent_path();  // "OUT.journal/"
   remove_tree(discarded_path(directory_));
   const fs::path fingerprint_file = directory_ / kFingerprintFile;
-  const fs::path machine_file = directory_ / kMachineFile;
   if (fresh && fs::exists(fingerprint_file)) discard(directory_);
+  if (fs::exists(fingerprint_file)) {
+    check_fingerprint(directory_, fingerprint_);
+    const fs::path machine_file = directory_ / kMachineFile;
+    machine_ = fs::exists(machine_file) ? read_text_file(machine_file) : std::string();
+    begun_ = true;
+  } else if (fs::exists(directory_)) {
+    require_only_temporaries(directory_);
+  } else {
+    const fs::path parent = fs::absolute(directory_).parent_path();
+    if (!fs::is_directory(parent)) throw IoError(parent.string(), "find the folder", ENOENT);
+  }
+}
 
+void Journal::begin() {
   std::error_code error;
   fs::create_directory(directory_, error);
   if (error) throw_io(directory_, "create the folder", error);
-  if (fs::exists(fingerprint_file)) {
-    check_fingerprint(directory_, fingerprint_json);
-    if (fs::exists(machine_file)) machine_ = read_text_file(machine_file);
-    return;
-  }
-  require_only_temporaries(directory_);
-  write_file_atomically(fingerprint_file, fingerprint_json);
-  machine_ = machine;
-  if (!machine.empty()) write_file_atomically(machine_file, machine);
+  if (!machine_.empty()) write_file_atomically(directory_ / kMachineFile, machine_);
+  // Last, because it makes the folder a journal.
+  write_file_atomically(directory_ / kFingerprintFile, fingerprint_);
   sync_directory(directory_.parent_path());
+  begun_ = true;
 }
 
 std::vector<std::int64_t> Journal::finished(const std::function<void(const std::string&)>& warn) {
+  if (!fs::exists(directory_)) return {};
   std::vector<fs::path> files;
   for (const fs::directory_entry& entry : fs::directory_iterator(directory_)) {
     files.push_back(entry.path());
@@ -203,9 +213,13 @@ std::vector<std::byte> Journal::read(std::int64_t id) const {
 
 void Journal::append(std::int64_t id, std::span<const std::byte> record) {
   require(id >= 0, "ids of journal records are not negative");
+  if (!begun_) begin();
   write_file_atomically(record_path(directory_, id), encode_journal_record(id, record));
 }
 
-void Journal::remove() { discard(directory_); }
+void Journal::remove() {
+  if (fs::exists(directory_)) discard(directory_);
+  begun_ = false;
+}
 
 }  // namespace moefy

@@ -33,12 +33,13 @@ Digest digest_of(std::span<const QueueItem> items) {
   return hasher.digest();
 }
 
-void allocate(PieceBuffers& buffers, std::span<const QueueItem> items, std::size_t piece_bytes) {
+PieceBuffers make_buffers(BulkLink& link, std::span<const QueueItem> items,
+                          std::size_t piece_bytes) {
   std::uint64_t largest = 0;
   for (const QueueItem& item : items) largest = std::max(largest, item.payload_bytes);
   largest = std::min<std::uint64_t>(largest, piece_bytes);
   try {
-    for (auto& buffer : buffers) buffer.resize(largest);
+    return {link.make_buffer(largest), link.make_buffer(largest)};
   } catch (const std::bad_alloc&) {
     throw UsageError(
         fmt::format("not enough memory for two layer buffers of {} bytes a rank; use "
@@ -48,8 +49,9 @@ void allocate(PieceBuffers& buffers, std::span<const QueueItem> items, std::size
 }
 
 /// What can go wrong before the first item does so on all ranks together. Collective.
-void prepare(Communicator& comm, std::span<const QueueItem> items, std::size_t piece_bytes,
-             PieceBuffers& buffers) {
+PieceBuffers prepare(Communicator& comm, BulkLink& link, std::span<const QueueItem> items,
+                     std::size_t piece_bytes) {
+  PieceBuffers buffers;
   const Digest mine = digest_of(items);
   std::vector<std::byte> rank0(sizeof mine);
   std::memcpy(rank0.data(), &mine, sizeof mine);
@@ -59,8 +61,9 @@ void prepare(Communicator& comm, std::span<const QueueItem> items, std::size_t p
             "queue items are equal on all ranks");
     check_items(items);
     require(piece_bytes > 0, "a piece has bytes");
-    if (comm.size() > 1) allocate(buffers, items, piece_bytes);
+    if (comm.size() > 1) buffers = make_buffers(link, items, piece_bytes);
   });
+  return buffers;
 }
 
 /// `side` lives outside, because its destructor waits for running work; the abort must not.
@@ -70,8 +73,11 @@ void run_side(Communicator& comm, Side& side) {
   try {
     error = side.run();
   } catch (const std::exception& failure) {
-    // The queue itself is broken, and the other ranks are in the middle of it.
+    // The queue or the link is broken, and the other ranks are in the middle of it.
     if (comm.size() == 1) throw;
+    if (const auto* known = dynamic_cast<const Error*>(&failure)) {
+      comm.abort(known->code(), failure.what());
+    }
     comm.abort(ExitCode::internal, failure.what());
   }
   if (error) throw_error(error->code, error->message);
@@ -91,16 +97,17 @@ std::vector<std::size_t> heaviest_first(std::span<const QueueItem> items) {
 
 QueueStatistics run_queue(Communicator& comm, std::span<const QueueItem> items,
                           const QueueCallbacks& callbacks, std::stop_token stop,
-                          std::size_t piece_bytes) {
-  PieceBuffers buffers;
-  prepare(comm, items, piece_bytes, buffers);
+                          std::size_t piece_bytes, BulkLink* given_link) {
+  const std::unique_ptr<BulkLink> host_link = given_link ? nullptr : make_host_link(comm);
+  BulkLink& link = given_link ? *given_link : *host_link;
+  const PieceBuffers buffers = prepare(comm, link, items, piece_bytes);
 
   if (comm.rank() > 0) {
-    QueueWorker worker(comm, items, callbacks, buffers, std::move(stop));
+    QueueWorker worker(comm, link, items, callbacks, buffers, std::move(stop));
     run_side(comm, worker);
     return {};
   }
-  QueueCoordinator coordinator(comm, items, callbacks, buffers, std::move(stop));
+  QueueCoordinator coordinator(comm, link, items, callbacks, buffers, std::move(stop));
   run_side(comm, coordinator);
   return coordinator.statistics();
 }

@@ -1,14 +1,14 @@
 #include "payload_window.hpp"
 
 #include <algorithm>
-#include <cstring>
 
 #include "moefy/core/error.hpp"
 
 namespace moefy {
 
-PayloadWindow::PayloadWindow(PieceBuffers& buffers, Doorbell& doorbell) : doorbell_(doorbell) {
-  for (std::size_t i = 0; i < pieces_.size(); ++i) pieces_[i].buffer = buffers[i].span();
+PayloadWindow::PayloadWindow(BulkLink& link, const PieceBuffers& buffers, Doorbell& doorbell)
+    : link_(link), doorbell_(doorbell) {
+  for (std::size_t i = 0; i < pieces_.size(); ++i) pieces_[i].buffer = buffers[i];
 }
 
 std::span<std::byte> PayloadWindow::free_buffer() {
@@ -47,7 +47,7 @@ void PayloadWindow::read(std::int64_t id, std::span<std::byte> out, const std::s
     lock.unlock();  // nobody else touches the first piece while an item is in work
     require(piece.id == id, "pieces arrive in the order in which items are worked on");
     const std::size_t part = std::min(out.size(), piece.size - read_);
-    std::memcpy(out.data(), piece.buffer.data() + read_, part);
+    link_.copy_out(std::span<const std::byte>(piece.buffer).subspan(read_, part), out.first(part));
     out = out.subspan(part);
     read_ += part;
     if (read_ < piece.size) continue;

@@ -8,27 +8,27 @@
 #include <span>
 #include <stop_token>
 
-#include "moefy/core/matrix.hpp"
+#include "moefy/comm/bulk_link.hpp"
 #include "moefy/schedule/layer_queue.hpp"
 #include "task_thread.hpp"
 
 namespace moefy {
 
 /// Memory for payloads on their way: the same on the rank that sends and on those that receive.
-using PieceBuffers = std::array<AlignedBuffer<std::byte>, 2>;
+using PieceBuffers = std::array<std::span<std::byte>, 2>;
 
 /// Pieces of payloads on their way from the thread that communicates to the one that works: filled
 /// in turn, read in the same order. What was read makes room and rings.
 class PayloadWindow {
  public:
-  PayloadWindow(PieceBuffers& buffers, Doorbell& doorbell);
+  PayloadWindow(BulkLink& link, const PieceBuffers& buffers, Doorbell& doorbell);
 
   // The thread that communicates:
   /// Where the next piece is received; empty while nothing is free.
   std::span<std::byte> free_buffer();
   /// The buffer that free_buffer() gave now holds `size` bytes of item `id`.
   void push(std::int64_t id, std::size_t size);
-  /// Forgets what is there of an item that ended before it had read everything. Nobody works.
+  /// Forgets what is there of an item that ended before it had read everything.
   void drop(std::int64_t id);
 
   // The thread that works:
@@ -43,6 +43,7 @@ class PayloadWindow {
   };
   void pop();
 
+  BulkLink& link_;
   Doorbell& doorbell_;
   std::mutex mutex_;
   std::condition_variable_any filled_;

@@ -10,10 +10,12 @@
 
 namespace moefy {
 
-QueueCoordinator::QueueCoordinator(Communicator& comm, std::span<const QueueItem> items,
-                                   const QueueCallbacks& callbacks, PieceBuffers& buffers,
+QueueCoordinator::QueueCoordinator(Communicator& comm, BulkLink& link,
+                                   std::span<const QueueItem> items,
+                                   const QueueCallbacks& callbacks, const PieceBuffers& buffers,
                                    std::stop_token stop)
     : comm_(comm),
+      link_(link),
       items_(items),
       callbacks_(callbacks),
       stop_(std::move(stop)),
@@ -21,9 +23,13 @@ QueueCoordinator::QueueCoordinator(Communicator& comm, std::span<const QueueItem
       peers_(static_cast<std::size_t>(comm.size())),
       watch_(comm, 1, comm.size()),
       worker_(comm, callbacks, doorbell_),
-      reader_(doorbell_) {
-  for (const QueueItem& item : items) payload_bytes_[item.id] = item.payload_bytes;
-  for (std::size_t i = 0; i < slots_.size(); ++i) slots_[i].buffer = buffers[i].span();
+      reader_(doorbell_),
+      committer_(doorbell_) {
+  for (const QueueItem& item : items) {
+    payload_bytes_[item.id] = item.payload_bytes;
+    any_payload_ |= item.payload_bytes > 0;
+  }
+  for (std::size_t i = 0; i < slots_.size(); ++i) slots_[i].buffer = buffers[i];
   statistics_.items_by_rank.resize(peers_.size());
   statistics_.busy_seconds_by_rank.resize(peers_.size());
 }
@@ -49,10 +55,16 @@ std::optional<RankError> QueueCoordinator::run() {
     if (moved) backoff.reset();
     // Alone, everything that can happen rings; messages of other ranks do not.
     const bool alone = comm_.size() == 1 && callbacks_.companion == nullptr;
-    alone ? doorbell_.wait() : doorbell_.wait(next_pause(backoff, callbacks_.companion));
+    alone ? doorbell_.wait()
+          : doorbell_.wait(next_pause(backoff, callbacks_.companion, longest_pause()));
   }
   comm_.flush();
   return error_;
+}
+
+/// Pieces travel only while somebody looks.
+std::chrono::microseconds QueueCoordinator::longest_pause() const {
+  return any_payload_ ? Backoff::kLongest : worker_.longest_pause();
 }
 
 QueueCoordinator::Slot* QueueCoordinator::find(SlotState state) {
@@ -111,9 +123,8 @@ void QueueCoordinator::handle(int source, QueueMessage message) {
 bool QueueCoordinator::finish_sends() {
   bool any = false;
   for (Peer& peer : peers_) {
-    if (!peer.sending || !comm_.bulk_done(*peer.sending)) continue;
-    if (peer.sending_from) peer.sending_from->state = SlotState::free;
-    peer.sending_from = nullptr;
+    if (!peer.sending || !link_.done(*peer.sending)) continue;
+    peer.sending_from->state = SlotState::free;
     peer.sending.reset();
     any = true;
   }
@@ -126,56 +137,53 @@ bool QueueCoordinator::finish_load() {
   const Loading loaded = *loading_;
   loading_.reset();
   if (*outcome) record_error(error_of(comm_, *outcome));
-  if (stopping_) {
-    loaded.slot->state = SlotState::free;
-    send_piece(loaded.rank, {}, nullptr);
-  } else {
-    loaded.slot->state = SlotState::sending;
-    send_piece(loaded.rank, loaded.piece, loaded.slot);
-  }
+  send_piece(loaded.rank, loaded.piece, *loaded.slot);
   return true;
 }
 
 bool QueueCoordinator::finish_own_work() {
-  auto outcome = worker_.take_outcome();
-  if (!outcome) return false;
-  if (outcome->error) {
-    record_error(*outcome->error);
-  } else {
-    finished_.push_back({outcome->id, 0, outcome->seconds, std::move(outcome->result)});
+  bool any = false;
+  while (auto outcome = worker_.take_outcome()) {
+    any = true;
+    if (outcome->error) {
+      record_error(*outcome->error);
+    } else {
+      finished_.push_back({outcome->id, 0, outcome->seconds, std::move(outcome->result)});
+    }
   }
-  return true;
+  return any;
 }
 
 void QueueCoordinator::notice_stop() {
   if (!stopping_ && stop_.stop_requested()) record_error({ExitCode::interrupted, {}, 0});
 }
 
-/// Loads a piece that was asked for. Every fetch gets an answer: its receive is posted and must not
-/// stay open.
+/// Loads a piece that was asked for. Every fetch gets an answer, as long as it asked for: its
+/// receive is posted and must not stay open. After a stop nobody reads it, so nothing is loaded.
 bool QueueCoordinator::load_next() {
   if (loading_) return false;
   const auto next = std::find_if(fetches_.begin(), fetches_.end(), [this](const Fetch& fetch) {
     return !peers_[static_cast<std::size_t>(fetch.rank)].sending;
   });
   if (next == fetches_.end()) return false;
-  Slot* slot = nullptr;
-  if (!stopping_ && !(slot = find(SlotState::free))) return false;
+  Slot* slot = find(SlotState::free);
+  if (!slot) return false;
   const Fetch fetch = *next;
   fetches_.erase(next);
-  if (stopping_) {
-    send_piece(fetch.rank, {}, nullptr);
-    return true;
-  }
   const std::uint64_t left = payload_bytes_.at(fetch.id) - fetch.offset;
   const auto piece = slot->buffer.first(std::min<std::uint64_t>(slot->buffer.size(), left));
+  if (stopping_) {
+    send_piece(fetch.rank, piece, *slot);
+    return true;
+  }
   slot->state = SlotState::loading;
   loading_ = Loading{fetch.rank, piece, slot};
   reader_.start([this, fetch, piece] { callbacks_.load(fetch.id, fetch.offset, piece); });
   return true;
 }
 
-/// Who gets the next item: ranks with nothing to do, then this one, then those that fetch ahead.
+/// Who gets the next item: ranks with nothing to do, then this one, then those that fetch ahead,
+/// and this one if it does.
 /// Near the end the last items wait for ranks that become idle.
 std::optional<int> QueueCoordinator::choose_rank() {
   const auto ready = [this](int rank, bool idle) {
@@ -188,7 +196,9 @@ std::optional<int> QueueCoordinator::choose_rank() {
   };
   auto chosen = first(true);
   if (chosen == waiting_.end() && !worker_.busy()) return 0;
-  if (chosen == waiting_.end() && items_left() >= peers_.size()) chosen = first(false);
+  const bool ahead = items_left() >= peers_.size();
+  if (chosen == waiting_.end() && ahead) chosen = first(false);
+  if (chosen == waiting_.end() && ahead && worker_.has_room()) return 0;
   if (chosen == waiting_.end()) return std::nullopt;
   const int rank = *chosen;
   waiting_.erase(chosen);
@@ -209,11 +219,12 @@ bool QueueCoordinator::dispatch() {
   return true;
 }
 
-void QueueCoordinator::send_piece(int rank, std::span<const std::byte> piece, Slot* slot) {
+void QueueCoordinator::send_piece(int rank, std::span<const std::byte> piece, Slot& slot) {
   Peer& peer = peers_[static_cast<std::size_t>(rank)];
   post(comm_, rank, {QueueKind::piece});
-  peer.sending = comm_.send_from(rank, piece);
-  peer.sending_from = slot;
+  peer.sending = link_.send_from(rank, piece);
+  peer.sending_from = &slot;
+  slot.state = SlotState::sending;
   statistics_.payload_bytes_sent += piece.size();
 }
 
@@ -223,20 +234,26 @@ void QueueCoordinator::refuse_requests() {
   waiting_.clear();
 }
 
-/// One result a round, after handing out: ranks wait for work, not for the disk.
+/// Results become durable one after another, on a thread of their own: ranks wait for work, not for
+/// the disk.
 bool QueueCoordinator::commit_next() {
-  if (finished_.empty()) return false;
-  Finished finished = std::move(finished_.front());
-  finished_.pop_front();
-  const auto rank = static_cast<std::size_t>(finished.rank);
-  ++statistics_.items_by_rank[rank];
-  statistics_.busy_seconds_by_rank[rank] += finished.seconds;
-  try {
-    callbacks_.commit(finished.id, finished.rank, std::move(finished.result));
-    ++committed_;
-  } catch (...) {
-    record_error(error_of(comm_, std::current_exception()));
+  bool any = false;
+  if (const auto outcome = committer_.take_outcome()) {
+    if (*outcome)
+      record_error(error_of(comm_, *outcome));
+    else
+      ++committed_;
+    any = true;
   }
+  if (committer_.busy() || finished_.empty()) return any;
+  committing_ = std::move(finished_.front());
+  finished_.pop_front();
+  const auto rank = static_cast<std::size_t>(committing_.rank);
+  ++statistics_.items_by_rank[rank];
+  statistics_.busy_seconds_by_rank[rank] += committing_.seconds;
+  committer_.start([this] {
+    callbacks_.commit(committing_.id, committing_.rank, std::move(committing_.result));
+  });
   return true;
 }
 
@@ -259,7 +276,7 @@ void QueueCoordinator::begin_stop() {
 
 bool QueueCoordinator::nothing_under_way() const {
   if (!stopping_ && items_left() > 0) return false;
-  if (worker_.busy() || reader_.busy() || !finished_.empty()) return false;
+  if (worker_.busy() || reader_.busy() || committer_.busy() || !finished_.empty()) return false;
   return std::all_of(peers_.begin() + 1, peers_.end(),
                      [](const Peer& peer) { return peer.drained && !peer.sending; });
 }

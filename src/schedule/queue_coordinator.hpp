@@ -23,8 +23,9 @@ namespace moefy {
 class QueueCoordinator {
  public:
   /// `buffers` have the size of a piece, or none.
-  QueueCoordinator(Communicator& comm, std::span<const QueueItem> items,
-                   const QueueCallbacks& callbacks, PieceBuffers& buffers, std::stop_token stop);
+  QueueCoordinator(Communicator& comm, BulkLink& link, std::span<const QueueItem> items,
+                   const QueueCallbacks& callbacks, const PieceBuffers& buffers,
+                   std::stop_token stop);
 
   /// Returns when all ranks have said good-bye, with the error if there was one.
   std::optional<RankError> run();
@@ -70,9 +71,10 @@ class QueueCoordinator {
   bool load_next();
   bool dispatch();
   std::optional<int> choose_rank();
-  void send_piece(int rank, std::span<const std::byte> piece, Slot* slot);
+  void send_piece(int rank, std::span<const std::byte> piece, Slot& slot);
   void refuse_requests();
   bool commit_next();
+  std::chrono::microseconds longest_pause() const;
   void record_error(RankError error);
   void begin_stop();
   void say_end();
@@ -82,9 +84,11 @@ class QueueCoordinator {
   Slot* find(SlotState state);
 
   Communicator& comm_;
+  BulkLink& link_;
   std::span<const QueueItem> items_;
   const QueueCallbacks& callbacks_;
   std::map<std::int64_t, std::uint64_t> payload_bytes_;
+  bool any_payload_ = false;
   std::stop_token stop_;
   std::vector<std::size_t> order_;
   std::size_t next_ = 0;  ///< in order_
@@ -93,7 +97,8 @@ class QueueCoordinator {
   std::optional<Loading> loading_;
   std::vector<Peer> peers_;        ///< by rank; 0 is not used
   std::deque<int> waiting_;        ///< ranks that asked and were not answered
-  std::deque<Finished> finished_;  ///< not yet committed
+  std::deque<Finished> finished_;  ///< not yet being committed
+  Finished committing_;
   std::size_t committed_ = 0;
   bool stopping_ = false;
   bool ended_ = false;
@@ -103,6 +108,7 @@ class QueueCoordinator {
   PeerWatch watch_;
   LocalWorker worker_;
   TaskThread reader_;
+  TaskThread committer_;
 };
 
 }  // namespace moefy

@@ -8,13 +8,14 @@
 
 namespace moefy {
 
-QueueWorker::QueueWorker(Communicator& comm, std::span<const QueueItem> items,
-                         const QueueCallbacks& callbacks, PieceBuffers& buffers,
+QueueWorker::QueueWorker(Communicator& comm, BulkLink& link, std::span<const QueueItem> items,
+                         const QueueCallbacks& callbacks, const PieceBuffers& buffers,
                          std::stop_token stop)
     : comm_(comm),
+      link_(link),
       companion_(callbacks.companion),
       stop_(std::move(stop)),
-      window_(buffers, doorbell_),
+      window_(link, buffers, doorbell_),
       watch_(comm, 0, 1),
       worker_(comm, callbacks, doorbell_) {
   for (const QueueItem& item : items) payload_bytes_[item.id] = item.payload_bytes;
@@ -36,7 +37,9 @@ std::optional<RankError> QueueWorker::run() {
     tell_drained();
     watch_.tick();
     if (moved) backoff.reset();
-    if (!ended_) doorbell_.wait(next_pause(backoff, companion_));
+    // Pieces on their way are waited for.
+    const auto longest = fetch_ ? Backoff::kLongest : worker_.longest_pause();
+    if (!ended_) doorbell_.wait(next_pause(backoff, companion_, longest));
   }
   comm_.flush();
   return error_;
@@ -72,7 +75,7 @@ void QueueWorker::handle(const QueueMessage& message) {
   switch (message.kind) {
     case QueueKind::assign:
       require(asked != nullptr, "an assignment answers a request");
-      *asked = {SlotState::ready, message.id, payload_bytes_.at(message.id), 0};
+      *asked = {SlotState::ready, message.id, payload_bytes_.at(message.id), 0, next_turn_++};
       return;
     case QueueKind::no_more:
       require(asked != nullptr, "'no more' answers a request");
@@ -101,11 +104,11 @@ void QueueWorker::handle(const QueueMessage& message) {
 
 /// Pieces arrive in the order in which items are worked on.
 QueueWorker::Slot* QueueWorker::unfetched() {
-  for (const SlotState state : {SlotState::working, SlotState::ready}) {
-    Slot* slot = find(state);
-    if (slot && slot->fetched < slot->payload_bytes) return slot;
+  Slot* first = nullptr;
+  for (Slot& slot : slots_) {
+    if (slot.fetched < slot.payload_bytes && (!first || slot.turn < first->turn)) first = &slot;
   }
-  return nullptr;
+  return first;
 }
 
 void QueueWorker::fetch() {
@@ -116,17 +119,17 @@ void QueueWorker::fetch() {
   if (buffer.empty()) return;
   const auto size = static_cast<std::size_t>(
       std::min<std::uint64_t>(buffer.size(), slot->payload_bytes - slot->fetched));
-  fetch_ = Fetch{slot->id, size, comm_.receive_into(0, buffer.first(size)), false};
+  fetch_ = Fetch{slot->id, size, link_.receive_into(0, buffer.first(size)), false};
   QueueMessage message{QueueKind::fetch, slot->id};
   message.offset = slot->fetched;
   post(comm_, 0, message);
   slot->fetched += size;
 }
 
-/// Once this rank stops, a piece may be empty; `stop` comes before the answer that is.
+/// Once rank 0 stops, a piece may hold anything; `stop` comes before the answer that does.
 bool QueueWorker::finish_fetch() {
   if (!fetch_) return false;
-  if (fetch_->receive && comm_.bulk_done(*fetch_->receive)) fetch_->receive.reset();
+  if (fetch_->receive && link_.done(*fetch_->receive)) fetch_->receive.reset();
   if (!fetch_->answered || fetch_->receive) return false;
   const bool wanted = std::any_of(slots_.begin(), slots_.end(), [this](const Slot& slot) {
     return slot.state != SlotState::empty && slot.id == fetch_->id;
@@ -137,21 +140,23 @@ bool QueueWorker::finish_fetch() {
 }
 
 bool QueueWorker::report_outcome() {
-  auto outcome = worker_.take_outcome();
-  if (!outcome) return false;
-  *find(SlotState::working) = {};
-  window_.drop(outcome->id);
-  if (outcome->error) {
-    post(comm_, 0,
-         {QueueKind::failed, outcome->id, outcome->error->code, outcome->seconds,
-          to_bytes(outcome->error->message)});
-    stop_working();
-  } else {
-    post(comm_, 0,
-         {QueueKind::result, outcome->id, ExitCode::done, outcome->seconds,
-          std::move(outcome->result)});
+  bool any = false;
+  while (auto outcome = worker_.take_outcome()) {
+    any = true;
+    *std::ranges::find(slots_, outcome->id, &Slot::id) = {};
+    window_.drop(outcome->id);
+    if (outcome->error) {
+      post(comm_, 0,
+           {QueueKind::failed, outcome->id, outcome->error->code, outcome->seconds,
+            to_bytes(outcome->error->message)});
+      stop_working();
+    } else {
+      post(comm_, 0,
+           {QueueKind::result, outcome->id, ExitCode::done, outcome->seconds,
+            std::move(outcome->result)});
+    }
   }
-  return true;
+  return any;
 }
 
 void QueueWorker::notice_stop() {
@@ -171,10 +176,13 @@ void QueueWorker::start_work() {
   if (!slot) return;
   if (stopping_) {
     *slot = {};
-  } else if (!worker_.busy()) {
+  } else if (worker_.has_room()) {
     slot->state = SlotState::working;
-    reader_.emplace(window_, slot->id, slot->payload_bytes, worker_.stop_token());
-    worker_.start(slot->id, slot->payload_bytes > 0 ? &*reader_ : nullptr);
+    if (slot->payload_bytes > 0) {
+      slot->reader = std::make_unique<WindowReader>(window_, slot->id, slot->payload_bytes,
+                                                    worker_.stop_token());
+    }
+    worker_.start(slot->id, slot->reader.get());
   }
 }
 

@@ -2,6 +2,7 @@
 
 #include <array>
 #include <map>
+#include <memory>
 #include <optional>
 #include <span>
 #include <stop_token>
@@ -18,8 +19,8 @@ namespace moefy {
 class QueueWorker {
  public:
   /// `buffers` have the size of a piece, or none.
-  QueueWorker(Communicator& comm, std::span<const QueueItem> items, const QueueCallbacks& callbacks,
-              PieceBuffers& buffers, std::stop_token stop);
+  QueueWorker(Communicator& comm, BulkLink& link, std::span<const QueueItem> items,
+              const QueueCallbacks& callbacks, const PieceBuffers& buffers, std::stop_token stop);
 
   /// Returns when rank 0 has ended the queue, with the error if there was one.
   std::optional<RankError> run();
@@ -31,6 +32,8 @@ class QueueWorker {
     std::int64_t id = -1;
     std::uint64_t payload_bytes = 0;
     std::uint64_t fetched = 0;  ///< bytes that were asked for
+    std::uint64_t turn = 0;     ///< items are started and fetched in the order of assignment
+    std::unique_ptr<WindowReader> reader = nullptr;  ///< of an item in work
   };
   /// A piece that was asked for, and what has come of it.
   struct Fetch {
@@ -54,10 +57,12 @@ class QueueWorker {
   Slot* find(SlotState state);
 
   Communicator& comm_;
+  BulkLink& link_;
   QueueCompanion* companion_;
   std::map<std::int64_t, std::uint64_t> payload_bytes_;
   std::stop_token stop_;
   std::array<Slot, 2> slots_;
+  std::uint64_t next_turn_ = 0;
   std::optional<Fetch> fetch_;
   bool no_more_ = false;
   bool stopping_ = false;
@@ -67,7 +72,6 @@ class QueueWorker {
   std::optional<RankError> error_;
   Doorbell doorbell_;
   PayloadWindow window_;
-  std::optional<WindowReader> reader_;  ///< of the item in work
   PeerWatch watch_;
   LocalWorker worker_;
 };

@@ -42,7 +42,7 @@ class BaselineSplitter : public Splitter {
     LayerResult result = begin_result(task, clustered, label);
     result.method = name();
     describe_labels(result, task, workspace, clustered, label);
-    attach_router(result, task, workspace, clustered, label);
+    attach_router(result, task, workspace, label);
     return result;
   }
 
@@ -67,8 +67,7 @@ class RandomSplitter : public BaselineSplitter {
  protected:
   std::vector<std::int32_t> labels(const SplitTask& task, std::size_t num_rows) const override {
     if (task.config.sizes == "equal") {
-      return random_labels(num_rows, static_cast<std::size_t>(task.config.experts),
-                           task.config.kmeans.seed, task.layer.index);
+      return random_labels(task, num_rows);
     }
     std::vector<std::int32_t> label = filled_in_order(task, num_rows);
     RandomStream stream(task.config.kmeans.seed, static_cast<std::uint64_t>(task.layer.index),

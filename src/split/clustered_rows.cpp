@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
-#include <optional>
 
 #include "moefy/core/error.hpp"
 #include "moefy/core/random.hpp"
@@ -30,68 +29,30 @@ std::size_t neurons_of(const LayerInfo& layer) {
   return static_cast<std::size_t>(layer.num_neurons);
 }
 
-std::vector<double> row_norms(MatrixView<const float> rows, ThreadPool& threads) {
-  std::vector<double> norms(rows.rows);
-  threads.for_each((rows.rows + 255) / 256, [&](std::size_t block) {
-    for (std::size_t i = block * 256; i < std::min(rows.rows, block * 256 + 256); ++i) {
-      double sum[4] = {};
-      const float* row = rows.data + i * rows.cols;
-      std::size_t j = 0;
-      for (; j + 4 <= rows.cols; j += 4)
-        for (std::size_t l = 0; l < 4; ++l)
-          sum[l] += static_cast<double>(row[j + l]) * static_cast<double>(row[j + l]);
-      for (; j < rows.cols; ++j)
-        sum[0] += static_cast<double>(row[j]) * static_cast<double>(row[j]);
-      norms[i] = std::sqrt((sum[0] + sum[1]) + (sum[2] + sum[3]));
-    }
-  });
-  return norms;
-}
-
-std::int64_t count_zero_rows(MatrixView<const float> rows) {
-  std::int64_t count = 0;
-  for (std::size_t i = 0; i < rows.rows; ++i)
-    if (std::ranges::all_of(rows.row(i), [](float value) { return value == 0; })) ++count;
-  return count;
-}
-
-void load_clustered(const SplitTask& task, SplitWorkspace& workspace) {
+/// `to_keep`: the rows that will be left, where they are known.
+void load_clustered(const SplitTask& task, std::span<const std::int32_t> to_keep,
+                    SplitWorkspace& workspace) {
   const std::size_t n = neurons_of(task.layer);
   const auto d = static_cast<std::size_t>(task.layer.hidden_size);
   const std::vector<FfnRole> roles = clustered_roles(resolved_weights(task.config, task.layer));
-  workspace.rows.resize(n, d * roles.size());
-  if (roles.size() == 1) {
-    task.source(roles[0], workspace.rows.view());
-    return;
-  }
-  Matrix<float> part(n, d);
+  workspace.rows->resize(n, d * roles.size(), to_keep);
   for (std::size_t r = 0; r < roles.size(); ++r) {
-    task.source(roles[r], part.view());
-    for (std::size_t i = 0; i < n; ++i)
-      std::copy_n(part.row(i).data(), d, workspace.rows.row(i).data() + r * d);
+    workspace.rows->fill_columns(r * d, d,
+                                 [&](const RowsTarget& out) { task.source(roles[r], out); });
   }
 }
 
-/// Moves the rows of `neuron` (ascending) together at the top; `unit` scales them by their norm.
-MatrixView<float> compact_rows(Matrix<float>& rows, std::span<const std::int32_t> neuron,
-                               std::span<const double> norm, bool unit, ThreadPool& threads) {
-  if (neuron.size() < rows.rows()) {
-    for (std::size_t i = 0; i < neuron.size(); ++i) {
-      const auto from = static_cast<std::size_t>(neuron[i]);
-      if (from != i) std::copy_n(rows.row(from).data(), rows.cols(), rows.row(i).data());
-    }
-  }
-  if (unit) {
-    threads.for_each((neuron.size() + 255) / 256, [&](std::size_t block) {
-      for (std::size_t i = block * 256; i < std::min(neuron.size(), block * 256 + 256); ++i) {
-        const double length = norm[static_cast<std::size_t>(neuron[i])];
-        if (length == 0) continue;
-        const auto scale = static_cast<float>(1 / length);
-        for (float& value : rows.row(i)) value *= scale;
-      }
-    });
-  }
-  return {rows.values().data(), neuron.size(), rows.cols()};
+std::vector<double> lengths(RowMatrix& rows) {
+  std::vector<double> norm = rows.squared_norms();
+  for (double& value : norm) value = std::sqrt(value);
+  return norm;
+}
+
+/// Leaves the rows of `neuron` (ascending) only; `unit` scales them by their norm.
+RowsView compact_rows(RowMatrix& rows, std::span<const std::int32_t> neuron,
+                      std::span<const double> norm, bool unit) {
+  rows.keep(neuron, unit ? unit_factors(norm, neuron) : std::vector<float>(neuron.size(), 1.0F));
+  return rows.view();
 }
 
 /// Largest norm or energy first; the order of ids where they are equal.
@@ -132,6 +93,17 @@ std::int64_t clustered_columns(const SplitConfig& config, const LayerInfo& layer
   return static_cast<std::int64_t>(parts) * layer.hidden_size;
 }
 
+std::vector<float> unit_factors(std::span<const double> norm,
+                                std::span<const std::int32_t> neuron) {
+  std::vector<float> factor;
+  factor.reserve(neuron.size());
+  for (const std::int32_t i : neuron) {
+    const double length = norm[static_cast<std::size_t>(i)];
+    factor.push_back(length == 0 ? 1.0F : static_cast<float>(1 / length));
+  }
+  return factor;
+}
+
 ClusteredRows prepare_rows(const SplitTask& task, SplitWorkspace& workspace) {
   return prepare_rows_besides(task, pick_shared(task, workspace), workspace);
 }
@@ -139,14 +111,7 @@ ClusteredRows prepare_rows(const SplitTask& task, SplitWorkspace& workspace) {
 ClusteredRows prepare_rows_besides(const SplitTask& task, std::span<const std::int32_t> shared,
                                    SplitWorkspace& workspace) {
   const std::size_t n = neurons_of(task.layer);
-  load_clustered(task, workspace);
-
   ClusteredRows clustered;
-  ThreadPool& threads = workspace.backend.threads();
-  const bool unit = task.config.normalize == "l2";
-  if (unit || task.config.order == "norm")
-    clustered.norm = row_norms(workspace.rows.view(), threads);
-  clustered.zero_rows = count_zero_rows(workspace.rows.view());
   clustered.neuron.reserve(n - shared.size());
   auto next_shared = shared.begin();
   for (std::size_t i = 0; i < n; ++i) {
@@ -156,7 +121,11 @@ ClusteredRows prepare_rows_besides(const SplitTask& task, std::span<const std::i
     }
     clustered.neuron.push_back(static_cast<std::int32_t>(i));
   }
-  clustered.rows = compact_rows(workspace.rows, clustered.neuron, clustered.norm, unit, threads);
+  load_clustered(task, clustered.neuron, workspace);
+  clustered.norm = lengths(*workspace.rows);
+  clustered.zero_rows = std::ranges::count(clustered.norm, 0.0);
+  clustered.rows = compact_rows(*workspace.rows, clustered.neuron, clustered.norm,
+                                task.config.normalize == "l2");
   return clustered;
 }
 
@@ -192,34 +161,33 @@ bool are_router_rows(const SplitTask& task) {
   return weights != "concat" && role_of(weights) == router_role(task.layer);
 }
 
+void load_router_rows(const SplitTask& task, SplitWorkspace& workspace) {
+  const auto width = static_cast<std::size_t>(task.layer.hidden_size);
+  workspace.rows->resize(neurons_of(task.layer), width);
+  workspace.rows->fill_columns(
+      0, width, [&](const RowsTarget& out) { task.source(router_role(task.layer), out); });
+}
+
 void attach_router(LayerResult& result, const SplitTask& task, SplitWorkspace& workspace) {
-  workspace.rows.resize(neurons_of(task.layer), static_cast<std::size_t>(task.layer.hidden_size));
-  task.source(router_role(task.layer), workspace.rows.view());
-  result.router = fit_centroid_router(workspace.rows.view(), result.partition.labels(),
+  load_router_rows(task, workspace);
+  result.router = fit_centroid_router(*workspace.rows, result.partition.labels(),
                                       result.partition.num_experts());
 }
 
 void attach_router(LayerResult& result, const SplitTask& task, SplitWorkspace& workspace,
-                   const ClusteredRows& clustered, std::span<const std::int32_t> row_label) {
+                   std::span<const std::int32_t> row_label) {
   if (!are_router_rows(task)) return attach_router(result, task, workspace);
-  result.router = fit_centroid_router(clustered.rows, row_label, result.partition.num_experts());
+  result.router = fit_centroid_router(*workspace.rows, row_label, result.partition.num_experts());
 }
 
-std::vector<std::int32_t> random_labels(std::size_t num_rows, std::size_t experts,
-                                        std::uint64_t seed, std::int64_t layer) {
+std::vector<std::int32_t> random_labels(const SplitTask& task, std::size_t num_rows) {
+  const auto experts = static_cast<std::size_t>(task.config.experts);
   std::vector<std::int32_t> label(num_rows);
   for (std::size_t i = 0; i < num_rows; ++i) label[i] = static_cast<std::int32_t>(i % experts);
-  RandomStream stream(seed, static_cast<std::uint64_t>(layer), RandomPurpose::random_split);
+  RandomStream stream(task.config.kmeans.seed, static_cast<std::uint64_t>(task.layer.index),
+                      RandomPurpose::random_split);
   shuffle(label, stream);
   return label;
-}
-
-double random_inertia(const SplitTask& task, SplitWorkspace& workspace,
-                      const ClusteredRows& clustered) {
-  const auto experts = static_cast<std::size_t>(task.config.experts);
-  const std::vector<std::int32_t> label =
-      random_labels(clustered.rows.rows, experts, task.config.kmeans.seed, task.layer.index);
-  return inertia_of_labels(workspace.backend, clustered.rows, label, experts);
 }
 
 LabelledRows rows_of_result(const LayerInfo& layer, const LayerResult& result,
@@ -228,11 +196,7 @@ LabelledRows rows_of_result(const LayerInfo& layer, const LayerResult& result,
   SplitConfig config;
   config.weights = result.weights;
   config.normalize = result.normalize;
-  load_clustered({layer, config, source, nullptr, {}}, workspace);
-  ThreadPool& threads = workspace.backend.threads();
-  const bool unit = config.normalize == "l2";
-  std::vector<double> norm;
-  if (unit) norm = row_norms(workspace.rows.view(), threads);
+  load_clustered({layer, config, source, nullptr, {}}, {}, workspace);
   LabelledRows labelled;
   std::vector<std::int32_t> neuron;
   if (result.sharing) {
@@ -245,7 +209,8 @@ LabelledRows rows_of_result(const LayerInfo& layer, const LayerResult& result,
     neuron.push_back(static_cast<std::int32_t>(i));
     labelled.label.push_back(labels[i]);
   }
-  labelled.rows = compact_rows(workspace.rows, neuron, norm, unit, threads);
+  labelled.rows =
+      compact_rows(*workspace.rows, neuron, lengths(*workspace.rows), config.normalize == "l2");
   return labelled;
 }
 

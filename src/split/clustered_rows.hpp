@@ -10,9 +10,9 @@ namespace moefy {
 
 /// The matrix that a layer is clustered by, ready for the E-step, and who its rows are.
 struct ClusteredRows {
-  MatrixView<float> rows;            ///< [num_routed, dim], in the workspace; unit rows with l2
+  RowsView rows;                     ///< [num_routed, dim], in the workspace; unit rows with l2
   std::vector<std::int32_t> neuron;  ///< [num_routed] neuron of each row, ascending
-  std::vector<double> norm;          ///< [num_neurons] before l2; empty unless a norm is asked for
+  std::vector<double> norm;          ///< [num_neurons] before l2
   std::int64_t zero_rows = 0;
 };
 
@@ -22,6 +22,9 @@ ClusteredRows prepare_rows(const SplitTask& task, SplitWorkspace& workspace);
 /// The same with given shared neurons (ascending).
 ClusteredRows prepare_rows_besides(const SplitTask& task, std::span<const std::int32_t> shared,
                                    SplitWorkspace& workspace);
+
+/// What brings the rows of `neuron` to unit length (1 for zero rows). `norm`: of all neurons.
+std::vector<float> unit_factors(std::span<const double> norm, std::span<const std::int32_t> neuron);
 
 /// Identity of the result and what is known of its rows.
 LayerResult identify_result(const SplitTask& task, const ClusteredRows& clustered);
@@ -38,20 +41,18 @@ void describe_labels(LayerResult& result, const SplitTask& task, SplitWorkspace&
 
 /// Whether the clustered rows are those that a router is fitted to, which need not be read again.
 bool are_router_rows(const SplitTask& task);
+/// Puts those of all neurons where the clustered ones were.
+void load_router_rows(const SplitTask& task, SplitWorkspace& workspace);
 
-/// Fits the router: the last step, because its rows may take the memory of the clustered matrix.
+/// Fits the router to the clustered rows in the workspace, if those are the router's, else to rows
+/// that take their place: the last step.
 void attach_router(LayerResult& result, const SplitTask& task, SplitWorkspace& workspace,
-                   const ClusteredRows& clustered, std::span<const std::int32_t> row_label);
+                   std::span<const std::int32_t> row_label);
 
 /// The same, reading the router's rows anew: for labels that no clustering of rows made.
 void attach_router(LayerResult& result, const SplitTask& task, SplitWorkspace& workspace);
 
 /// Labels of the keyed random balanced split of `num_rows` rows: the baseline of every report.
-std::vector<std::int32_t> random_labels(std::size_t num_rows, std::size_t experts,
-                                        std::uint64_t seed, std::int64_t layer);
-
-/// J of the keyed random balanced split of the same rows, for comparison.
-double random_inertia(const SplitTask& task, SplitWorkspace& workspace,
-                      const ClusteredRows& clustered);
+std::vector<std::int32_t> random_labels(const SplitTask& task, std::size_t num_rows);
 
 }  // namespace moefy

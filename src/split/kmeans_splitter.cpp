@@ -79,8 +79,9 @@ class KMeansSplitter : public Splitter {
     LayerResult result = begin_result(task, clustered, clustering.label);
     result.method = name();
     describe(result, clustering);
-    result.inertia_random = random_inertia(task, workspace, clustered);
-    attach_router(result, task, workspace, clustered, clustering.label);
+    result.inertia_random = workspace.kmeans.inertia_of(random_labels(task, clustered.rows.rows),
+                                                        result.partition.num_experts());
+    attach_router(result, task, workspace, clustering.label);
     return result;
   }
 

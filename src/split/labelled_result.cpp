@@ -9,7 +9,8 @@ void describe_labels(LayerResult& result, const SplitTask& task, SplitWorkspace&
   result.inertia =
       inertia_of_labels(workspace.backend, clustered.rows, row_label, experts, &result.centroids);
   result.inertia_initial = result.inertia;
-  result.inertia_random = random_inertia(task, workspace, clustered);
+  result.inertia_random = inertia_of_labels(workspace.backend, clustered.rows,
+                                            random_labels(task, row_label.size()), experts);
   result.prices.assign(experts, 0.0);
   result.stop_reason = StopReason::not_clustered;
   result.cost_scale_log2 = cost_scale_of(workspace.backend, clustered.rows);

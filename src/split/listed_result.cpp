@@ -1,21 +1,23 @@
 #include <algorithm>
+#include <memory>
 
 #include "clustered_rows.hpp"
 #include "moefy/router/centroid_router.hpp"
 
 namespace moefy {
 
-double inertia_of_lists(Backend& backend, MatrixView<const float> rows, const NeuronLists& lists,
+double inertia_of_lists(Backend& backend, const RowsView& rows, const NeuronLists& lists,
                         Matrix<float>* centroids) {
   if (centroids) centroids->resize(lists.num_experts(), rows.cols);
+  const std::unique_ptr<Points> points = backend.make_points();
+  backend.load(*points, rows, false);
   double inertia = 0;
   Matrix<float> own;
   Matrix<float> centroid;
   for (std::size_t e = 0; e < lists.num_experts(); ++e) {
     const std::span<const std::int32_t> members = lists.expert_members(e);
     own.resize(members.size(), rows.cols);
-    for (std::size_t i = 0; i < members.size(); ++i)
-      std::ranges::copy(rows.row(static_cast<std::size_t>(members[i])), own.row(i).begin());
+    backend.read_rows(*points, members, own.view());
     const std::vector<std::int32_t> label(members.size(), 0);
     inertia += inertia_of_labels(backend, own.view(), label, 1, &centroid);
     if (centroids) std::ranges::copy(centroid.row(0), centroids->row(e).begin());
@@ -33,13 +35,8 @@ LayerResult result_of_lists(const SplitTask& task, SplitWorkspace& workspace,
   result.inertia =
       inertia_of_lists(workspace.backend, all.rows, *result.sharing, &result.centroids);
   result.inertia_initial = result.inertia;
-  MatrixView<const float> router_rows = all.rows;
-  if (!are_router_rows(task)) {
-    workspace.rows.resize(all.rows.rows, static_cast<std::size_t>(task.layer.hidden_size));
-    task.source(router_role(task.layer), workspace.rows.view());
-    router_rows = workspace.rows.view();
-  }
-  result.router = fit_centroid_router(router_rows, *result.sharing);
+  if (!are_router_rows(task)) load_router_rows(task, workspace);
+  result.router = fit_centroid_router(*workspace.rows, *result.sharing);
   return result;
 }
 

@@ -45,16 +45,14 @@ std::vector<std::int32_t> cluster_gate_rows(const SplitTask& task, SplitWorkspac
                                             std::span<const std::int32_t> routed) {
   const FfnLayer& layer = task.tokens->layer();
   const Matrix<float>& source = layer.gate.rows() > 0 ? layer.gate : layer.up;
-  Matrix<float>& rows = workspace.rows;
-  rows.resize(routed.size(), source.cols());
-  for (std::size_t i = 0; i < routed.size(); ++i)
-    std::ranges::copy(source.row(static_cast<std::size_t>(routed[i])), rows.row(i).begin());
-  const std::vector<double> squares = squared_row_norms(rows.view(), task.tokens->threads());
-  for (std::size_t i = 0; i < routed.size(); ++i) {
-    if (squares[i] == 0) continue;
-    const auto scale = static_cast<float>(1 / std::sqrt(squares[i]));
-    for (float& value : rows.row(i)) value *= scale;
-  }
+  RowMatrix& rows = *workspace.rows;
+  rows.resize(source.rows(), source.cols());
+  rows.fill_columns(0, source.cols(), [&](MatrixView<float> out) {
+    std::ranges::copy(source.values(), out.values().begin());
+  });
+  std::vector<double> norm = rows.squared_norms();
+  for (double& value : norm) value = std::sqrt(value);
+  rows.keep(routed, unit_factors(norm, routed));
   return workspace.kmeans
       .run(rows.view(), routed_capacities(task.config, layer.num_neurons()), task.config.kmeans,
            static_cast<std::uint64_t>(task.layer.index), nullptr, task.stop)

@@ -13,12 +13,12 @@ namespace {
 std::vector<double> products_of_norms(const SplitTask& task, SplitWorkspace& workspace) {
   const auto neurons = static_cast<std::size_t>(task.layer.num_neurons);
   std::vector<double> product(neurons, 1.0);
-  workspace.rows.resize(neurons, static_cast<std::size_t>(task.layer.hidden_size));
+  const auto width = static_cast<std::size_t>(task.layer.hidden_size);
+  workspace.rows->resize(neurons, width);
   for (const FfnRole role : {FfnRole::gate, FfnRole::up, FfnRole::down}) {
     if (!task.layer.find(role)) continue;
-    task.source(role, workspace.rows.view());
-    const std::vector<double> squares =
-        squared_row_norms(workspace.rows.view(), workspace.backend.threads());
+    workspace.rows->fill_columns(0, width, [&](const RowsTarget& out) { task.source(role, out); });
+    const std::vector<double> squares = workspace.rows->squared_norms();
     for (std::size_t i = 0; i < neurons; ++i) product[i] *= std::sqrt(squares[i]);
   }
   return product;

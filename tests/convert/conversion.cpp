@@ -101,8 +101,9 @@ std::vector<std::string> Conversion::verify() const {
   const auto map = std::make_shared<const ExpertMap>(read_expert_map(map_of_output(output())));
   const auto made = plan_conversion(dense_, layers_, map, read_manifest_options(output()));
   std::vector<std::string> differences = compare_structure(*made, dense_, converted);
+  ThreadPool pool(2);
   for (std::size_t shard = 0; shard < shards_of(*made).files.size(); ++shard)
-    for (std::string& text : compare_shard(*made, dense_, converted, shard, {}))
+    for (std::string& text : compare_shard(*made, dense_, converted, shard, pool, {}))
       differences.push_back(std::move(text));
   if (!differences.empty()) return differences;
   const auto backend = make_cpu_backend(1);
@@ -118,8 +119,9 @@ void Conversion::restore() const {
   const Checkpoint converted = Checkpoint::open(output());
   const auto made = plan_of_output(converted);
   require_restorable(*made);
+  ThreadPool pool(2);
   for (std::size_t shard = 0; shard < source_shards(*made).files.size(); ++shard)
-    restore_shard(*made, converted, shard, restored(), {});
+    restore_shard(*made, converted, shard, restored(), pool, {});
   restore_metadata(*made, converted, restored());
 }
 

@@ -1,9 +1,8 @@
 #include "moefy/core/rank_group.hpp"
 
-#include <deque>
-#include <map>
-
 #include <gtest/gtest.h>
+
+#include "support/direct_group.hpp"
 
 namespace moefy {
 namespace {
@@ -39,28 +38,7 @@ TEST(MessageTest, refuses_to_read_beyond_its_end) {
   EXPECT_THROW(empty.next<int>(), InternalError);
 }
 
-/// Members that carry out every message at once, in this process.
-class DirectGroup final : public RankGroup {
- public:
-  explicit DirectGroup(const std::vector<OrderHandler>& others) {
-    for (std::size_t m = 0; m < others.size(); ++m)
-      servers_.emplace_back(others[m], "[member " + std::to_string(m + 1) + "] ");
-  }
-  std::size_t size() const override { return servers_.size() + 1; }
-  void send(std::size_t member, std::vector<std::byte> message) override {
-    if (auto answer = servers_.at(member - 1).handle(std::move(message)))
-      answers_[member].push_back(std::move(*answer));
-  }
-  std::vector<std::byte> receive(std::size_t member) override {
-    std::vector<std::byte> answer = std::move(answers_.at(member).front());
-    answers_[member].pop_front();
-    return answer;
-  }
-
- private:
-  std::vector<OrderServer> servers_;
-  std::map<std::size_t, std::deque<std::vector<std::byte>>> answers_;
-};
+using test::DirectGroup;
 
 OrderHandler adding(int number, int& carried_out) {
   return [number, &carried_out](MessageReader& order, MessageWriter& answer) {

@@ -190,6 +190,44 @@ def test_restore_needs_nothing_but_the_output(moefy, llama, converted, tmp_path)
     assert (tmp_path / "back/config.json").read_bytes() == config
 
 
+@pytest.mark.parametrize("ranks", [0, 2])
+def test_restore_again_is_done_already(ranks, moefy, llama, converted, tmp_path):
+    moefy("restore", "out", "-o", "back", "--threads", 2)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "back").iterdir()}
+
+    again = moefy("restore", "out", "-o", "back", ranks=ranks)
+
+    assert "already done" in again.stderr
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "back").iterdir()} == before
+
+
+def set_config(folder):
+    (folder / "config.json").write_text("{}")
+
+
+def one_bit(folder):
+    change(folder, lambda tensors: tensors["model.embed_tokens.weight"].view(np.uint32).__setitem__((0, 0), 7))
+
+
+def drop_tensor(folder):
+    change(folder, lambda tensors: tensors.pop("model.norm.weight"))
+
+
+@pytest.mark.parametrize("edit, words", [(set_config, "config.json"), (one_bit, "model.embed_tokens.weight"),
+                                         (drop_tensor, "model.norm.weight"), (shutil.rmtree, "back")])
+def test_restore_refuses_what_is_in_the_way(edit, words, moefy, llama, converted, tmp_path):
+    moefy("restore", "out", "-o", "back")
+    edit(tmp_path / "back")
+    (tmp_path / "back").mkdir(exist_ok=True)
+
+    result = moefy("restore", "out", "-o", "back", check=False)
+
+    assert result.returncode == 2, result.stderr
+    assert "is in the way" in result.stderr and words in result.stderr and "--force" in result.stderr
+    moefy("restore", "out", "-o", "back", "--force")
+    assert load_file(tmp_path / "back/model.safetensors").keys() == load_file(only_shard(llama)).keys()
+
+
 def test_no_verify_is_logged(moefy, llama):
     moefy("split", llama, "-o", "map.h5", "--method", "random", "--experts", 4)
 

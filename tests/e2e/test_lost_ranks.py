@@ -115,7 +115,7 @@ def test_signal_to_the_launcher_stops_all(number, expected, tmp_path):
 def test_waiting_ranks_cost_no_cpu(tmp_path):
     """One item on three ranks: two of them only wait."""
     job = Job([DRIVER, f"output={tmp_path / 'out'}", "items=1", "work_ms=6000"], RANKS)
-    assert job.wait_until(lambda: (tmp_path / "out.journal").exists() and len(job.ranks()) == RANKS)
+    assert job.wait_until(lambda: (tmp_path / "out.lock").exists() and len(job.ranks()) == RANKS)
     pids = job.ranks()
 
     def ticks(pid):

@@ -109,6 +109,47 @@ TEST(ReferenceAssignmentTest, certificate_sums_find_the_first_worst_row) {
   EXPECT_EQ(sums.unconstrained, 5 + 1 + 6);
 }
 
+TEST(ReferenceAssignmentTest, ties_are_rows_with_another_site_as_cheap_as_their_own) {
+  const auto backend = make_reference_backend(1);
+  const CostView q = backend->cost_buffer(0, 3, 3);
+  const std::int32_t costs[3][3] = {{5, 2, 4}, {0, 9, 4}, {7, 7, 1}};
+  for (std::size_t i = 0; i < 3; ++i) std::copy_n(costs[i], 3, q.row(i));
+  const std::vector<std::int32_t> prices{1, 0, -2};
+
+  EXPECT_EQ(backend->tied_rows(q, std::vector{1, 0, 0}, prices), (std::vector{0}));
+  EXPECT_EQ(backend->tied_rows(q, std::vector{0, 0, 1}, prices), (std::vector<std::int32_t>{}));
+  EXPECT_EQ(backend->total_cost(q, std::vector{1, 0, 2}), 2 + 0 + 1);
+}
+
+// Two sites of three rows each. All six rows prefer site 0; costs at site 1 are 1, 2, …, 6 higher.
+// Half of the excess of 3, rounded down, is 1: the price of site 0 rises by the second smallest
+// margin, 2. Site 1 lacks 3 and falls until one row comes: by the least distance, 1. Together that
+// lets three rows go (margins below 3; the third ties, and the lower site keeps it).
+TEST(ReferenceAssignmentTest, a_price_pass_moves_both_sides) {
+  const auto backend = make_reference_backend(1);
+  const CostView q = backend->cost_buffer(0, 6, 2);
+  for (std::size_t i = 0; i < 6; ++i) {
+    q.row(i)[0] = 10;
+    q.row(i)[1] = 11 + static_cast<std::int32_t>(i);
+  }
+  const std::vector<std::int64_t> size{3, 3};
+  std::vector<std::int32_t> prices(q.stride, kNoSite);
+  prices[0] = prices[1] = 0;
+  PassLimits limits;
+  limits.max_passes = 1;
+  SiteChoice choice;
+
+  const PassResult result = backend->price_passes(q, {size, size, true}, limits, prices, choice);
+
+  EXPECT_EQ(result.imbalance_before, 3);
+  EXPECT_EQ(result.imbalance, 1);
+  EXPECT_EQ(result.passes, 1);
+  EXPECT_EQ(prices[0], 3);
+  EXPECT_EQ(prices[1], 0);
+  EXPECT_EQ(choice.label, (std::vector{1, 1, 0, 0, 0, 0}));
+  EXPECT_EQ(choice.count, (std::vector<std::int64_t>{4, 2}));
+}
+
 TEST_P(AssignmentKernelsTest, best_sites_equal_the_reference) {
   const auto reference = make_reference_backend(1);
   for (const auto& backend : backends()) {
@@ -175,6 +216,86 @@ TEST_P(AssignmentKernelsTest, certificate_sums_equal_the_reference) {
       EXPECT_EQ(sums.worst, expected.worst);
       EXPECT_EQ(sums.worst_row, expected.worst_row);
       EXPECT_EQ(sums.unconstrained, expected.unconstrained);
+    }
+  }
+}
+
+/// Bounds of 1/k of the rows each, `spread` wide.
+struct Room {
+  Room(const CostView& q, std::int64_t spread) {
+    const auto rows = static_cast<std::int64_t>(q.num_rows);
+    const auto sites = static_cast<std::int64_t>(q.num_sites);
+    for (std::int64_t j = 0; j < sites; ++j) {
+      const std::int64_t share = (j + 1) * rows / sites - j * rows / sites;
+      lower.push_back(std::max<std::int64_t>(share - spread, 0));
+      upper.push_back(share + spread);
+    }
+    room = {lower, upper, spread == 0};
+  }
+  std::vector<std::int64_t> lower, upper;
+  SiteRoom room;
+};
+
+/// Runs the same price passes on two backends.
+void compare_passes(Backend& reference, Backend& backend, const CostShape& shape,
+                    std::int64_t spread, const PassLimits& limits) {
+  SCOPED_TRACE(testing::Message() << backend.name() << ", " << shape.num_rows << " x "
+                                  << shape.num_sites << ", bounds +- " << spread << ", at most "
+                                  << limits.max_passes << " passes");
+  const CostView expected_q = random_costs(reference, shape);
+  const CostView q = random_costs(backend, shape);
+  const Room bounds(q, spread);
+  std::vector<std::int32_t> expected_prices = random_prices(q);
+  std::vector<std::int32_t> prices = expected_prices;
+  SiteChoice expected, choice;
+
+  const PassResult expected_result =
+      reference.price_passes(expected_q, bounds.room, limits, expected_prices, expected);
+  const PassResult result = backend.price_passes(q, bounds.room, limits, prices, choice);
+
+  EXPECT_EQ(result.imbalance_before, expected_result.imbalance_before);
+  EXPECT_EQ(result.imbalance, expected_result.imbalance);
+  EXPECT_EQ(result.passes, expected_result.passes);
+  EXPECT_EQ(prices, expected_prices);
+  EXPECT_EQ(choice.label, expected.label);
+  EXPECT_EQ(choice.count, expected.count);
+}
+
+TEST_P(AssignmentKernelsTest, price_passes_equal_the_reference) {
+  const auto reference = make_reference_backend(1);
+  PassLimits to_the_end;
+  to_the_end.min_gain = -100;  // also passes that make it worse
+  PassLimits while_they_pay;
+  while_they_pay.min_gain = 1;
+  PassLimits none;
+  none.max_passes = 0;
+  for (const auto& backend : backends()) {
+    for (std::size_t rows : {1, 31, 32, 33, 257, 1000}) {
+      compare_passes(*reference, *backend, {rows, 5, 1 << 20}, 0, to_the_end);
+    }
+    for (std::size_t sites : {1, 16, 17, 33}) {
+      compare_passes(*reference, *backend, {300, sites, 9}, 0, while_they_pay);
+      compare_passes(*reference, *backend, {300, sites, 1 << 28}, 2, while_they_pay);
+    }
+    compare_passes(*reference, *backend, {4500, 5, 1 << 20}, 3, while_they_pay);
+    compare_passes(*reference, *backend, {257, 70, 1 << 20}, 1, while_they_pay);
+    compare_passes(*reference, *backend, {257, 5, 1 << 20}, 0, none);
+  }
+}
+
+TEST_P(AssignmentKernelsTest, total_cost_and_ties_equal_the_reference) {
+  const auto reference = make_reference_backend(1);
+  for (const auto& backend : backends()) {
+    for (const CostShape& shape : kShapes) {
+      SCOPED_TRACE(testing::Message() << backend->name() << ", " << shape.num_rows);
+      const CostView expected_q = random_costs(*reference, shape);
+      const CostView q = random_costs(*backend, shape);
+      const auto label = random_labels(q);
+      const auto prices = random_prices(q);
+
+      EXPECT_EQ(backend->total_cost(q, label), reference->total_cost(expected_q, label));
+      EXPECT_EQ(backend->tied_rows(q, label, prices),
+                reference->tied_rows(expected_q, label, prices));
     }
   }
 }

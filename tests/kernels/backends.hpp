@@ -15,8 +15,8 @@ namespace moefy::test {
 /// The instruction sets that this CPU can run; the others are tested where they exist.
 inline std::vector<std::string> testable_instruction_sets() {
   std::vector<std::string> names;
-  for (InstructionSet set :
-       {InstructionSet::portable, InstructionSet::avx2, InstructionSet::avx512_vnni}) {
+  for (InstructionSet set : {InstructionSet::portable, InstructionSet::avx2,
+                             InstructionSet::avx512_vnni, InstructionSet::amx_int8}) {
     if (is_supported(set)) names.push_back(to_string(set));
   }
   return names;

@@ -1,4 +1,4 @@
-"""calibrate, convert --use-refit, verify, restore and evaluate on tiny models, through the program."""
+"""calibrate, convert --use-refit, verify and restore on tiny models, through the program."""
 
 import json
 import pathlib
@@ -134,41 +134,6 @@ def test_a_missing_interpreter_is_told(moefy, tiny):
     result = moefy("calibrate", tiny("llama"), "-o", "map.h5", code=2,
                    env={"MOEFY_PYTHON": "/no/such/python"})
     assert "MOEFY_PYTHON" in result.stderr
-
-
-def test_evaluate_puts_models_side_by_side(moefy, tiny, text, tmp_path):
-    model = tiny("llama")
-    words = text("words.txt")
-    calibrate(moefy, model, "map.h5", "--text", words)
-    moefy("convert", model, "map.h5", "-o", "out", "--use-refit")
-    options = ("--text", words, text("b.txt", "some other words. "), "--length", "16",
-               "--sequences", "3", "--quiet")
-    table = moefy("evaluate", model, "out", "--top-k", "7", *options, "-o", "figures.json").stdout
-    assert [line.split()[0] for line in table.splitlines()] == ["model", "dense", "out", "out"]
-    dense, stored, all_on = json.loads((tmp_path / "figures.json").read_text())
-    assert dense["times_dense"] == 1 and dense["agreement"] == 1
-    assert set(dense["texts"]) == {"words", "b"}
-    assert (stored["top_k"], all_on["top_k"]) == (3, 7)
-    assert stored["active_parameters"] < all_on["active_parameters"] == all_on["parameters"]
-    ratio = np.exp(np.mean([np.log(t["times_dense"]) for t in stored["texts"].values()]))
-    assert stored["times_dense"] == pytest.approx(ratio)
-    # Against transformers directly.
-    from moefy.models import load_model, load_tokenizer
-    from moefy.texts import read_text, to_sequences
-
-    sequences = to_sequences(load_tokenizer(model), read_text(words), 16, "words")
-    order = np.random.default_rng(0).permutation(len(sequences))
-    ids = torch.as_tensor(sequences[np.sort(order[:3])])
-    with torch.no_grad():
-        loss = load_model(model)(input_ids=ids, labels=ids).loss
-    assert dense["texts"]["words"]["perplexity"] == pytest.approx(float(loss.exp()), rel=1e-4)
-    assert "exists" in moefy("evaluate", model, *options, "-o", "figures.json", code=2).stderr
-
-
-def test_evaluate_refuses_what_moefy_did_not_make(moefy, tiny, text):
-    model = tiny("llama")
-    result = moefy("evaluate", model, model, "--text", text("a.txt"), "--length", "16", code=3)
-    assert "manifest.json" in result.stderr
 
 
 def test_use_refit_needs_a_calibrated_map_and_an_moe_host(moefy, tiny, text):

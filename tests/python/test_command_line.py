@@ -30,7 +30,7 @@ def test_everything_wrong_is_told_at_once_with_the_nearest_names(moefy):
     (["calibrate", "m", "-o", "x.h5", "--gran", "16"], "--gran is unknown"),
     (["calibrate", "m", "more", "-o", "x.h5"], "'more' is one argument too many"),
     (["calibrate", "m", "-o", "x.h5", "--tokens", "many"], "--tokens"),
-    (["evaluate", "m"], "--text is missing"),
+    (["evaluate", "m"], "moefy: --text is missing"),
     (["record", "m", "-o"], "expected one argument"),
     (["record", "m", "-o", "x.h5", "--config", "none.json"], "none.json"),
 ])
@@ -74,3 +74,23 @@ def test_a_file_of_options_runs(moefy, tiny, text, tmp_path):
     moefy("record", tiny("llama"), "--config", "config.json")
 
     assert (tmp_path / "rec.h5").exists()
+
+
+@pytest.mark.parametrize("arguments", [
+    ["record", "llama", "-o", "llama/config.json", "--text", "a.txt"],
+    ["record", "llama", "-o", "a.txt", "--text", "a.txt"],
+    ["calibrate", "llama", "-o", "llama", "--text", "a.txt"],
+    ["evaluate", "llama", "--text", "a.txt", "-o", "llama/model.safetensors"],
+    ["evaluate", "llama", "--text", "a.txt", "--plot", "a.txt"],
+    ["recover", "out", "--teacher", "llama", "--text", "a.txt", "-o", "llama/"],
+    ["recover", "out/moe", "--teacher", "llama", "--text", "a.txt", "-o", "out"],
+])
+def test_an_output_never_replaces_what_is_read(moefy, tiny, text, tmp_path, arguments):
+    tiny("llama")
+    text("a.txt")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    result = moefy(*arguments, "--force", code=2)
+
+    assert "choose another place" in result.stderr
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before

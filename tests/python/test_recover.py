@@ -34,7 +34,7 @@ def converted(moefy, tiny, text):
 
 def recover(moefy, dense, moe, words, *more, output="out", **options):
     return moefy("recover", moe, "--teacher", dense, "--text", words, "-o", output, "--length", 16,
-                 "--threads", 1, "--quiet", *more, **options)
+                 "--batch", 2, "--sampled", 64, "--threads", 1, "--quiet", *more, **options)
 
 
 def weights(folder):
@@ -110,12 +110,10 @@ def test_it_says_what_it_is(moefy, converted, tmp_path):
 
 
 def test_a_checkpoint_goes_on_as_if_nothing_had_happened(converted, tmp_path):
-    import contextlib
-
     from moefy.models import load_model
     from moefy.ranks import Ranks
-    from moefy.recover import Journal, Training
-    from moefy.sparse_ffn import SparseFfn
+    from moefy.training import Training
+    from moefy.training_journal import Journal
 
     class Options:
         device, precision, rate, router_rate = "cpu", "fp32", 2e-3, 1e-2
@@ -129,11 +127,9 @@ def test_a_checkpoint_goes_on_as_if_nothing_had_happened(converted, tmp_path):
         return training
 
     def run(training, steps):
-        with contextlib.ExitStack() as stack:
-            for _, block in training.blocks:
-                stack.enter_context(SparseFfn(block))
+        with training.routed():
             for step in steps:
-                training.step((np.arange(16) + step) % 29 + 3, 1.0)
+                training.step((np.arange(32).reshape(2, 16) + step) % 29 + 3, 1.0)
         return training
 
     whole = run(begin(), range(6))
@@ -141,15 +137,39 @@ def test_a_checkpoint_goes_on_as_if_nothing_had_happened(converted, tmp_path):
     journal.save(run(begin(), range(3)).state())
     parts = run(begin(Journal(tmp_path / "out", {"a": 1}, force=False).load()), range(3, 6))
     assert parts.step_number == 6 and parts.losses == whole.losses
-    for one, other in zip(whole.parameters, parts.parameters):
-        assert torch.equal(one, other)
+    learned = whole.weights.named()
+    for name, value in parts.weights.named().items():
+        assert torch.equal(value, learned.pop(name)), name
+    assert not learned
+
+
+def test_small_steps_are_not_lost_in_bf16(converted):
+    from moefy.models import load_model
+    from moefy.ranks import Ranks
+    from moefy.training import Training
+
+    class Options:
+        device, precision, rate, router_rate = "cpu", "bf16", 1e-6, 1e-6
+
+    dense, moe, _ = converted()
+    training = Training(Options, load_model(str(moe)), load_model(str(dense)), Ranks())
+    before = {name: value.clone() for name, value in training.weights.named().items()}
+    stored = dict(load_model(str(moe)).named_parameters())
+    with training.routed():
+        for _ in range(3):
+            training.step(np.arange(32).reshape(2, 16) % 29 + 3, 1.0)
+    for name, value in training.weights.named().items():
+        assert torch.equal(before[name], stored[name])  # they begin from what the file holds
+        assert value.dtype == torch.float32 and not torch.equal(value, before[name])
+        assert (value - before[name]).abs().max() < 1e-5
 
 
 def test_a_stopped_run_goes_on_to_the_same_end(moefy, converted, tmp_path):
     dense, moe, words = converted()
     recover(moefy, dense, moe, words, "--steps", 400, output="whole")
     command = [str(PROGRAM), "recover", str(moe), "--teacher", str(dense), "--text", str(words),
-               "-o", "parts", "--length", "16", "--threads", "1", "--steps", "400"]
+               "-o", "parts", "--length", "16", "--batch", "2", "--sampled", "64", "--threads", "1",
+               "--steps", "400"]
     environment = {**os.environ, "MOEFY_PYTHON": sys.executable}
     process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE,
                                text=True)
@@ -168,13 +188,14 @@ def test_ranks_learn_from_the_mean_of_their_gradients(converted, tmp_path):
     dense, moe, words = converted()
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
                "--no-python", str(PROGRAM), "recover", str(moe), "--teacher", str(dense), "--text",
-               str(words), "-o", "out", "--length", "16", "--threads", "1", "--steps", "3", "--json"]
+               str(words), "-o", "out", "--length", "16", "--batch", "2", "--sampled", "64", "--threads",
+               "1", "--steps", "3", "--json"]
     environment = {**os.environ, "MOEFY_PYTHON": sys.executable}
     result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True,
                             timeout=240)
     assert result.returncode == 0, result.stderr
     record, = map(json.loads, result.stdout.splitlines())
-    assert record["ranks"] == 2 and record["tokens_a_step"] == 32 and record["steps"] == 3
+    assert record["ranks"] == 2 and record["tokens_a_step"] == 64 and record["steps"] == 3
     before, after = weights(moe), weights(tmp_path / "out")
     name = "model.layers.0.mlp.gate.weight"
     assert not torch.equal(before[name], after[name])
@@ -184,7 +205,7 @@ def test_done_runs_and_other_options(moefy, converted, tmp_path):
     dense, moe, words = converted()
     recover(moefy, dense, moe, words, "--steps", 2)
     result = moefy("recover", moe, "--teacher", dense, "--text", words, "-o", "out", "--length", 16,
-                   "--threads", 1, "--steps", 2)
+                   "--batch", 2, "--sampled", 64, "--threads", 1, "--steps", 2)
     assert "already done" in result.stderr
     result = recover(moefy, dense, moe, words, "--steps", 3, code=2)
     assert "--force" in result.stderr
@@ -193,17 +214,28 @@ def test_done_runs_and_other_options(moefy, converted, tmp_path):
 
 
 def test_texts_take_turns():
-    from moefy.recover import Schedule
+    from moefy.training import Schedule
 
     texts = [np.arange(3)[:, None], 10 + np.arange(2)[:, None]]
-    schedule = Schedule(texts, seed=0)
-    drawn = [int(schedule.sequence(number)[0]) for number in range(12)]
+    schedule = Schedule(texts, None, seed=0)
+    drawn = schedule.batch(0, 12)[:, 0]
     assert sorted(drawn[0:6:2]) == [0, 1, 2] and sorted(drawn[6:12:2]) == [0, 1, 2]
-    assert sorted(drawn[1:5:2]) == [10, 11] and all(value >= 10 for value in drawn[1::2])
+    assert sorted(drawn[1:5:2]) == [10, 11] and (drawn[1::2] >= 10).all()
+    # Any cut of the work into batches draws the same.
+    assert (schedule.batch(5, 4)[:, 0] == drawn[5:9]).all()
+
+
+def test_text_of_the_model_takes_every_other_turn():
+    from moefy.training import Schedule
+
+    texts = [np.arange(3)[:, None], 10 + np.arange(2)[:, None]]
+    drawn = Schedule(texts, 20 + np.arange(4)[:, None], seed=0).batch(0, 16)[:, 0]
+    assert sorted(drawn[1:9:2]) == [20, 21, 22, 23] and sorted(drawn[9::2]) == [20, 21, 22, 23]
+    assert (drawn[0::2] == Schedule(texts, None, seed=0).batch(0, 8)[:, 0]).all()
 
 
 def test_the_rate_warms_up_and_decays():
-    from moefy.recover import rate_of
+    from moefy.training import rate_of
 
     assert rate_of(0, 0) == pytest.approx(1 / 8)
     assert rate_of(0.5, 100) == pytest.approx(0.525)
@@ -212,7 +244,8 @@ def test_the_rate_warms_up_and_decays():
 
 @pytest.mark.parametrize("more, message", [
     (("--steps", -1), "--steps"), (("--minutes", 0), "--minutes"), (("--rate", "0"), "--rate"),
-    (("--length", 1), "--length"), (("-o", "moe"), "is the model"), (("-o", "no/where"), "no such"),
+    (("--length", 1), "--length"), (("--batch", 0), "--batch"), (("--sampled", -1), "--sampled"),
+    (("-o", "moe"), "choose another place"), (("-o", "no/where"), "no such"),
     (("--text", "nothing.txt"), "no such file")])
 def test_wrong_options_are_refused(moefy, converted, more, message):
     dense, moe, words = converted()

@@ -50,9 +50,29 @@ class JournalTest : public testing::Test {
 };
 
 TEST_F(JournalTest, remembers_the_machine_that_began_it) {
-  EXPECT_EQ(Journal(folder, kFingerprint, false, "an old one").machine(), "an old one");
+  Journal(folder, kFingerprint, false, "an old one").append(1, {});
+
   EXPECT_EQ(Journal(folder, kFingerprint, false, "a new one").machine(), "an old one");
   EXPECT_EQ(Journal(folder, kFingerprint, true, "a new one").machine(), "a new one");
+}
+
+TEST_F(JournalTest, makes_no_folder_before_the_first_record) {
+  Journal journal = open();
+
+  EXPECT_THAT(journal.finished(no_warning), IsEmpty());
+  journal.remove();
+
+  EXPECT_TRUE(fs::is_empty(temp.path()));
+}
+
+TEST_F(JournalTest, can_be_begun_again_after_it_was_removed) {
+  Journal journal = open();
+  journal.append(1, to_bytes("one"));
+  journal.remove();
+
+  journal.append(2, to_bytes("two"));
+
+  EXPECT_THAT(open().finished(no_warning), ElementsAre(2));
 }
 
 TEST_F(JournalTest, keeps_records_over_a_reopening) {
@@ -88,7 +108,7 @@ TEST_F(JournalTest, does_not_care_for_the_order_of_keys) {
 }
 
 TEST_F(JournalTest, refuses_other_options_and_lists_them) {
-  open();
+  open().append(1, {});
 
   const std::string message =
       message_of([&] { open(R"({"options": {"seed": 1, "experts": 16}, "size": 5})"); });
@@ -119,6 +139,7 @@ TEST_F(JournalTest, refuses_a_folder_that_is_no_journal_even_with_force) {
 
 TEST_F(JournalTest, goes_on_where_a_crash_came_before_the_fingerprint) {
   fs::create_directory(folder);
+  std::ofstream(folder / "machine.txt") << "an old one";
   std::ofstream(folder / ".fingerprint.json.4711.tmp") << "{";
 
   Journal journal = open();
@@ -167,7 +188,7 @@ TEST_F(JournalTest, drops_a_record_under_another_items_name) {
 }
 
 TEST_F(JournalTest, refuses_a_damaged_fingerprint) {
-  open();
+  open().append(1, {});
   write_file_atomically(folder / "fingerprint.json", "{\"seed\": ");
 
   EXPECT_THAT(message_of([&] { open(); }), HasSubstr("--force"));

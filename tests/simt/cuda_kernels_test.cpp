@@ -14,6 +14,10 @@ struct Everything {
   SiteChoice choice;
   std::vector<std::int32_t> key, row;
   CertificateSums certificate;
+  std::vector<std::int32_t> prices, tied;
+  SiteChoice balanced;
+  PassResult passes;
+  std::int64_t total = 0;
   std::vector<std::int64_t> sums;
   double inertia = 0;
   std::vector<float> products;
@@ -62,6 +66,13 @@ Everything compute(Backend& backend, std::size_t num_rows, std::size_t num_sites
   all.row.resize(num_sites * q.stride);
   backend.smallest_moves(q, all.choice.label, all.key, all.row);
   all.certificate = backend.certificate_sums(q, all.choice.label, prices);
+  all.total = backend.total_cost(q, all.choice.label);
+  all.tied = backend.tied_rows(q, all.choice.label, prices);
+  const std::vector<std::int64_t> size(num_sites, num_rows / num_sites);
+  all.prices = prices;
+  PassLimits limits;
+  limits.max_passes = 2;
+  all.passes = backend.price_passes(q, {size, size, true}, limits, all.prices, all.balanced);
 
   SiteSums sums;
   sums.sum.resize(num_sites, kDim);
@@ -100,6 +111,11 @@ TEST_P(CudaKernelsTest, agree_with_the_reference) {
   EXPECT_EQ(found.certificate.cost, expected.certificate.cost);
   EXPECT_EQ(found.certificate.row_minima, expected.certificate.row_minima);
   EXPECT_EQ(found.certificate.worst, expected.certificate.worst);
+  EXPECT_EQ(found.total, expected.total);
+  EXPECT_EQ(found.tied, expected.tied);
+  EXPECT_EQ(found.passes.passes, expected.passes.passes);
+  EXPECT_EQ(found.prices, expected.prices);
+  EXPECT_EQ(found.balanced.label, expected.balanced.label);
   EXPECT_EQ(found.sums, expected.sums);
   EXPECT_NEAR(found.inertia, expected.inertia, 1e-9 * expected.inertia);
   for (std::size_t e = 0; e < found.exact.size(); ++e) {

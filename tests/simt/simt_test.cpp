@@ -1,4 +1,5 @@
 // The simulation itself: what a kernel or a stream does wrong must not pass unseen.
+#include <cooperative_groups.h>
 #include <gtest/gtest.h>
 
 #include <cstdint>
@@ -55,6 +56,24 @@ __global__ void barrier_for_some_kernel() {
 }
 #endif
 
+/// Every block hands its number to the next one; `waits`: after all have put theirs down.
+__global__ void pass_on_kernel(std::uint32_t* from, std::uint32_t* to, bool waits) {
+  if (threadIdx.x == 0) from[blockIdx.x] = 10 + blockIdx.x;
+  if (waits) cooperative_groups::this_grid().sync();
+  if (threadIdx.x == 0) to[blockIdx.x] = from[(blockIdx.x + 1) % gridDim.x];
+}
+
+std::vector<std::uint32_t> pass_on(bool waits) {
+  Stream stream;
+  DeviceBuffer<std::uint32_t> from;
+  DeviceBuffer<std::uint32_t> to;
+  launch_resident(pass_on_kernel, 2, kBlock, 0, stream.handle(), from.resize(2), to.resize(2),
+                  waits);
+  const auto got = stream.download<std::uint32_t>(to.data(), 2);
+  stream.wait();
+  return {got.begin(), got.end()};
+}
+
 std::vector<std::uint32_t> block_sums(unsigned num_blocks, bool barriers, unsigned beyond) {
   std::vector<std::uint32_t> values(num_blocks * kBlock);
   std::iota(values.begin(), values.end(), 0);
@@ -91,6 +110,19 @@ TEST_F(SimtTest, runs_blocks_with_barriers) {
   EXPECT_EQ(block_sums(3, true, 0), (std::vector{2016U, 6112U, 10208U}));
 }
 
+TEST_F(SimtTest, lets_blocks_wait_for_each_other) {
+  EXPECT_EQ(pass_on(true), (std::vector{11U, 10U}));
+}
+
+TEST_F(SimtDeathTest, shows_a_wait_for_blocks_that_need_not_run) {
+  EXPECT_DEATH(
+      {
+        DeviceBuffer<std::uint32_t> memory;
+        run(pass_on_kernel, 1, 0, memory.resize(1), memory.resize(1), true);
+      },
+      "not launched together");
+}
+
 TEST_F(SimtTest, gives_kernels_memory_that_is_not_zero) {
   DeviceBuffer<std::int32_t> fresh;
   Stream stream;
@@ -105,6 +137,10 @@ TEST_F(SimtDeathTest, shows_a_missing_barrier) {
   EXPECT_DEATH(block_sums(1, false, 0), "data race");
 }
 
+TEST_F(SimtDeathTest, shows_blocks_that_do_not_wait_for_each_other) {
+  EXPECT_DEATH(pass_on(false), "data race");
+}
+
 TEST_F(SimtDeathTest, shows_blocks_that_write_the_same_element) {
   EXPECT_DEATH(
       {
@@ -114,6 +150,10 @@ TEST_F(SimtDeathTest, shows_blocks_that_write_the_same_element) {
       "data race");
 }
 #else
+TEST_F(SimtTest, shows_blocks_that_do_not_wait_for_each_other) {
+  EXPECT_NE(pass_on(false), pass_on(true));
+}
+
 TEST_F(SimtTest, shows_a_missing_barrier) {
   EXPECT_NE(block_sums(1, false, 0), block_sums(1, true, 0));
 }

@@ -7,14 +7,14 @@
 #include <string>
 #include <vector>
 
+#include "moefy/backend/device_transfers.hpp"
 #include "moefy/backend/instruction_set.hpp"
+#include "moefy/backend/price_passes.hpp"
+#include "moefy/backend/rows.hpp"
 #include "moefy/core/matrix.hpp"
 #include "moefy/core/thread_pool.hpp"
 
 namespace moefy {
-
-/// Where a view points to. CPU backends use host memory only.
-enum class MemorySpace { host, device };
 
 /// Fixed-point costs are at most this, so that a reduced cost (cost plus a difference of prices)
 /// fits an int32 lane.
@@ -52,27 +52,21 @@ struct RowSelection {
   }
 };
 
-/// The rows of one layer as a backend holds them: the fp32 rows (not copied on the host), squared
-/// norms, and int8 rows with one step per row. Reused from layer to layer.
+/// The rows of one layer as a backend holds them: the fp32 rows (not copied where they are in its
+/// memory already), squared norms, and int8 rows with one step per row. Reused from layer to layer.
 class Points {
  public:
   virtual ~Points() = default;
-  MatrixView<const float> rows;  ///< [num_rows, dim], host; stays alive as long as the points
-  double max_squared_norm = 0;   ///< R²
-  double sum_squared_norm = 0;   ///< sum of block_squared_norm in index order
+  RowsView rows;                           ///< [num_rows, dim]; stays alive as long as the points
+  double max_squared_norm = 0;             ///< R²
+  double sum_squared_norm = 0;             ///< sum of block_squared_norm in index order
   std::vector<double> block_squared_norm;  ///< [num_rows / kSumBlock, rounded up] sums in fp64
   float max_abs = 0;                       ///< largest |x|
   std::int64_t zero_rows = 0;
   Matrix<float> shifted;  ///< memory of `rows` after Backend::load_shifted
 };
 
-/// Labels and their counts, in the order of the selected rows.
-struct SiteChoice {
-  std::vector<std::int32_t> label;   ///< argmin_j q + p, lowest j on ties
-  std::vector<std::int32_t> best;    ///< that value; filled only with margins
-  std::vector<std::int32_t> margin;  ///< second value - best; filled only with margins
-  std::vector<std::int64_t> count;   ///< [num_sites] rows per label
-};
+using SiteChoice = BasicSiteChoice<std::int32_t>;
 
 /// The integers from which optimality of an assignment is decided.
 struct CertificateSums {
@@ -116,13 +110,19 @@ class Backend {
   virtual void copy_rows(const CostView& from, std::span<const std::int32_t> rows,
                          const CostView& to);
 
+  /// Where the rows of a layer should lie: in the backend's memory.
+  virtual std::unique_ptr<RowMatrix> make_rows() { return make_host_rows(threads()); }
+  /// Memory for the bytes from which make_rows() is filled; null if that is filled by the host.
+  virtual std::unique_ptr<RawBytes> make_raw_bytes() { return nullptr; }
+  /// Copies beside what is computed; null without a device.
+  virtual std::unique_ptr<DeviceTransfers> make_transfers() { return nullptr; }
   virtual std::unique_ptr<Points> make_points() = 0;
   /// Reads every row once: norms, largest value, int8 rows (if `quantize`). NaN or infinity:
-  /// InputError naming row and column.
-  virtual void load(Points& points, MatrixView<const float> rows, bool quantize) = 0;
+  /// InputError naming row and column. `rows`: in host memory, or in make_rows().
+  virtual void load(Points& points, const RowsView& rows, bool quantize) = 0;
   /// The same for rows - shift, shift [dim].
-  virtual void load_shifted(Points& points, MatrixView<const float> rows,
-                            std::span<const float> shift, bool quantize);
+  virtual void load_shifted(Points& points, const RowsView& rows, std::span<const float> shift,
+                            bool quantize);
   /// Row a of `out` becomes row rows[a] of the points.
   virtual void read_rows(const Points& points, std::span<const std::int32_t> rows,
                          MatrixView<float> out);
@@ -148,8 +148,6 @@ class Backend {
                              std::span<const std::int32_t> columns, bool copy_others,
                              const CostView& base, const CostView& q) = 0;
 
-  /// Σ_i q[i, label_i]
-  virtual std::int64_t total_cost(const CostView& q, std::span<const std::int32_t> label);
   /// Best site of every row of q under prices [stride] (padding columns kNoSite).
   virtual void best_sites(const CostView& q, std::span<const std::int32_t> prices,
                           bool with_margins, SiteChoice& choice) = 0;
@@ -159,6 +157,17 @@ class Backend {
                               std::span<std::int32_t> key, std::span<std::int32_t> row) = 0;
   virtual CertificateSums certificate_sums(const CostView& q, std::span<const std::int32_t> label,
                                            std::span<const std::int32_t> prices) = 0;
+  /// Price passes from `prices` [stride] (padding columns kNoSite) until the sizes fit `room` well
+  /// enough: see PricePasses, which defines the result for every backend. Prices become the best
+  /// ones; of `choice` their labels and counts are filled.
+  virtual PassResult price_passes(const CostView& q, const SiteRoom& room, const PassLimits& limits,
+                                  std::span<std::int32_t> prices, SiteChoice& choice);
+  /// Σ_i q[i, label_i]
+  virtual std::int64_t total_cost(const CostView& q, std::span<const std::int32_t> label);
+  /// Rows, ascending, for which a site other than their own costs the same under prices [stride].
+  virtual std::vector<std::int32_t> tied_rows(const CostView& q,
+                                              std::span<const std::int32_t> label,
+                                              std::span<const std::int32_t> prices);
 
   /// sums over the selected rows of points whose label changed: subtracted from old_label's site
   /// (unless it is negative) and added to new_label's. Labels by selected row.
@@ -175,12 +184,15 @@ class Backend {
   /// out [a.rows, b.rows] = a · bᵀ in fp32; a [m, k], b [n, k], tiles of 256 rows of a.
   virtual void multiply_transposed(MatrixView<const float> a, MatrixView<const float> b,
                                    MatrixView<float> out) = 0;
+
+ private:
+  PricePasses<std::int32_t> host_passes_;
 };
 
 std::unique_ptr<Backend> make_reference_backend(std::size_t num_threads);
 /// Tiles and threads, with the best instruction set of this CPU chosen once. `instruction_set`
-/// "auto", "avx512-vnni", "avx2" or "portable" (for tests and bench). UsageError if this CPU lacks
-/// it.
+/// "auto", "amx-int8", "avx512-vnni", "avx2" or "portable" (for tests and bench). UsageError if
+/// this CPU lacks it.
 std::unique_ptr<Backend> make_cpu_backend(std::size_t num_threads,
                                           const std::string& instruction_set = "auto");
 

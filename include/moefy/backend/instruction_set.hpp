@@ -5,13 +5,16 @@
 
 namespace moefy {
 
-/// What the vector loops of the CPU code are written for. Integer results are the same on all.
-enum class InstructionSet { portable, avx2, avx512_vnni };
+/// What the vector loops of the CPU code are written for, each a superset of the one before: loops
+/// without a version for one use that. Integer results are the same on all; `amx_int8` has those of
+/// `avx512_vnni` bit for bit.
+enum class InstructionSet { portable, avx2, avx512_vnni, amx_int8 };
 
 /// The spelling of --version and of make_cpu_backend.
 std::string to_string(InstructionSet set);
 
-/// Whether this CPU (and its operating system) runs it.
+/// Whether this CPU (and its operating system) runs it. Asks the kernel for the tile registers of
+/// AMX, which it gives to a process once and for all.
 bool is_supported(InstructionSet set);
 
 /// The widest one this CPU runs.

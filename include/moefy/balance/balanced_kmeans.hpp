@@ -62,12 +62,16 @@ class BalancedKMeans {
   explicit BalancedKMeans(Backend& backend);
   ~BalancedKMeans();
 
-  /// rows [num_rows, dim], host, fp32, unchanged. `layer` keys the random streams. Throws
-  /// InputError for NaN or infinity (row, column) and for infeasible capacities, Interrupted at the
-  /// next safe point (well below 0.5 s) after a stop is requested.
-  BalancedKMeansResult run(MatrixView<const float> rows, const Capacities& capacities,
+  /// rows [num_rows, dim], in host memory or the backend's, unchanged. `layer` keys the random
+  /// streams. Throws InputError for NaN or infinity (row, column) and for infeasible capacities,
+  /// Interrupted at the next safe point (well below 0.5 s) after a stop is requested.
+  BalancedKMeansResult run(const RowsView& rows, const Capacities& capacities,
                            const BalancedKMeansConfig& config, std::uint64_t layer,
                            const WarmStart* warm = nullptr, std::stop_token stop = {});
+
+  /// J of other labels [num_rows] of the rows of the last run, which are still there, each site at
+  /// its own mean; fp64. One pass over the rows.
+  double inertia_of(std::span<const std::int32_t> label, std::size_t num_sites) const;
 
  private:
   struct Impl;
@@ -82,17 +86,17 @@ struct ClusteringCheck {
   double gap_bound = 0;  ///< n·τ relative to the cost: rounding between machines
   double inertia_unconstrained = 0;
 };
-ClusteringCheck check_clustering(Backend& backend, MatrixView<const float> rows,
+ClusteringCheck check_clustering(Backend& backend, const RowsView& rows,
                                  const Capacities& capacities, MatrixView<const float> centroids,
                                  std::span<const double> prices, int cost_scale_log2,
                                  std::span<const std::int32_t> label);
 
 /// The fixed-point scale that a clustering of these rows would use: costs are rounded to multiples
 /// of 2^-scale.
-int cost_scale_of(Backend& backend, MatrixView<const float> rows);
+int cost_scale_of(Backend& backend, const RowsView& rows);
 
 /// J of arbitrary labels with their own means, fp64 (also centroids if wanted).
-double inertia_of_labels(Backend& backend, MatrixView<const float> rows,
+double inertia_of_labels(Backend& backend, const RowsView& rows,
                          std::span<const std::int32_t> label, std::size_t num_sites,
                          Matrix<float>* centroids = nullptr);
 

@@ -100,6 +100,10 @@ void all_ok(Communicator& comm, const std::optional<RankError>& mine);
 template <class Phase>
 void together(Communicator& comm, Phase&& phase);
 
+/// What each rank has against something that needs all of them (empty: nothing): that of the lowest
+/// rank, with its number, on all ranks. Collective.
+std::string first_trouble(Communicator& comm, const std::string& mine);
+
 /// One rank, no MPI call at all.
 std::unique_ptr<Communicator> make_self_communicator();
 

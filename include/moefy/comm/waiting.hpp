@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 
 #include "moefy/comm/communicator.hpp"
@@ -14,10 +15,10 @@ class Backoff {
   static constexpr std::chrono::microseconds kLongest{1024};
 
   void reset() { pause_ = kShortest; }
-  /// The next pause; each call doubles it.
-  std::chrono::microseconds next() {
-    const auto pause = pause_;
-    if (pause_ < kLongest) pause_ *= 2;
+  /// The next pause; each call doubles it, up to `longest`.
+  std::chrono::microseconds next(std::chrono::microseconds longest = kLongest) {
+    const auto pause = std::min(pause_, longest);
+    if (pause_ < longest) pause_ *= 2;
     return pause;
   }
   /// Sleeps for next().

@@ -143,7 +143,7 @@ std::vector<std::string> compare_structure(const ConversionPlan& plan, const Che
 /// sentence for each tensor that differs, naming layer, expert and neuron where there is one.
 std::vector<std::string> compare_shard(const ConversionPlan& plan, const Checkpoint& dense,
                                        const Checkpoint& converted, std::size_t shard,
-                                       std::stop_token stop);
+                                       ThreadPool& pool, std::stop_token stop);
 
 /// How far the refitted down projections of `shard` are from the dense ones: Σ (w' - w)² and Σ w².
 struct RefitDistance {
@@ -151,7 +151,8 @@ struct RefitDistance {
   double squared_norm = 0;
 };
 RefitDistance refit_distance(const ConversionPlan& plan, const Checkpoint& dense,
-                             const Checkpoint& converted, std::size_t shard, std::stop_token stop);
+                             const Checkpoint& converted, std::size_t shard, ThreadPool& pool,
+                             std::stop_token stop);
 
 /// What `restore` needs, from a converted directory alone. InputError if something is missing.
 std::shared_ptr<const ConversionPlan> plan_of_output(const Checkpoint& converted);
@@ -159,9 +160,19 @@ std::shared_ptr<const ConversionPlan> plan_of_output(const Checkpoint& converted
 void require_restorable(const ConversionPlan& plan);
 /// Files of the dense checkpoint: one queue item each; cut, names and order as in the source.
 ShardPlan source_shards(const ConversionPlan& plan);
-/// Writes file number `shard` of the dense checkpoint into `directory`.
+/// Writes file number `shard` of the dense checkpoint into `directory`. Memory: as write_shard.
 void restore_shard(const ConversionPlan& plan, const Checkpoint& converted, std::size_t shard,
-                   const std::filesystem::path& directory, std::stop_token stop);
+                   const std::filesystem::path& directory, ThreadPool& pool, std::stop_token stop);
+/// How `there` differs from what restore would make, beside the bytes of its tensors: files, names,
+/// dtypes, shapes, config.json. Whole sentences.
+std::vector<std::string> compare_restored_structure(const ConversionPlan& plan,
+                                                    const Checkpoint& there);
+/// One sentence for each tensor of file number `shard` whose bytes in `there` are not what restore
+/// would make. For checkpoints of equal structure.
+std::vector<std::string> compare_restored_shard(const ConversionPlan& plan,
+                                                const Checkpoint& converted,
+                                                const Checkpoint& there, std::size_t shard,
+                                                ThreadPool& pool, std::stop_token stop);
 /// config.json as it was, index, tokenizer and licence files.
 void restore_metadata(const ConversionPlan& plan, const Checkpoint& converted,
                       const std::filesystem::path& directory);

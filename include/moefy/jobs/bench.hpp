@@ -18,10 +18,11 @@ struct BenchShape {
 
 /// `moefy bench WHAT`.
 struct BenchJobConfig {
-  std::string what;                     ///< assign, split, convert, faster
-  std::vector<BenchShape> shapes;       ///< empty: the published and model-shaped ones
-  std::uint64_t bytes = 1'000'000'000;  ///< convert: size of the synthetic checkpoint
-  bool check = false;                   ///< compare with the reference backend
+  std::string what;                ///< assign, split, convert, link, faster
+  std::vector<BenchShape> shapes;  ///< empty: the published and model-shaped ones
+  std::uint64_t bytes =
+      1'000'000'000;   ///< convert: size of the synthetic checkpoint; link: a piece
+  bool check = false;  ///< compare with the reference backend
   std::string backend = "auto";
   int device = 0;  ///< GPU of the first rank of a host
   int repeats = 5;

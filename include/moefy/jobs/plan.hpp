@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string>
 #include <vector>
@@ -22,22 +23,38 @@ struct SplitPlan {
   struct Layer {
     std::int64_t index = 0;
     std::string name;
-    std::int64_t rank = 0;  ///< with layers handed out largest first; the queue may differ
+    /// With layers handed out largest first; the queue may differ. The first of those that share
+    /// it.
+    std::int64_t rank = 0;
     std::uint64_t bytes_to_read = 0;  ///< all FFN tensors are read for the fingerprint
     std::uint64_t bytes_to_send = 0;  ///< if rank 0 feeds
     double seconds = 0;               ///< estimate on one thread of a current server CPU
   };
   std::vector<Layer> layers;
+  std::int64_t ranks_a_layer = 1;
   std::vector<double> seconds_by_rank;
   std::uint64_t peak_memory = 0;          ///< of the rank that needs most, bytes
   std::uint64_t peak_memory_if_sent = 0;  ///< the same if rank 0 sends the layers
+  std::uint64_t peak_device_memory = 0;   ///< of a GPU, with --backend cuda
   std::uint64_t bytes_to_read = 0;
   std::uint64_t bytes_to_send = 0;
   std::uint64_t output_bytes = 0;  ///< map and journal together
   double seconds = 0;
 };
+/// `ranks_a_layer`: how many ranks share the rows of a layer.
 SplitPlan make_split_plan(std::span<const LayerInfo> layers, const SplitConfig& config,
-                          std::int64_t ranks, std::size_t threads);
+                          std::int64_t ranks, std::size_t threads, std::int64_t ranks_a_layer = 1);
+
+/// How many ranks share the rows of one layer.
+struct ShardChoice {
+  std::int64_t ranks_a_layer = 1;
+  std::string reason;  ///< empty if every rank has layers of its own
+};
+/// What `--shard-rows auto` comes to: 1, unless there are more ranks than layers, or what a rank
+/// needs then does not fit. `fits`: whether that many bytes do, for each rank.
+ShardChoice choose_shards_of(std::span<const LayerInfo> layers, const SplitConfig& config,
+                             std::int64_t ranks,
+                             const std::function<bool(std::uint64_t bytes_a_rank)>& fits);
 
 /// The plan of a split with the ranks of this launch (--dry-run).
 PlanJobConfig plan_config_of(const SplitJobConfig& split, const JobContext& context);

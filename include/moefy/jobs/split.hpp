@@ -26,6 +26,7 @@ struct SplitJobConfig {
   std::string backend = "auto";       ///< its kind is a result option
   int device = 0;                     ///< run: GPU of the first rank of a host
   std::string feed = "auto";          ///< run: auto, coordinator, local
+  std::int64_t shard_rows = 0;        ///< run: ranks that share the rows of a layer; 0: auto
   bool reproducible = false;          ///< run: leave out /run
   bool dry_run = false;               ///< run
   std::string preset = "default";

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "moefy/backend/rows.hpp"
 #include "moefy/checkpoint/checkpoint.hpp"
 #include "moefy/core/hash.hpp"
 #include "moefy/core/matrix.hpp"
@@ -48,6 +49,9 @@ struct LayerInfo {
   bool gated() const { return find(FfnRole::gate) != nullptr; }
   /// Bytes of all its FFN tensors in file dtype.
   std::uint64_t file_bytes() const;
+  /// The neurons [first, first + count) as a layer of their own, whose roles are slices of the same
+  /// tensors. The output's bias belongs to no neuron and stays whole.
+  LayerInfo part(std::int64_t first, std::int64_t count) const;
 };
 
 /// How a model family names and shapes its FFN tensors: one JSON file in configs/architectures.
@@ -97,6 +101,11 @@ void read_role_part(const Checkpoint& checkpoint, const LayerInfo& layer, FfnRol
 /// column in the file of the first NaN or infinity.
 void widen_role(const LayerInfo& layer, FfnRole role, std::span<const std::byte> raw,
                 MatrixView<float> out);
+/// How a matrix' raw bytes lie.
+RawShape raw_shape(const LayerInfo& layer, FfnRole role);
+/// The InputError of widen_role, for a value at element `index` of a role's raw bytes.
+[[noreturn]] void throw_not_finite(const LayerInfo& layer, FfnRole role, std::size_t index,
+                                   float value);
 /// Fills `raw` with the next raw bytes of a role.
 using RawSource = std::function<void(std::span<std::byte> raw)>;
 /// widen_role of a matrix that passes through a small block of `scratch`, some rows of the file at
@@ -111,6 +120,8 @@ class LayerReader {
   /// Both must live as long as the reader.
   LayerReader(const Checkpoint& checkpoint, const LayerInfo& layer);
 
+  /// Reads a role's raw bytes: `take` asks for all of them, part by part.
+  void read_raw(FfnRole role, const std::function<void(const RawSource& next)>& take);
   /// read_role and widen_role_from in one: the matrix passes through a small block of `scratch`.
   /// Throws what both throw.
   void read_rows(FfnRole role, AlignedBuffer<std::byte>& scratch, MatrixView<float> out);

@@ -3,6 +3,7 @@
 #include <functional>
 #include <vector>
 
+#include "moefy/backend/rows.hpp"
 #include "moefy/checkpoint/checkpoint.hpp"
 #include "moefy/core/hash.hpp"
 #include "moefy/core/matrix.hpp"
@@ -26,8 +27,9 @@ struct FfnLayer {
 };
 
 /// Fills `out` with a role's fp32 values, checked finite: [num_neurons, hidden_size] with a neuron
-/// as a row, of a bias [1, its size].
-using RowSource = std::function<void(FfnRole role, MatrixView<float> out)>;
+/// as a row, of a bias [1, its size]. A source writes to host memory, or to a device's, as whoever
+/// makes it says.
+using RowSource = std::function<void(FfnRole role, RowsTarget out)>;
 
 /// The roles that make up a layer but for the output's bias, in the order in which load_ffn_layer
 /// reads them.

@@ -4,6 +4,7 @@
 #include <span>
 #include <vector>
 
+#include "moefy/backend/rows.hpp"
 #include "moefy/core/matrix.hpp"
 #include "moefy/partition/layer_result.hpp"
 
@@ -20,8 +21,12 @@ namespace moefy {
 RouterWeights fit_centroid_router(MatrixView<const float> rows, std::span<const std::int32_t> label,
                                   std::size_t num_experts,
                                   std::vector<std::int64_t>* zero_experts = nullptr);
+/// The same bits for rows wherever a backend has them.
+RouterWeights fit_centroid_router(RowMatrix& rows, std::span<const std::int32_t> label,
+                                  std::size_t num_experts);
 
 /// The same for lists that may share neurons: rows [num_neurons, hidden_size].
 RouterWeights fit_centroid_router(MatrixView<const float> rows, const NeuronLists& lists);
+RouterWeights fit_centroid_router(RowMatrix& rows, const NeuronLists& lists);
 
 }  // namespace moefy

@@ -34,15 +34,17 @@ class OutputLock {
 };
 
 /// The folder OUT.journal/: fingerprint.json and one checksummed record a finished item, each
-/// written by fsync and rename. Rank 0 only; one thread. Ids are not negative.
+/// written by fsync and rename. The first record makes the folder, so that a run without one leaves
+/// nothing. Rank 0 only; one thread. Ids are not negative.
 class Journal {
  public:
-  /// Opens or creates. An existing journal must have an equal fingerprint (a JSON object; the order
-  /// of keys does not matter), else UsageError that lists what differs, by key. A folder that is no
-  /// journal is a UsageError, too. `fresh` (--force) discards a journal that is there. `machine`
-  /// says what kind of machine this is; a new journal keeps it.
-  Journal(std::filesystem::path directory, const std::string& fingerprint_json, bool fresh,
-          const std::string& machine = {});
+  /// Opens the journal that is there, which must have an equal fingerprint (a JSON object; the
+  /// order of keys does not matter), else UsageError that lists what differs, by key. A folder that
+  /// is no journal is a UsageError, too; a place where none can be made an IoError. `fresh`
+  /// (--force) discards a journal that is there. `machine` says what kind of machine this is; a new
+  /// journal keeps it.
+  Journal(std::filesystem::path directory, std::string fingerprint_json, bool fresh,
+          std::string machine = {});
 
   /// Ids of the records that are complete, ascending; a damaged one is removed with `warn`, so that
   /// its item is done again.
@@ -51,16 +53,20 @@ class Journal {
   std::vector<std::byte> read(std::int64_t id) const;
   /// Makes a record durable, over an older one of the same item.
   void append(std::int64_t id, std::span<const std::byte> record);
-  /// Removes the folder: the output stands, or nothing was finished. It is renamed first, so that a
-  /// crash in the middle leaves nothing that looks like a journal.
+  /// Removes the folder, if there is one: the output stands, or nothing was finished. It is renamed
+  /// first, so that a crash in the middle leaves nothing that looks like a journal.
   void remove();
   const std::filesystem::path& directory() const { return directory_; }
   /// The machine of the run that began the journal; empty if it did not say.
   const std::string& machine() const { return machine_; }
 
  private:
+  void begin();
+
   std::filesystem::path directory_;
+  std::string fingerprint_;
   std::string machine_;
+  bool begun_ = false;  ///< the folder has its fingerprint
 };
 
 /// The bytes of one record file.

@@ -8,6 +8,7 @@
 #include <stop_token>
 #include <vector>
 
+#include "moefy/comm/bulk_link.hpp"
 #include "moefy/comm/communicator.hpp"
 
 namespace moefy {
@@ -23,8 +24,9 @@ struct QueueItem {
 class PayloadReader {
  public:
   virtual ~PayloadReader() = default;
-  /// Fills `out` with the next bytes, which may have to arrive first. Throws Interrupted when the
-  /// work is stopped. To be used by the worker thread, inside `work`.
+  /// Fills `out`, memory of the link's space, with the next bytes, which may have to arrive first.
+  /// Throws Interrupted when the work is stopped. To be used inside `prepare`, or `work` if there
+  /// is no `prepare`, by its thread.
   virtual void read(std::span<std::byte> out) = 0;
 };
 
@@ -40,18 +42,21 @@ class QueueCompanion {
   virtual std::chrono::microseconds longest_pause() const = 0;
 };
 
-/// The three may run at the same time, on three threads of rank 0; each alone is never entered
-/// twice.
+/// They may run at the same time, each on a thread of its own; each alone is never entered twice.
 struct QueueCallbacks {
   /// Rank 0, reader thread: fills `piece` with the payload of item `id` from byte `offset` on. The
   /// pieces of one item come in order. Not called for items that rank 0 works on itself.
   std::function<void(std::int64_t id, std::uint64_t offset, std::span<std::byte> piece)> load;
-  /// Any rank, worker thread: does the item and returns its result as bytes. `payload` is null on
-  /// rank 0, which reads for itself, and for items without. Throws Interrupted when stopped.
+  /// Any rank, second worker thread, if set: fetches what `work` will need of item `id`, while the
+  /// rank works on the item before. `payload` is null on rank 0, which reads for itself, and for
+  /// items without; else all of it must be read. Throws Interrupted when stopped.
+  std::function<void(std::int64_t id, PayloadReader* payload, std::stop_token stop)> prepare;
+  /// Any rank, worker thread: does the item and returns its result as bytes. `payload` as in
+  /// `prepare`, and null if there is one. Throws Interrupted when stopped.
   std::function<std::vector<std::byte>(std::int64_t id, PayloadReader* payload,
                                        std::stop_token stop)>
       work;
-  /// Rank 0, communication thread, as results arrive in any order: makes them durable. `rank` did
+  /// Rank 0, a thread of its own, as results arrive in any order: makes them durable. `rank` did
   /// the work.
   std::function<void(std::int64_t id, int rank, std::vector<std::byte> result)> commit;
   /// Any rank; may be null. Must outlive the queue.
@@ -76,7 +81,7 @@ std::vector<std::size_t> heaviest_first(std::span<const QueueItem> items);
 /// pieces, each into a receive that was posted before it was asked for, and as soon as there is
 /// room: pieces of the next item arrive while a rank works on this one. A rank holds two pieces,
 /// however large the items and however many the ranks. Near the end items are kept for ranks that
-/// have nothing to do.
+/// have nothing to do. `link` carries the pieces; without one, host messages do.
 ///
 /// Collective; returns on all ranks when all results are committed. An error anywhere stops all
 /// ranks at their next safe point and is thrown on all of them (same class). A stop request on any
@@ -85,6 +90,6 @@ std::vector<std::size_t> heaviest_first(std::span<const QueueItem> items);
 /// Communicates on the calling thread (the one that initialised MPI), works on a second one.
 QueueStatistics run_queue(Communicator& comm, std::span<const QueueItem> items,
                           const QueueCallbacks& callbacks, std::stop_token stop,
-                          std::size_t piece_bytes = kPieceBytes);
+                          std::size_t piece_bytes = kPieceBytes, BulkLink* link = nullptr);
 
 }  // namespace moefy

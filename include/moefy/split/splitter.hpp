@@ -41,10 +41,14 @@ struct SplitConfig {
 
 /// What a method works with. Buffers live as long as the worker and are reused from layer to layer.
 struct SplitWorkspace {
-  explicit SplitWorkspace(Backend& backend_in) : backend(backend_in), kmeans(backend_in) {}
+  /// Rows in host memory.
+  explicit SplitWorkspace(Backend& backend_in)
+      : SplitWorkspace(backend_in, make_host_rows(backend_in.threads())) {}
+  SplitWorkspace(Backend& backend_in, std::unique_ptr<RowMatrix> rows_in)
+      : backend(backend_in), kmeans(backend_in), rows(std::move(rows_in)) {}
   Backend& backend;
   BalancedKMeans kmeans;
-  Matrix<float> rows;
+  std::unique_ptr<RowMatrix> rows;
 };
 
 struct SplitTask {
@@ -127,12 +131,12 @@ LayerResult result_of_lists(const SplitTask& task, SplitWorkspace& workspace,
 
 /// Σ over the routed lists of the squared distances of their rows to the list's mean, fp64. rows
 /// [num_neurons, dim]; `centroids` [num_experts, dim] if wanted.
-double inertia_of_lists(Backend& backend, MatrixView<const float> rows, const NeuronLists& lists,
+double inertia_of_lists(Backend& backend, const RowsView& rows, const NeuronLists& lists,
                         Matrix<float>* centroids = nullptr);
 
 /// The rows that an earlier result was clustered by, read again: what a check recomputes.
 struct LabelledRows {
-  MatrixView<const float> rows;     ///< [num_routed, dim], in the workspace; where experts share
+  RowsView rows;                    ///< [num_routed, dim], in the workspace; where experts share
                                     ///< neurons [num_neurons, dim]
   std::vector<std::int32_t> label;  ///< [num_routed], by the result's partition
 };

@@ -12,11 +12,12 @@ namespace moefy {
 CommandSpec bench_command() {
   CommandSpec command;
   command.name = "bench";
-  command.positional = "assign|split|convert|faster";
+  command.positional = "assign|split|convert|link|faster";
   command.summary = "timing benchmarks, median of several runs";
   command.example = "moefy bench split --sizes 6144x768/32 --threads 1 --json";
   command.options = {
-      {"sizes", "LIST", "ROWSxCOLUMNS/EXPERTS,… (convert: bytes of the checkpoint)", "",
+      {"sizes", "LIST",
+       "ROWSxCOLUMNS/EXPERTS,… (convert, link: bytes of the checkpoint, of a piece)", "",
        Shown::help},
       {"repeats", "N", "counted runs", "5", Shown::help},
       {"check", "", "compare with the reference backend", "", Shown::help},
@@ -27,7 +28,7 @@ CommandSpec bench_command() {
   command.prepare = [](OptionValues& values) -> CommandRun {
     BenchJobConfig config;
     config.what = values.positional(0);
-    const std::vector<std::string> known = {"assign", "split", "convert", "faster"};
+    const std::vector<std::string> known = {"assign", "split", "convert", "link", "faster"};
     if (std::find(known.begin(), known.end(), config.what) == known.end())
       values.add_problem("bench '" + config.what + "' is unknown" + suggestion(config.what, known));
     config.check = values.flag("check");
@@ -36,10 +37,12 @@ CommandSpec bench_command() {
         std::clamp<std::int64_t>(values.integer("device"), -1, std::numeric_limits<int>::max()));
     config.repeats = static_cast<int>(std::clamp<std::int64_t>(values.integer("repeats"), 0, 1000));
     if (config.repeats < 1) values.add_problem("--repeats must be between 1 and 1000");
+    if (config.what == "link") config.bytes = std::uint64_t{16} << 20;  // as layers travel
     if (values.given("sizes")) {
       std::vector<std::string> problems;
-      if (config.what == "convert") {
+      if (config.what == "convert" || config.what == "link") {
         config.bytes = values.bytes("sizes");
+        if (config.bytes < 1) problems.emplace_back("--sizes: at least 1 byte is needed");
       } else {
         config.shapes = parse_shapes(values.text("sizes"), problems);
       }

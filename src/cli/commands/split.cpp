@@ -79,6 +79,8 @@ std::vector<OptionSpec> result_options() {
       {"backend", "NAME", "who computes", "auto", Shown::help_all, backend_names()},
       {"device", "N", "GPU of the first rank of a host; the others take the next", "0",
        Shown::help_all},
+      {"shard-rows", "N", "ranks that share the rows of a layer (auto: 1 if that will do)", "auto",
+       Shown::help_all},
       {"start-iterations", "N", "free iterations of the FAISS start", "3", Shown::file_only},
       {"start-subsample", "BOOL", "start on a quarter of the rows", "true", Shown::file_only},
       {"start-loose", "BOOL", "nearly balanced int8 iterations before the exact ones", "true",
@@ -108,6 +110,11 @@ SplitJobConfig read_config(OptionValues& values) {
   config.backend = values.text("backend");
   config.device = static_cast<int>(
       std::clamp<std::int64_t>(values.integer("device"), -1, std::numeric_limits<int>::max()));
+  // 0 stands for auto, which a number may not be.
+  if (values.text("shard-rows") != "auto") {
+    config.shard_rows = values.integer("shard-rows");
+    if (config.shard_rows < 1) values.add_problem("--shard-rows must be auto or at least 1");
+  }
   config.preset = values.text("preset");
   if (!values.given("experts") && config.method != "prune")
     values.add_problem("--experts E is missing");
@@ -172,8 +179,8 @@ CommandSpec split_command() {
     config.feed = values.text("feed");
     config.reproducible = values.flag("reproducible");
     config.dry_run = values.flag("dry-run");
-    const std::vector<std::string> run_options = {"feed",      "threads",   "timeout",
-                                                  "wall-time", "no-verify", "log"};
+    const std::vector<std::string> run_options = {"feed",      "shard-rows", "threads", "timeout",
+                                                  "wall-time", "no-verify",  "log"};
     config.run_options = values.to_json(run_options);
     values.add_problems(validate(config));
     return [config](JobContext& context) { return run_split(config, context); };

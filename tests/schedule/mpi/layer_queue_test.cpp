@@ -109,6 +109,36 @@ void expect_each_once(const Trial& run, std::span<const QueueItem> items) {
   }
 }
 
+/// Moves the reading of payloads to `prepare`, whole; counts what is prepared and not yet worked
+/// on.
+struct PreparedTrial : Trial {
+  std::mutex mutex;
+  std::set<std::int64_t> prepared;
+  std::size_t most_prepared = 0;
+
+  explicit PreparedTrial(std::span<const QueueItem> items) : Trial(items) {
+    std::map<std::int64_t, std::size_t> sizes;
+    for (const QueueItem& item : items) sizes[item.id] = item.payload_bytes;
+    callbacks.prepare = [this, sizes](std::int64_t id, PayloadReader* payload, std::stop_token) {
+      if (payload) {
+        std::vector<std::byte> all(sizes.at(id));
+        payload->read(all);
+        for (std::size_t i = 0; i < all.size(); ++i)
+          if (all[i] != payload_byte(id, i)) payload_intact = false;
+      }
+      const std::lock_guard lock(mutex);
+      prepared.insert(id);
+      most_prepared = std::max(most_prepared, prepared.size());
+    };
+    callbacks.work = [this](std::int64_t id, PayloadReader* payload, std::stop_token) {
+      ++worked;
+      const std::lock_guard lock(mutex);
+      if (payload != nullptr || prepared.erase(id) == 0) payload_intact = false;
+      return bytes_of(id * id);
+    };
+  }
+};
+
 class LayerQueueCountTest : public testing::TestWithParam<std::size_t> {};
 
 TEST_P(LayerQueueCountTest, does_every_item_exactly_once) {
@@ -142,7 +172,55 @@ TEST_P(LayerQueueCountTest, does_items_without_payload) {
   expect_each_once(run, items);
 }
 
+TEST_P(LayerQueueCountTest, prepares_every_item_before_the_work) {
+  const auto items = items_with_payloads(GetParam(), 4);
+  PreparedTrial run(items);
+
+  run_queue(world(), items, run.callbacks, {}, kTestPieceBytes);
+
+  expect_each_once(run, items);
+  EXPECT_LE(run.most_prepared, 2U);  // one that waits, and one whose work is about to begin
+  EXPECT_TRUE(run.prepared.empty());
+}
+
 INSTANTIATE_TEST_SUITE_P(Counts, LayerQueueCountTest, testing::Values(0, 1, 2, 3, 4, 5, 7, 40));
+
+TEST(LayerQueueTest, prepares_the_next_item_during_the_work) {
+  if (world().size() > 1) GTEST_SKIP() << "needs one rank: who gets the next item is open";
+  const std::vector<QueueItem> items{{0, 3, 0}, {1, 2, 0}, {2, 1, 0}};
+  Trial run(items);
+  std::mutex mutex;
+  std::condition_variable change;
+  std::int64_t last_prepared = -1;
+  run.callbacks.prepare = [&](std::int64_t id, PayloadReader*, std::stop_token) {
+    const std::lock_guard lock(mutex);
+    last_prepared = id;
+    change.notify_all();
+  };
+  run.callbacks.work = [&](std::int64_t id, PayloadReader*, std::stop_token) {
+    std::unique_lock lock(mutex);  // waits for ever unless the next item is prepared meanwhile
+    change.wait(lock, [&] { return last_prepared >= std::min<std::int64_t>(id + 1, 2); });
+    return bytes_of(id * id);
+  };
+
+  run_queue(world(), items, run.callbacks, {}, kTestPieceBytes);
+
+  expect_each_once(run, items);
+}
+
+TEST(LayerQueueTest, ends_on_all_ranks_when_a_preparation_fails) {
+  const auto items = items_with_payloads(12, 5);
+  PreparedTrial run(items);
+  const auto prepare = run.callbacks.prepare;
+  run.callbacks.prepare = [&](std::int64_t id, PayloadReader* payload, std::stop_token stop) {
+    if (id == 15) throw InputError("item 15 cannot be read");
+    prepare(id, payload, stop);
+  };
+
+  EXPECT_THROW(run_queue(world(), items, run.callbacks, {}, kTestPieceBytes), InputError);
+
+  EXPECT_TRUE(run.payload_intact);
+}
 
 TEST(LayerQueueTest, carries_payloads_of_several_megabytes) {
   std::vector<QueueItem> items;

@@ -114,8 +114,9 @@ class Barrier {
 /// What the threads of a block share.
 class Block {
  public:
-  Block(unsigned num_threads, std::size_t shared_bytes)
-      : barrier_(num_threads), memory_(new unsigned char[shared_bytes]) {
+  /// `grid`: the barrier of all blocks, if they run together.
+  Block(unsigned num_threads, std::size_t shared_bytes, Barrier* grid)
+      : barrier_(num_threads), grid_(grid), memory_(new unsigned char[shared_bytes]) {
     std::memset(memory_.get(), 0xcd, shared_bytes);
     for (unsigned first = 0; first < num_threads; first += kWarp) {
       warps_.push_back(std::make_unique<Warp>(std::min(kWarp, num_threads - first)));
@@ -123,6 +124,10 @@ class Block {
   }
   void* memory() { return memory_.get(); }
   void wait() { barrier_.wait(); }
+  void wait_for_grid() {
+    if (grid_ == nullptr) give_up("a kernel waits for blocks that were not launched together");
+    grid_->wait();
+  }
   /// Lanes hand over words by turns in two sets of slots: a lane that is one exchange ahead must
   /// not overwrite what the others still read.
   std::uint64_t exchange(Thread& thread, std::uint64_t word, unsigned source) {
@@ -135,6 +140,7 @@ class Block {
   void leave(const Thread& thread) {
     warps_[thread.thread_index.x / kWarp]->barrier.leave();
     barrier_.leave();
+    if (grid_ != nullptr) grid_->leave();
   }
 
  private:
@@ -144,6 +150,7 @@ class Block {
     std::uint64_t slot[2][kWarp] = {};
   };
   Barrier barrier_;
+  Barrier* grid_;
   std::unique_ptr<unsigned char[]> memory_;
   std::vector<std::unique_ptr<Warp>> warps_;
 };
@@ -154,6 +161,7 @@ Thread& self() {
 }
 void* block_memory() { return self().block->memory(); }
 void wait_for_block() { self().block->wait(); }
+void wait_for_grid() { self().block->wait_for_grid(); }
 std::uint64_t exchange_words(std::uint64_t word, unsigned source) {
   Thread& thread = self();
   return thread.block->exchange(thread, word, source);
@@ -161,9 +169,11 @@ std::uint64_t exchange_words(std::uint64_t word, unsigned source) {
 
 #if SIMT_THREADS
 
-void run_grid(dim3 grid, unsigned block_size, std::size_t shared_bytes,
+void run_grid(dim3 grid, unsigned block_size, std::size_t shared_bytes, Blocks blocks,
               const std::function<void()>& kernel) {
   const std::size_t num_blocks = std::size_t{grid.x} * grid.y * grid.z;
+  const bool together = blocks == Blocks::together;
+  Barrier grid_barrier(static_cast<unsigned>(num_blocks) * block_size);
   // Every multiprocessor works through its share of the blocks with one set of threads; nothing
   // orders the blocks of one against those of the other.
   struct Multiprocessor {
@@ -175,14 +185,18 @@ void run_grid(dim3 grid, unsigned block_size, std::size_t shared_bytes,
   };
   std::vector<std::unique_ptr<Multiprocessor>> processors;
   std::vector<std::thread> threads;
-  const std::size_t count = std::min<std::size_t>(kMultiprocessors, num_blocks);
+  const std::size_t count =
+      together ? num_blocks : std::min<std::size_t>(kMultiprocessors, num_blocks);
   for (std::size_t p = 0; p < count; ++p) {
     processors.push_back(std::make_unique<Multiprocessor>(block_size));
     Multiprocessor& processor = *processors.back();
     for (unsigned t = 0; t < block_size; ++t) {
       threads.emplace_back([&, p, t] {
         for (std::size_t b = p; b < num_blocks; b += count) {
-          if (t == 0) processor.block = std::make_unique<Block>(block_size, shared_bytes);
+          if (t == 0) {
+            processor.block = std::make_unique<Block>(block_size, shared_bytes,
+                                                      together ? &grid_barrier : nullptr);
+          }
           processor.begin.wait();
           Thread thread{dim3(t), position(b, grid), dim3(block_size), grid, processor.block.get()};
           running = &thread;
@@ -260,19 +274,19 @@ void fibre_main() {
   leave_fibre(fibre, true);
 }
 
-void run_block(Block& block, dim3 block_index, dim3 grid, unsigned block_size) {
-  const std::span threads(fibres.data(), block_size);
-  unsigned index = 0;
-  for (const auto& thread : threads) {
-    Fibre& fibre = *thread;
-    fibre.thread = {dim3(index++), block_index, dim3(block_size), grid, &block};
-    fibre.done = false;
-    getcontext(&fibre.context);
-    fibre.context.uc_stack.ss_sp = fibre.stack.get();
-    fibre.context.uc_stack.ss_size = Fibre::kStackBytes;
-    fibre.context.uc_link = nullptr;
-    makecontext(&fibre.context, fibre_main, 0);
-  }
+/// Lets a fibre begin the kernel as one thread of a block.
+void prepare(Fibre& fibre, const Thread& thread) {
+  fibre.thread = thread;
+  fibre.done = false;
+  getcontext(&fibre.context);
+  fibre.context.uc_stack.ss_sp = fibre.stack.get();
+  fibre.context.uc_stack.ss_size = Fibre::kStackBytes;
+  fibre.context.uc_link = nullptr;
+  makecontext(&fibre.context, fibre_main, 0);
+}
+
+/// Takes turns until all of them are through.
+void run_to_the_end(std::span<const std::unique_ptr<Fibre>> threads) {
   for (bool left = true; left;) {
     left = false;
     progress = false;
@@ -287,14 +301,25 @@ void run_block(Block& block, dim3 block_index, dim3 grid, unsigned block_size) {
 
 }  // namespace
 
-void run_grid(dim3 grid, unsigned block_size, std::size_t shared_bytes,
+void run_grid(dim3 grid, unsigned block_size, std::size_t shared_bytes, Blocks blocks,
               const std::function<void()>& kernel) {
-  while (fibres.size() < block_size) fibres.push_back(std::make_unique<Fibre>());
-  current_kernel = &kernel;
   const std::size_t num_blocks = std::size_t{grid.x} * grid.y * grid.z;
-  for (std::size_t b = 0; b < num_blocks; ++b) {
-    Block block(block_size, shared_bytes);
-    run_block(block, position(b, grid), grid, block_size);
+  const bool together = blocks == Blocks::together;
+  const std::size_t at_once = together ? num_blocks : 1;
+  while (fibres.size() < at_once * block_size) fibres.push_back(std::make_unique<Fibre>());
+  current_kernel = &kernel;
+  Barrier grid_barrier(static_cast<unsigned>(num_blocks) * block_size);
+  for (std::size_t first = 0; first < num_blocks; first += at_once) {
+    std::vector<std::unique_ptr<Block>> running_blocks;
+    for (std::size_t b = 0; b < at_once; ++b) {
+      running_blocks.push_back(
+          std::make_unique<Block>(block_size, shared_bytes, together ? &grid_barrier : nullptr));
+      for (unsigned t = 0; t < block_size; ++t) {
+        prepare(*fibres[b * block_size + t], {dim3(t), position(first + b, grid), dim3(block_size),
+                                              grid, running_blocks.back().get()});
+      }
+    }
+    run_to_the_end(std::span(fibres.data(), at_once * block_size));
   }
 }
 

@@ -1,6 +1,7 @@
 // The whole of `split --backend cuda` on simulated devices.
 #include <algorithm>
 #include <fstream>
+#include <limits>
 #include <sstream>
 
 #include "moefy/core/error.hpp"
@@ -51,7 +52,9 @@ class CudaSplitTest : public testing::Test {
     SplitJobConfig config;
     config.model = folder_ / "model";
     config.output = folder_ / map;
-    config.split.experts = 4;
+    config.split = split_;
+    config.feed = feed_;
+    config.shard_rows = shard_rows_;
     config.backend = backend;
     config.reproducible = true;
     LogConfig log_config;
@@ -72,6 +75,15 @@ class CudaSplitTest : public testing::Test {
 
   test::TempDir own_folder_;
   std::filesystem::path folder_;
+  SplitConfig split_ = four_experts();
+  std::string feed_ = "auto";
+  std::int64_t shard_rows_ = 1;
+
+  static SplitConfig four_experts() {
+    SplitConfig config;
+    config.experts = 4;
+    return config;
+  }
 };
 
 TEST_F(CudaSplitTest, makes_the_same_map_on_any_number_of_ranks) {
@@ -81,6 +93,25 @@ TEST_F(CudaSplitTest, makes_the_same_map_on_any_number_of_ranks) {
   const std::unique_ptr<Communicator> alone = make_self_communicator();
   split(*alone, "cuda", "alone.h5");
   EXPECT_EQ(text_of(folder_ / "ranks.h5"), text_of(folder_ / "alone.h5"));
+}
+
+TEST_F(CudaSplitTest, makes_the_same_map_of_rows_that_ranks_share) {
+  if (world().rank() == 0) {
+    test::write_checkpoint(test::tiny_model("llama", {.layers = 1, .hidden = 24, .neurons = 600}),
+                           folder_ / "model");
+  }
+  world().barrier();
+  for (const char* feed : {"local", "coordinator"}) {
+    feed_ = feed;
+    for (shard_rows_ = 2; shard_rows_ <= 3; ++shard_rows_)
+      split(world(), "cuda", std::string(feed) + std::to_string(shard_rows_) + ".h5");
+  }
+
+  if (world().rank() != 0) return;
+  const std::unique_ptr<Communicator> alone = make_self_communicator();
+  split(*alone, "cuda", "alone.h5");
+  for (const char* map : {"local2.h5", "local3.h5", "coordinator2.h5", "coordinator3.h5"})
+    EXPECT_EQ(text_of(folder_ / map), text_of(folder_ / "alone.h5")) << map;
 }
 
 TEST_F(CudaSplitTest, finds_the_labels_of_the_reference) {
@@ -99,6 +130,78 @@ TEST_F(CudaSplitTest, finds_the_labels_of_the_reference) {
                                    expected.layers[l].partition.labels()))
         << "layer " << l;
   }
+}
+
+TEST_F(CudaSplitTest, makes_the_same_map_of_layers_that_rank_0_sends) {
+  feed_ = "coordinator";
+  split(world(), "cuda", "nccl.h5");
+  simt::set_device_count(1);  // shared: host messages
+  split(world(), "cuda", "host.h5");
+
+  if (world().rank() != 0) return;
+  feed_ = "local";
+  const std::unique_ptr<Communicator> alone = make_self_communicator();
+  split(*alone, "cuda", "alone.h5");
+  EXPECT_EQ(text_of(folder_ / "nccl.h5"), text_of(folder_ / "alone.h5"));
+  EXPECT_EQ(text_of(folder_ / "host.h5"), text_of(folder_ / "alone.h5"));
+  if (world().size() == 1) return;
+  EXPECT_NE(text_of(folder_ / "nccl.h5.log").find("layers: sent by rank 0 over NCCL 2.27.3"),
+            std::string::npos);
+  EXPECT_NE(text_of(folder_ / "host.h5.log").find("as host messages (ranks share a GPU)"),
+            std::string::npos);
+}
+
+TEST_F(CudaSplitTest, takes_every_matrix_as_it_lies_in_the_file) {
+  if (world().rank() != 0) return;
+  const std::unique_ptr<Communicator> alone = make_self_communicator();
+  for (const char* weights : {"up", "down", "concat"}) {
+    for (const std::int64_t shared : {0, 1}) {
+      SCOPED_TRACE(testing::Message() << weights << ", " << shared << " shared");
+      split_ = {};
+      split_.experts = 4 - shared;
+      split_.shared = shared;
+      split_.weights = weights;
+      const std::string name = weights + std::to_string(shared);
+      split(*alone, "cuda", name + "-cuda.h5");
+      split(*alone, "reference", name + "-reference.h5");
+      const ExpertMap found = read_expert_map(folder_ / (name + "-cuda.h5"));
+      const ExpertMap expected = read_expert_map(folder_ / (name + "-reference.h5"));
+      for (std::size_t l = 0; l < found.layers.size(); ++l) {
+        EXPECT_TRUE(std::ranges::equal(found.layers[l].partition.labels(),
+                                       expected.layers[l].partition.labels()));
+        EXPECT_TRUE(std::ranges::equal(found.layers[l].router.weight.values(),
+                                       expected.layers[l].router.weight.values()));
+        EXPECT_EQ(found.layers[l].fingerprint, expected.layers[l].fingerprint);
+      }
+    }
+  }
+}
+
+TEST_F(CudaSplitTest, names_the_bad_weight_that_the_device_found) {
+  if (world().rank() != 0) return;
+  test::TinyModel model = test::tiny_model("llama", {.layers = 5, .hidden = 24, .neurons = 60});
+  for (test::TinyTensor& tensor : model.tensors) {
+    if (tensor.name != "model.layers.3.mlp.gate_proj.weight") continue;
+    const std::vector<float> bad(1, std::numeric_limits<float>::quiet_NaN());
+    narrow(tensor.dtype, bad,
+           std::span(tensor.bytes)
+               .subspan((7 * 24 + 5) * size_of(tensor.dtype), size_of(tensor.dtype)));
+  }
+  test::write_checkpoint(model, folder_ / "model");
+  const std::unique_ptr<Communicator> alone = make_self_communicator();
+  const auto message_of = [&](const std::string& backend) -> std::string {
+    try {
+      split(*alone, backend, "bad-" + backend + ".h5");
+    } catch (const InputError& error) {
+      return error.what();
+    }
+    return "no error";
+  };
+
+  const std::string message = message_of("cuda");
+
+  EXPECT_NE(message.find("holds nan at row 7, column 5"), std::string::npos) << message;
+  EXPECT_EQ(message, message_of("reference"));
 }
 
 TEST_F(CudaSplitTest, takes_the_devices_by_itself) {

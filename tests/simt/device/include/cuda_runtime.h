@@ -15,10 +15,19 @@
 #define __global__
 #define __device__
 #define __host__
+#define __launch_bounds__(threads)
 #define threadIdx (::simt::self().thread_index)
 #define blockIdx (::simt::self().block_index)
 #define blockDim (::simt::self().block_size)
 #define gridDim (::simt::self().grid_size)
+
+/// Four words that are loaded and stored at once.
+struct alignas(16) int4 {
+  int x, y, z, w;
+};
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
 
 enum cudaError_t {
   cudaSuccess = 0,
@@ -26,6 +35,7 @@ enum cudaError_t {
   cudaErrorMemoryAllocation = 2,
   cudaErrorNoDevice = 100,
   cudaErrorInvalidDevice = 101,
+  cudaErrorNotReady = 600,
   cudaErrorLaunchFailure = 719,
 };
 enum cudaMemcpyKind {
@@ -42,7 +52,9 @@ struct cudaDeviceProp {
   std::size_t totalGlobalMem;
 };
 using cudaStream_t = simt::Stream*;
+using cudaEvent_t = simt::Event*;
 inline constexpr unsigned cudaStreamNonBlocking = 1;
+inline constexpr unsigned cudaEventDisableTiming = 2;
 
 const char* cudaGetErrorString(cudaError_t error);
 cudaError_t cudaGetLastError();
@@ -51,6 +63,8 @@ cudaError_t cudaSetDevice(int device);
 cudaError_t cudaGetDevice(int* device);
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device);
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device);
+cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, const void* kernel,
+                                                          int block_size, std::size_t shared_bytes);
 cudaError_t cudaDeviceGetPCIBusId(char* place, int length, int device);
 cudaError_t cudaMalloc(void** block, std::size_t bytes);
 cudaError_t cudaFree(void* block);
@@ -63,10 +77,19 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream);
 cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind,
                             cudaStream_t stream);
 cudaError_t cudaMemsetAsync(void* to, int byte, std::size_t bytes, cudaStream_t stream);
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags);
+cudaError_t cudaEventDestroy(cudaEvent_t event);
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
+cudaError_t cudaEventQuery(cudaEvent_t event);
 
 // What kernels call.
 
 inline void __syncthreads() { simt::wait_for_block(); }
+
+template <class T>
+T __shfl_sync(unsigned /*mask*/, T value, int source) {
+  return simt::exchange(value, static_cast<unsigned>(source));
+}
 
 template <class T>
 T __shfl_xor_sync(unsigned /*mask*/, T value, int lane_mask, int width = 32) {
@@ -74,6 +97,13 @@ T __shfl_xor_sync(unsigned /*mask*/, T value, int lane_mask, int width = 32) {
   const unsigned segment = lane / static_cast<unsigned>(width);
   const unsigned source = lane ^ static_cast<unsigned>(lane_mask);
   return simt::exchange(value, source / static_cast<unsigned>(width) == segment ? source : lane);
+}
+
+template <class T>
+T __shfl_up_sync(unsigned /*mask*/, T value, unsigned delta, int width = 32) {
+  const unsigned lane = simt::self().thread_index.x % 32;
+  const bool inside = lane % static_cast<unsigned>(width) >= delta;
+  return simt::exchange(value, inside ? lane - delta : lane);
 }
 
 template <class T>
@@ -122,6 +152,8 @@ inline int __dp4a(int a, int b, int sum) {
   return sum;
 }
 
+inline float __uint_as_float(unsigned bits) { return __builtin_bit_cast(float, bits); }
+inline unsigned __float_as_uint(float value) { return __builtin_bit_cast(unsigned, value); }
 inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
 inline int __float2int_rn(float value) { return static_cast<int>(std::lrint(value)); }
 inline long long __double2ll_rn(double value) { return std::llrint(value); }

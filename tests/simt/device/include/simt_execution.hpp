@@ -20,7 +20,11 @@ namespace simt {
 inline constexpr unsigned kWarp = 32;
 
 class Stream;
+class Event;
 class Block;
+
+/// Whether blocks run as they come, or all at once so that they may wait for each other.
+enum class Blocks { apart, together };
 
 /// Where a kernel's thread finds itself.
 struct Thread {
@@ -39,6 +43,8 @@ Thread& self();
 void* block_memory();
 
 void wait_for_block();
+/// Only in a launch whose blocks run together.
+void wait_for_grid();
 
 /// Every lane of the warp hands over a word and gets the one of lane `source`.
 std::uint64_t exchange_words(std::uint64_t word, unsigned source);
@@ -53,18 +59,20 @@ T exchange(T value, unsigned source) {
   return value;
 }
 
-/// Queues a launch; it runs when somebody waits for the stream.
+/// Queues a launch; it runs when somebody waits for the stream. Blocks that run together must all
+/// fit the device at once.
 void launch_later(dim3 grid, unsigned block_size, std::size_t shared_bytes, Stream* stream,
-                  std::function<void()> kernel);
+                  Blocks blocks, std::function<void()> kernel);
 
 template <class... Parameters>
 void launch_kernel(void (*kernel)(Parameters...), dim3 grid, unsigned block_size,
-                   std::size_t shared_bytes, Stream* stream, Parameters... parameters) {
-  launch_later(grid, block_size, shared_bytes, stream, [=] { kernel(parameters...); });
+                   std::size_t shared_bytes, Stream* stream, Blocks blocks,
+                   Parameters... parameters) {
+  launch_later(grid, block_size, shared_bytes, stream, blocks, [=] { kernel(parameters...); });
 }
 
 /// Runs the blocks of one launch, now.
-void run_grid(dim3 grid, unsigned block_size, std::size_t shared_bytes,
+void run_grid(dim3 grid, unsigned block_size, std::size_t shared_bytes, Blocks blocks,
               const std::function<void()>& kernel);
 
 }  // namespace simt

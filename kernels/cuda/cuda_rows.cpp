@@ -1,0 +1,137 @@
+#include "cuda/cuda_rows.hpp"
+
+#include <algorithm>
+#include <utility>
+
+#include "cuda/intake_kernels.hpp"
+#include "cuda/row_kernels.hpp"
+#include "moefy/core/error.hpp"
+
+namespace moefy::cuda {
+
+void CudaRows::enter() const { check(cudaSetDevice(device_), "choosing the device"); }
+
+void CudaRows::resize(std::size_t num_rows, std::size_t dim,
+                      std::span<const std::int32_t> /*to_keep*/) {
+  enter();
+  x_.resize(num_rows * dim);
+  num_rows_ = num_rows;
+  dim_ = dim;
+}
+
+void CudaRows::fill_columns(std::size_t first, std::size_t width,
+                            const std::function<void(RowsTarget)>& fill) {
+  enter();
+  fill(RowsTarget(x_.data() + first, num_rows_, width, dim_, MemorySpace::device));
+}
+
+std::vector<double> CudaRows::squared_norms() {
+  enter();
+  RowFigures figures;
+  figures.squared_norm = norm_.resize(num_rows_);
+  measure_rows(x_.data(), num_rows_, dim_, kLargestRowUnit, figures, stream_.handle());
+  const auto norm = stream_.download<double>(norm_.data(), num_rows_);
+  stream_.wait();
+  return {norm.begin(), norm.end()};
+}
+
+void CudaRows::keep(std::span<const std::int32_t> rows, std::span<const float> factor) {
+  enter();
+  stream_.upload(factor, factor_.resize(factor.size()));
+  if (rows.size() == num_rows_) {
+    if (std::ranges::all_of(factor, [](float value) { return value == 1; })) return;
+    return scale_rows(x_.data(), num_rows_, dim_, factor_.data(), stream_.handle());
+  }
+  stream_.upload(rows, which_.resize(rows.size()));
+  gather_scaled_rows(x_.data(), which_.data(), factor_.data(), rows.size(), dim_,
+                     kept_.resize(rows.size() * dim_), stream_.handle());
+  x_.swap(kept_);
+  num_rows_ = rows.size();
+}
+
+void CudaRows::add_label_sums(std::span<const std::int32_t> label, std::span<const double> factor,
+                              Matrix<double>& sum) {
+  enter();
+  const std::size_t num_labels = sum.rows();
+  std::vector<std::int64_t> offset(num_labels + 1, 0);
+  for (const std::int32_t j : label) {
+    if (j >= 0) ++offset.at(static_cast<std::size_t>(j) + 1);
+  }
+  for (std::size_t j = 0; j < num_labels; ++j) offset[j + 1] += offset[j];
+  std::vector<std::int32_t> member(static_cast<std::size_t>(offset.back()));
+  std::vector<std::int64_t> next(offset.begin(), offset.end() - 1);
+  for (std::size_t i = 0; i < label.size(); ++i) {
+    if (label[i] < 0) continue;
+    const auto at = next[static_cast<std::size_t>(label[i])]++;
+    member[static_cast<std::size_t>(at)] = static_cast<std::int32_t>(i);
+  }
+  stream_.upload(std::span<const std::int64_t>(offset), offset_.resize(offset.size()));
+  stream_.upload(std::span<const std::int32_t>(member), which_.resize(member.size()));
+  stream_.upload(factor, weight_.resize(factor.size()));
+  stream_.upload(std::span<const double>(sum.values()), sum_.resize(num_labels * dim_));
+  add_rows_by_label(x_.data(), dim_, which_.data(), offset_.data(), weight_.data(), num_labels,
+                    sum_.data(), stream_.handle());
+  const auto found = stream_.download<double>(sum_.data(), num_labels * dim_);
+  stream_.wait();
+  std::ranges::copy(found, sum.values().begin());
+}
+
+namespace {
+
+/// Long enough for the bus, short beside a layer.
+constexpr std::size_t kBlockBytes = std::size_t{8} << 20;
+/// Elements of every type are read from here on.
+constexpr std::size_t kAlignment = 16;
+
+}  // namespace
+
+CudaRawBytes::CudaRawBytes(int device, Stream& compute) : device_(device), compute_(compute) {}
+
+void CudaRawBytes::resize(std::size_t bytes) {
+  check(cudaSetDevice(device_), "choosing the device");
+  bytes_.resize(bytes);
+}
+
+void CudaRawBytes::receive(std::size_t offset, std::size_t bytes, const Source& next) {
+  check(cudaSetDevice(device_), "choosing the device");
+  require(offset + bytes <= bytes_.size(), "bytes are received where there is room for them");
+  while (bytes > 0) {
+    Block& block = blocks_[next_block_];
+    next_block_ = (next_block_ + 1) % blocks_.size();
+    block.copies.wait();
+    const std::size_t size = std::min(bytes, kBlockBytes);
+    block.memory.resize(size);
+    next(block.memory.span());
+    block.copies.upload(std::span<const std::byte>(block.memory.span()), bytes_.data() + offset);
+    offset += size;
+    bytes -= size;
+  }
+}
+
+void CudaRawBytes::finish() {
+  for (Block& block : blocks_) block.copies.wait();
+}
+
+std::optional<BadElement> CudaRawBytes::widen(std::size_t offset, const RawShape& shape,
+                                              const RowsTarget& out) {
+  check(cudaSetDevice(device_), "choosing the device");
+  const std::size_t size = size_of(shape.dtype);
+  require(offset % kAlignment == 0 && offset + shape.num_rows * shape.dim * size <= bytes_.size() &&
+              out.space == MemorySpace::device && out.rows == shape.num_rows &&
+              out.cols == shape.dim,
+          "the matrix lies within the bytes, and goes to rows of the device");
+  const std::byte* const raw = bytes_.data() + offset;
+  compute_.fill(first_bad_.resize(1), 0xff, 1);
+  widen_rows(raw, shape, out, first_bad_.data(), compute_.handle());
+  const auto bad = compute_.download<unsigned long long>(first_bad_.data(), 1);
+  compute_.wait();
+  if (bad[0] == ~0ULL) return std::nullopt;
+  BadElement found;
+  found.index = bad[0];
+  const auto element = compute_.download<std::byte>(raw + found.index * size, size);
+  compute_.wait();
+  moefy::widen(shape.dtype, element, {&found.value, 1});
+  return found;
+}
+
+}  // namespace moefy::cuda

@@ -1,0 +1,46 @@
+"""How far a student's next-token distributions are from a teacher's, without ever holding the logits of
+more than a few tokens."""
+
+import torch
+
+ROWS = 128  # tokens whose logits are held at once
+
+
+class _Divergence(torch.autograd.Function):
+    """The gradient with respect to the hidden states is made on the way forward: the logits it needs
+    are there, and a batch of them (tokens times vocabulary) would not fit into any cache."""
+
+    @staticmethod
+    def forward(ctx, hidden, head, target, target_head):
+        total = 0.0
+        gradient = torch.empty_like(hidden)
+        for rows, targets, out in zip(hidden.split(ROWS), target.split(ROWS), gradient.split(ROWS)):
+            student = head(rows).float().log_softmax(-1)
+            teacher = target_head(targets).float().log_softmax(-1)
+            chances = teacher.exp()
+            total += float(torch.vdot(chances.view(-1), teacher.view(-1))
+                           - torch.vdot(chances.view(-1), student.view(-1)))
+            difference = student.exp_().sub_(chances)
+            torch.matmul(difference.to(head.weight.dtype), head.weight, out=out)
+        ctx.save_for_backward(gradient.div_(len(hidden)))
+        return hidden.new_tensor(total / len(hidden), dtype=torch.float32)
+
+    @staticmethod
+    def backward(ctx, outer):
+        gradient, = ctx.saved_tensors
+        return gradient * outer.to(gradient.dtype), None, None, None
+
+
+def divergence(hidden, head, target, target_head):
+    """KL(teacher || student) of next-token distributions, mean over tokens, differentiable with
+    respect to `hidden` alone.
+
+    hidden, target: last hidden states [tokens, width] of student and teacher; head, target_head: the
+    linear modules that make logits of them."""
+    return _Divergence.apply(hidden, head, target, target_head)
+
+
+def last_hidden(model, ids):
+    """[tokens, width]: what a causal language model hands to its head for token ids [batch, length]."""
+    hidden = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
+    return hidden.reshape(-1, hidden.shape[-1])

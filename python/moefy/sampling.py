@@ -1,0 +1,39 @@
+"""Text that a model writes by itself."""
+
+import torch
+
+# Short, so that many beginnings cover many domains, and cheap: all are written side by side.
+SAMPLED_LENGTH = 128
+
+
+def draw(logits, generator):
+    """int64 [count, 1]: a token a row of logits [count, vocab] by its probability. (multinomial draws a
+    number for every token of the vocabulary, which takes longer than a small model's own work.)"""
+    heights = torch.softmax(logits, -1).cumsum_(-1)
+    wanted = torch.rand(len(logits), 1, generator=generator) * heights[:, -1:]
+    return torch.searchsorted(heights, wanted, right=True).clamp_(max=logits.shape[1] - 1)
+
+
+def sample_text(model, tokenizer, num_tokens, length, seed, progress):
+    """int64 [count, length]: text that the model writes by itself, all sequences at once."""
+    count = max(1, -(-num_tokens // length))
+    start = tokenizer.bos_token_id
+    if start is None:
+        start = tokenizer.eos_token_id
+    generator = torch.Generator().manual_seed(seed)
+    if start is None:  # any token is a beginning
+        ids = torch.randint(len(tokenizer), (count, 1), generator=generator)
+    else:
+        ids = torch.full((count, 1), start, dtype=torch.int64)
+    bar = progress("sampling text", length, "tokens a sequence")
+    past = None
+    with torch.no_grad():
+        step = ids
+        while ids.shape[1] < length:
+            out = model(input_ids=step.to(model.device), past_key_values=past, use_cache=True)
+            past = out.past_key_values
+            step = draw(out.logits[:, -1].float().cpu(), generator)
+            ids = torch.cat([ids, step], 1)
+            bar.advance()
+    bar.finish()
+    return ids.numpy()

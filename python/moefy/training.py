@@ -1,0 +1,229 @@
+"""Distillation of a dense model into a converted one: what learns, how, and from which text."""
+
+import contextlib
+import pathlib
+import time
+
+import numpy as np
+import torch
+
+from .distillation import divergence, last_hidden
+from .errors import InputError
+from .sparse_ffn import SparseFfn, moe_blocks, shared_parameters
+
+WARM_UP_STEPS = 8
+FINAL_RATE = 0.05  # of the learning rate, at the end of the linear decay
+CHECKPOINT_SECONDS = 60.0
+LOSS_WINDOW = 16  # steps that the shown loss is a mean of
+LONGEST_GRADIENT = 1.0
+
+
+def uses_bf16(precision, device):
+    """Whether products are taken in bf16."""
+    if precision != "auto":
+        return precision == "bf16"
+    if torch.device(device).type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    try:
+        flags = pathlib.Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "amx_bf16" in flags or "avx512_bf16" in flags
+
+
+def prepared(model, bf16, device):
+    """A loaded model as a training step runs it, in bf16 or fp32, nothing learning yet. InputError for
+    heads that do more than a product, whose logits the loss would not know."""
+    for name in ("final_logit_softcapping", "logits_scaling", "logit_scale"):
+        if getattr(model.config, name, None) not in (None, 1, 1.0):
+            raise InputError(f"{model.config.model_type}: its {name} is not supported here")
+    model.requires_grad_(False)
+    if torch.device(device).type == "cpu":
+        model.set_attn_implementation("eager")  # its backward pass is several times as fast there
+    return model.to(torch.bfloat16 if bf16 else torch.float32)
+
+
+class Schedule:
+    """Which sequences a step learns from: the texts take turns, so that long ones do not drown short
+    ones; each in a new order every time it is used up. Text of the model's own, if there is any, takes
+    every other turn."""
+
+    def __init__(self, texts, sampled, seed):
+        """texts: int64 [count, length] each; sampled: one such array, or None."""
+        self.texts, self.sampled, self.seed = texts, sampled, seed
+
+    def sequence(self, number):
+        if self.sampled is None:
+            return self._of_texts(number)
+        turn, own = divmod(number, 2)
+        return self._drawn(self.sampled, len(self.texts), turn) if own else self._of_texts(turn)
+
+    def _of_texts(self, number):
+        turn, text = divmod(number, len(self.texts))
+        return self._drawn(self.texts[text], text, turn)
+
+    def _drawn(self, sequences, text, turn):
+        round_, place = divmod(turn, len(sequences))
+        order = np.random.default_rng([self.seed, text, round_]).permutation(len(sequences))
+        return sequences[order[place]]
+
+    def batch(self, first, count):
+        """int64 [count, length]: sequences number first, first + 1, …"""
+        return np.stack([self.sequence(number) for number in range(first, first + count)])
+
+
+class Weights:
+    """The weights that learn: what a model computes with, fp32 values behind it, and their AdamW."""
+
+    def __init__(self, student, args):
+        """student: in fp32 still."""
+        names = {parameter: name for name, parameter in student.named_parameters()}
+        self.names, self.used, groups = [], [], []
+        for _, block in moe_blocks(student):
+            experts = [block.experts.gate_up_proj, block.experts.down_proj, *shared_parameters(block)]
+            router = [block.gate.weight]
+            for used, rate in ((experts, args.rate),
+                               (router, args.router_rate * float(router[0].detach().std()))):
+                self.used += used
+                self.names += [names[parameter] for parameter in used]
+                exact = [torch.nn.Parameter(p.detach().float().clone()) for p in used]
+                groups.append({"params": exact, "base": rate})
+        self.exact = [parameter for group in groups for parameter in group["params"]]
+        self.optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.95), weight_decay=0.0,
+                                           fused=True)
+
+    def take_gradients(self):
+        """Moves the gradients of the last backward pass to the fp32 values."""
+        for exact, used in zip(self.exact, self.used):
+            exact.grad = used.grad.float()
+            used.grad = None
+
+    def update(self, rate):
+        """One step; rate: of each group's learning rate."""
+        torch.nn.utils.clip_grad_norm_(self.exact, LONGEST_GRADIENT)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base"] * rate
+        self.optimizer.step()
+        self._hand_over()
+
+    def _hand_over(self):
+        with torch.no_grad():
+            for exact, used in zip(self.exact, self.used):
+                exact.grad = None
+                used.copy_(exact)
+
+    def named(self):
+        """name of each parameter in the student -> its fp32 value."""
+        return {name: exact.detach() for name, exact in zip(self.names, self.exact)}
+
+    def state(self):
+        return {"values": [exact.detach().cpu() for exact in self.exact],
+                "optimizer": self.optimizer.state_dict()}
+
+    def restore(self, state):
+        with torch.no_grad():
+            for exact, value in zip(self.exact, state["values"]):
+                exact.copy_(value)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self._hand_over()
+
+
+class Training:
+    """Student, teacher and optimiser on one rank."""
+
+    def __init__(self, args, student, teacher, ranks):
+        """student, teacher: as loaded, the student in fp32, on the device of `args`."""
+        bf16 = uses_bf16(args.precision, args.device)
+        self.ranks, self.device = ranks, args.device
+        self.weights = Weights(student, args)
+        self.student = prepared(student, bf16, args.device)
+        self.teacher = prepared(teacher, bf16, args.device)
+        for parameter in self.weights.used:
+            parameter.requires_grad_(True)
+        for _, block in moe_blocks(student):
+            block.gate.float()  # a choice is not made in bf16
+        self.step_number, self.seconds, self.losses = 0, 0.0, []
+        self.whole = True  # False while a step is half done
+
+    def step(self, ids, rate):
+        """Learns from sequences [batch, length]; collective. rate: of each group's learning rate."""
+        ids = torch.as_tensor(ids).to(self.device)
+        with torch.no_grad():
+            target = last_hidden(self.teacher, ids)
+        loss = divergence(last_hidden(self.student, ids), self.student.get_output_embeddings(),
+                          target, self.teacher.get_output_embeddings())
+        loss.backward()
+        self.weights.take_gradients()
+        self.average_gradients()
+        loss = float(loss.detach())
+        if not np.isfinite(loss):
+            raise InputError(f"step {self.step_number}: the loss is not finite; a smaller --rate may"
+                             " help")
+        self.whole = False
+        self.weights.update(rate)
+        self.losses = [*self.losses[-(LOSS_WINDOW - 1):], loss]
+        self.step_number += 1
+        self.whole = True
+
+    def average_gradients(self):
+        if self.ranks.size == 1:
+            return
+        gradients = [exact.grad for exact in self.weights.exact]
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        self.ranks.sum(flat)
+        flat /= self.ranks.size
+        for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients])):
+            gradient.copy_(part.view_as(gradient))
+
+    def state(self):
+        return {**self.weights.state(), "step": self.step_number, "seconds": self.seconds,
+                "losses": self.losses}
+
+    def restore(self, state):
+        self.weights.restore(state)
+        self.step_number, self.seconds = state["step"], state["seconds"]
+        self.losses = state["losses"]
+
+    def routed(self):
+        """A context in which the student's blocks can learn."""
+        stack = contextlib.ExitStack()
+        for _, block in moe_blocks(self.student):
+            stack.enter_context(SparseFfn(block))
+        return stack
+
+
+def rate_of(done, step):
+    """Warm-up over the first steps, then linear decay; done: share of the training, 0 … 1."""
+    return min(1.0, (step + 1) / WARM_UP_STEPS) * (1 - (1 - FINAL_RATE) * min(1.0, done))
+
+
+def train(training, schedule, args, journal, progress):
+    """Runs until --steps or --minutes are over; collective."""
+    ranks = training.ranks
+    total = args.steps or round(args.minutes * 60)
+    bar = progress("recover", total, "steps" if args.steps else "seconds")
+    bar.done = training.step_number if args.steps else int(training.seconds)
+    saved = time.monotonic()
+    with training.routed():
+        try:
+            while True:
+                # Rank 0's clock is everybody's.
+                seconds = ranks.first(lambda: training.seconds)
+                done = training.step_number / total if args.steps else seconds / total
+                if done >= 1:
+                    break
+                begin = time.monotonic()
+                first = (training.step_number * ranks.size + ranks.rank) * args.batch
+                ids = schedule.batch(first, args.batch)
+                ranks.together(lambda: training.step(ids, rate_of(done, training.step_number)))
+                training.seconds += time.monotonic() - begin
+                bar.done = (training.step_number if args.steps else int(training.seconds)) - 1
+                bar.advance(f"loss {np.mean(training.losses):.4f}")
+                if ranks.rank == 0 and time.monotonic() - saved > CHECKPOINT_SECONDS:
+                    journal.save(training.state())
+                    saved = time.monotonic()
+        except KeyboardInterrupt:
+            if ranks.rank == 0 and training.whole:  # else the last checkpoint counts
+                journal.save(training.state())
+            raise
+    bar.finish()

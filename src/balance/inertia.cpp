@@ -1,0 +1,53 @@
+#include "inertia.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+#include "fixed_point.hpp"
+
+namespace moefy {
+
+SiteSums sums_of_labels(Backend& backend, const Points& points, std::span<const std::int32_t> label,
+                        std::size_t num_sites) {
+  SiteSums sums;
+  sums.sum.resize(num_sites, points.rows.cols);
+  std::fill(sums.sum.values().begin(), sums.sum.values().end(), 0);
+  sums.count.assign(num_sites, 0);
+  sums.scale_log2 = sum_scale_log2(points.max_abs);
+  backend.update_sums(points, {}, {}, label, sums);
+  return sums;
+}
+
+Matrix<float> means_of(const SiteSums& sums) {
+  Matrix<float> means(sums.sum.rows(), sums.sum.cols());
+  for (std::size_t j = 0; j < means.rows(); ++j) {
+    const double share = std::ldexp(1.0, -sums.scale_log2) /
+                         static_cast<double>(std::max<std::int64_t>(sums.count[j], 1));
+    for (std::size_t l = 0; l < means.cols(); ++l) {
+      means.row(j)[l] = static_cast<float>(static_cast<double>(sums.sum.row(j)[l]) * share);
+    }
+  }
+  return means;
+}
+
+double inertia_of_sums(Backend& backend, const Points& points, const SiteSums& sums,
+                       MatrixView<const float> centroids, std::span<const std::int32_t> label) {
+  constexpr double kCancelled = 1e-3;
+  const double unit = std::ldexp(1.0, -sums.scale_log2);
+  double inertia = points.sum_squared_norm;
+  for (std::size_t j = 0; j < centroids.rows; ++j) {
+    const auto count = static_cast<double>(sums.count[j]);
+    const auto centroid = centroids.row(j);
+    const auto sum = sums.sum.row(j);
+    double change = 0;
+    for (std::size_t l = 0; l < centroid.size(); ++l) {
+      const auto c = static_cast<double>(centroid[l]);
+      change += c * (count * c - 2 * unit * static_cast<double>(sum[l]));
+    }
+    inertia += change;
+  }
+  if (inertia > kCancelled * points.sum_squared_norm) return inertia;
+  return backend.inertia(points, centroids, label);
+}
+
+}  // namespace moefy

@@ -1,0 +1,22 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "moefy/backend/backend.hpp"
+
+namespace moefy {
+
+/// Sums of all rows of `points` by label [num_rows].
+SiteSums sums_of_labels(Backend& backend, const Points& points, std::span<const std::int32_t> label,
+                        std::size_t num_sites);
+
+/// [num_sites, dim]; an empty site is at 0.
+Matrix<float> means_of(const SiteSums& sums);
+
+/// J of the labels at `centroids`, from their `sums`: these are exact, so the rows need not be read
+/// again, unless J is what little a cancellation leaves.
+double inertia_of_sums(Backend& backend, const Points& points, const SiteSums& sums,
+                       MatrixView<const float> centroids, std::span<const std::int32_t> label);
+
+}  // namespace moefy

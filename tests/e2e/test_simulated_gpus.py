@@ -1,0 +1,127 @@
+"""The program on simulated GPUs: what rank 0 sends over (simulated) NCCL, and how every failure of a
+device or of the link ends. Needs a build with MOEFY_CUDA=SIMULATED, as the preset asan is."""
+
+import os
+import pathlib
+import signal
+
+import numpy as np
+import pytest
+
+from conftest import ROOT, write_llama
+from mpi_job import GONE_WITHIN_SECONDS, Job
+
+BUILD = pathlib.Path(os.environ.get("MOEFY_SIMULATED_BUILD", ROOT / "build" / "asan"))
+PROGRAM = BUILD / "bin" / "moefy"
+NCCL = BUILD / "lib" / "libmoefy_simt_nccl.so"
+RANKS = 3
+
+pytestmark = pytest.mark.skipif(not (PROGRAM.exists() and NCCL.exists()),
+                                reason=f"{PROGRAM} is not built")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model") / "llama"
+    return write_llama(folder, layers=6, hidden=32, ffn=96, dtype=np.float16)
+
+
+def start(model, folder, ranks=RANKS, devices=RANKS, more=(), environment=None):
+    command = [PROGRAM, "split", model, "-o", folder / "map.h5", "--experts", "4", "--reproducible",
+               "--threads", "1", "--backend", "cuda", "--feed", "coordinator", *more]
+    variables = {"MOEFY_SIMULATED_DEVICES": str(devices), "MOEFY_NCCL": str(NCCL),
+                 "TMPDIR": str(folder), **(environment or {})}
+    return Job(command, ranks, variables)
+
+
+@pytest.fixture(scope="module")
+def expected(model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("alone")
+    job = start(model, folder, ranks=1)
+    assert job.finish()[0] == 0, job.stderr
+    return (folder / "map.h5").read_bytes()
+
+
+def test_nccl_and_host_messages_make_the_same_map(model, expected, tmp_path):
+    for name, devices, nccl, line in [
+            ("nccl", RANKS, NCCL, "layers: sent by rank 0 over NCCL"),
+            ("shared", 1, NCCL, "layers: sent by rank 0 as host messages (ranks share a GPU)"),
+            ("none", RANKS, tmp_path / "missing.so", "as host messages (rank 0: NCCL cannot be loaded")]:
+        folder = tmp_path / name
+        folder.mkdir()
+        job = start(model, folder, devices=devices, environment={"MOEFY_NCCL": str(nccl)})
+        assert job.finish()[0] == 0, job.stderr
+        assert line in job.stderr
+        assert ("more ranks than GPUs" in job.stderr) == (devices < RANKS)
+        assert (folder / "map.h5").read_bytes() == expected
+
+
+@pytest.mark.parametrize("rank", range(RANKS))
+@pytest.mark.parametrize("call, code", [
+    ("ncclGetUniqueId:1", 5), ("ncclCommInitRankConfig:1", 5), ("ncclSend:2", 5), ("ncclRecv:1", 5),
+    ("ncclCommGetAsyncError:20", 5), ("ncclCommFinalize:1", 5), ("ncclCommDestroy:1", 5),
+    ("cudaMalloc:1", 6), ("cudaMalloc:9", 6), ("cudaMallocHost:2", 6), ("launch:3", 6),
+    ("cudaMemcpyAsync:6", 6), ("cudaEventRecord:1", 6), ("cudaEventQuery:2", 6),
+    ("cudaStreamSynchronize:4", 6)])
+def test_every_failure_ends_all_ranks_with_one_message(call, code, rank, model, expected, tmp_path):
+    job = start(model, tmp_path, more=["--timeout", "5s"],
+                environment={"MOEFY_SIMULATED_FAILURE": call,
+                             "MOEFY_SIMULATED_FAILURE_RANK": str(rank)})
+    found, seconds = job.finish()
+    if found == 0:
+        pytest.skip(f"rank {rank} does not call {call}")
+
+    assert job.last_words().startswith(f"moefy: exit {code} "), job.stderr
+    assert len(job.messages()) == 1, job.stderr
+    assert f"[rank {rank} " in job.messages()[0]
+    assert job.all_gone()
+    job = start(model, tmp_path, ranks=2)
+    assert job.finish()[0] == 0, job.stderr
+    assert (tmp_path / "map.h5").read_bytes() == expected
+
+
+@pytest.mark.parametrize("rank", range(RANKS))
+def test_a_rank_that_is_killed_while_layers_travel(rank, model, expected, tmp_path):
+    job = start(model, tmp_path)
+    job.learn_ranks()
+    assert job.wait_until(lambda: any(tmp_path.glob("moefy-nccl-*/*-*-*")))
+    job.signal_rank(rank, signal.SIGKILL)
+    code, seconds = job.finish()
+
+    assert code != 0
+    assert seconds < GONE_WITHIN_SECONDS
+    assert job.all_gone()
+    assert not (tmp_path / "map.h5").exists()
+    job = start(model, tmp_path, ranks=2)
+    assert job.finish()[0] == 0, job.stderr
+    assert (tmp_path / "map.h5").read_bytes() == expected
+
+
+def test_a_stopped_rank_is_noticed(model, tmp_path):
+    job = start(model, tmp_path, more=["--timeout", "5s"])
+    job.learn_ranks()
+    assert job.wait_until(lambda: any(tmp_path.glob("moefy-nccl-*/*-*-*")))
+    job.signal_rank(1, signal.SIGSTOP)
+
+    assert job.finish()[0] == 5, job.stderr
+    assert len(job.messages()) == 1, job.stderr
+    assert job.all_gone()
+
+
+@pytest.mark.parametrize("devices, more, text", [
+    (0, [], "no NVIDIA GPU can be used here"),
+    (1, ["--device", "7"], "device 7 is not there: this process sees 1")])
+def test_devices_that_are_not_there(devices, more, text, model, tmp_path):
+    job = start(model, tmp_path, devices=devices, more=more)
+
+    assert job.finish()[0] == 6, job.stderr
+    assert len(job.messages()) == 1 and text in job.messages()[0], job.stderr
+    assert not (tmp_path / "map.h5").exists()
+
+
+def test_bench_link_measures_both_links(tmp_path):
+    job = Job([PROGRAM, "bench", "link", "--json", "--repeats", "2", "--sizes", "100000",
+               "--backend", "cuda"], 2,
+              {"MOEFY_SIMULATED_DEVICES": "2", "MOEFY_NCCL": str(NCCL), "TMPDIR": str(tmp_path)})
+
+    assert job.finish()[0] == 0, job.stderr
