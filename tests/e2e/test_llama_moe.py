@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from test_recordings import write_recordings
+from recorded import write_recordings
+
+TOKENS = 2000
 
 
 def softmax(values):
@@ -71,7 +73,7 @@ def dense_output(model, layer, inputs):
 
 @pytest.fixture
 def recorded(moefy, llama, tmp_path):
-    return write_recordings(moefy, llama, tmp_path / "rec.h5")
+    return write_recordings(moefy, llama, tmp_path / "rec.h5", TOKENS)
 
 
 INPUTS = np.random.default_rng(3).standard_normal((7, 32))
@@ -106,8 +108,7 @@ def test_routers_of_two_layers_choose_as_they_did(moefy, llama, recorded, tmp_pa
     import h5py
 
     moefy("split", llama, "-o", "map.h5", "--method", "kmeans", "--experts", 4, "--top-k", 2)
-    moefy("route", llama, "map.h5", "--router", router, "--recordings", "rec.h5", "--epochs", 3,
-          "--max-tokens", 2000)
+    moefy("route", llama, "map.h5", "--router", router, "--recordings", "rec.h5", "--epochs", 3)
     moefy("convert", llama, "map.h5", "-o", "moe", "--host", "llama-moe")
     moefy("verify", llama, "moe")
     # Inputs as the norm before the FFN makes them: of length sqrt(32), the norm's weights being one.

@@ -9,11 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from recorded import write_recordings
 from test_convert_transformers import assert_restored, difference, load, zero_routers
-from test_recordings import write_recordings
 from tiny_models import load_tiny, output_of, write_tiny
 
 NEURONS = 24
+TOKENS = 600
 SAME = 2e-5
 
 
@@ -38,7 +39,7 @@ def layers_of(path):
 
 @pytest.fixture
 def recorded(moefy, llama, tmp_path):
-    return write_recordings(moefy, llama, tmp_path / "rec.h5")
+    return write_recordings(moefy, llama, tmp_path / "rec.h5", TOKENS)
 
 
 @pytest.mark.parametrize("options", [
@@ -103,7 +104,7 @@ def test_shared_neurons_count_as_often_as_the_lists_hold_them(moefy, tmp_path):
     """All experts on, routers zeroed: a stock class against the dense one with scaled neurons."""
     model = tmp_path / "model"
     dense = write_tiny("llama", model)
-    write_recordings(moefy, model, tmp_path / "rec.h5")
+    write_recordings(moefy, model, tmp_path / "rec.h5", TOKENS)
     for host, options in (("mixtral", ("--sharing", "inner", "--sizes", 9)),
                           ("glm4-moe", ("--sharing", "inter", "--shared", 1))):
         split_sharing(moefy, model, "map.h5", "--experts", 4, *options, "--force")
@@ -161,7 +162,7 @@ def test_a_pruned_dense_model_is_smaller_and_stock(moefy, tmp_path, family):
         with torch.no_grad():
             down *= on if axis == 1 else on[:, None]
     assert difference(small, dense) <= SAME * max(1, float(output_of(dense).abs().max()))
-    sizes = [sum(t.numel() for t in load_file(tmp_path / folder / "model.safetensors").values())
+    sizes = [sum(t.numel() for file in (tmp_path / folder).glob("*.safetensors") for t in load_file(file).values())
              for folder in ("model", "small")]
     assert sizes[1] < sizes[0]
 
@@ -177,8 +178,7 @@ def test_every_router_fits_lists_that_share_neurons(moefy, llama, recorded, tmp_
     split_sharing(moefy, llama, "map.h5", "--experts", 4, "--sharing", "inner", "--sizes", 30)
     for router in ("ridge", "centroid", "mean-gate", "random", "zero", "mlp", "mlp-topk"):
         line, = moefy.json_lines("route", llama, "map.h5", "-o", f"{router}.h5", "--router", router,
-                                 "--recordings", "rec.h5", "--top-k", 2, "--evaluate", "--max-tokens",
-                                 600)
+                                 "--recordings", "rec.h5", "--top-k", 2, "--evaluate")
         assert 0 <= line["mean"]["router_recall"] <= 1
         with h5py.File(tmp_path / f"{router}.h5") as file:
             assert file["layers/00002"].attrs["kind"] == "sharing"
