@@ -1,5 +1,8 @@
 #include "moefy/backend/instruction_set.hpp"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 #if defined(__x86_64__) && defined(__linux__)
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -14,6 +17,18 @@ constexpr InstructionSet kWidestFirst[] = {InstructionSet::amx_int8, Instruction
                                            InstructionSet::avx2, InstructionSet::portable};
 
 #if defined(__x86_64__)
+/// __builtin_cpu_supports does not know tiles with every compiler.
+bool has_int8_tiles() {
+  constexpr unsigned kTiles = 1U << 24;  // bits of EDX in leaf 7
+  constexpr unsigned kInt8 = 1U << 25;
+  unsigned eax = 0;
+  unsigned ebx = 0;
+  unsigned ecx = 0;
+  unsigned edx = 0;
+  return __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) != 0 && (edx & kTiles) != 0 &&
+         (edx & kInt8) != 0;
+}
+
 /// Linux keeps the 8 KiB of tile registers only for processes that ask (since 5.16).
 bool may_use_tiles() {
 #if defined(__linux__) && defined(SYS_arch_prctl)
@@ -54,8 +69,7 @@ bool is_supported([[maybe_unused]] InstructionSet set) {
              __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
              __builtin_cpu_supports("avx512vnni");
     case InstructionSet::amx_int8:
-      return is_supported(InstructionSet::avx512_vnni) && __builtin_cpu_supports("amx-tile") &&
-             __builtin_cpu_supports("amx-int8") && may_use_tiles();
+      return is_supported(InstructionSet::avx512_vnni) && has_int8_tiles() && may_use_tiles();
   }
 #endif
   return set == InstructionSet::portable;
