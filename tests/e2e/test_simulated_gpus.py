@@ -30,6 +30,7 @@ def start(model, folder, ranks=RANKS, devices=RANKS, more=(), environment=None):
     command = [PROGRAM, "split", model, "-o", folder / "map.h5", "--experts", "4", "--reproducible",
                "--threads", "1", "--backend", "cuda", "--feed", "coordinator", *more]
     variables = {"MOEFY_SIMULATED_DEVICES": str(devices), "MOEFY_NCCL": str(NCCL),
+                 "ASAN_OPTIONS": "detect_leaks=0",  # Open MPI keeps memory until the end
                  "TMPDIR": str(folder), **(environment or {})}
     return Job(command, ranks, variables)
 
