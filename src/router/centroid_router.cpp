@@ -60,6 +60,20 @@ void add_unit_row(std::span<const float> row, std::span<double> sum) {
   for (std::size_t j = 0; j < row.size(); ++j) sum[j] += scale * row[j];
 }
 
+/// `add` adds the unit rows of a list's members to a sum [hidden_size].
+template <class Add>
+RouterWeights router_of_lists(const NeuronLists& lists, std::size_t hidden_size, const Add& add) {
+  Matrix<double> sum(lists.num_experts(), hidden_size);
+  std::ranges::fill(sum.values(), 0.0);
+  std::vector<std::int64_t> count;
+  for (std::size_t e = 0; e < lists.num_experts(); ++e) {
+    const std::span<const std::int32_t> members = lists.expert_members(e);
+    count.push_back(static_cast<std::int64_t>(members.size()));
+    add(members, sum.row(e));
+  }
+  return router_of_sums(sum, count, nullptr);
+}
+
 std::vector<double> unit_factors(RowMatrix& rows) {
   std::vector<double> factor = rows.squared_norms();
   for (double& value : factor) value = unit_factor(value);
@@ -101,33 +115,25 @@ RouterWeights fit_centroid_router(RowMatrix& rows, std::span<const std::int32_t>
 RouterWeights fit_centroid_router(RowMatrix& rows, const NeuronLists& lists) {
   require(rows.view().rows == lists.num_neurons(), "router: rows and lists disagree");
   const std::vector<double> factor = unit_factors(rows);
-  Matrix<double> sum(lists.num_experts(), rows.view().cols);
-  Matrix<double> sum_of_one(1, sum.cols());
-  std::vector<std::int64_t> count;
-  for (std::size_t e = 0; e < lists.num_experts(); ++e) {
-    const std::span<const std::int32_t> members = lists.expert_members(e);
-    count.push_back(static_cast<std::int64_t>(members.size()));
-    std::vector<std::int32_t> label(lists.num_neurons(), -1);
+  std::vector<std::int32_t> label(lists.num_neurons());
+  Matrix<double> one(1, rows.view().cols);
+  const auto add = [&](std::span<const std::int32_t> members, std::span<double> sum) {
+    std::ranges::fill(label, -1);
     for (const std::int32_t neuron : members) label[static_cast<std::size_t>(neuron)] = 0;
-    std::ranges::fill(sum_of_one.values(), 0.0);
-    rows.add_label_sums(label, factor, sum_of_one);
-    std::ranges::copy(sum_of_one.row(0), sum.row(e).begin());
-  }
-  return router_of_sums(sum, count, nullptr);
+    std::ranges::fill(one.values(), 0.0);
+    rows.add_label_sums(label, factor, one);
+    std::ranges::copy(one.row(0), sum.begin());
+  };
+  return router_of_lists(lists, rows.view().cols, add);
 }
 
 RouterWeights fit_centroid_router(MatrixView<const float> rows, const NeuronLists& lists) {
   require(rows.rows == lists.num_neurons(), "router: rows and lists disagree");
-  Matrix<double> sum(lists.num_experts(), rows.cols);
-  std::ranges::fill(sum.values(), 0.0);
-  std::vector<std::int64_t> count;
-  for (std::size_t e = 0; e < lists.num_experts(); ++e) {
-    const std::span<const std::int32_t> members = lists.expert_members(e);
-    count.push_back(static_cast<std::int64_t>(members.size()));
-    for (const std::int32_t neuron : members)
-      add_unit_row(rows.row(static_cast<std::size_t>(neuron)), sum.row(e));
-  }
-  return router_of_sums(sum, count, nullptr);
+  return router_of_lists(lists, rows.cols,
+                         [&](std::span<const std::int32_t> members, std::span<double> sum) {
+                           for (const std::int32_t neuron : members)
+                             add_unit_row(rows.row(static_cast<std::size_t>(neuron)), sum);
+                         });
 }
 
 }  // namespace moefy
