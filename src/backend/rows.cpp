@@ -1,8 +1,10 @@
 #include "moefy/backend/rows.hpp"
 
 #include <algorithm>
+#include <optional>
 
 #include "moefy/core/error.hpp"
+#include "row_loops.hpp"
 
 namespace moefy {
 namespace {
@@ -23,11 +25,13 @@ class HostRows final : public RowMatrix {
 
   void resize(std::size_t num_rows, std::size_t dim, std::span<const std::int32_t>) override {
     rows_.resize(num_rows, dim);
+    squared_norms_.reset();
   }
   RowsView view() const override { return rows_.view(); }
 
   void fill_columns(std::size_t first, std::size_t width,
                     const std::function<void(RowsTarget)>& fill) override {
+    squared_norms_.reset();
     if (width == rows_.cols()) return fill(rows_.view());
     Matrix<float> part(rows_.rows(), width);
     fill(part.view());
@@ -37,14 +41,19 @@ class HostRows final : public RowMatrix {
   }
 
   std::vector<double> squared_norms() override {
-    std::vector<double> norms(rows_.rows());
-    for_rows(threads_, norms.size(),
-             [&](std::size_t i) { norms[i] = squared_norm_of(rows_.row(i)); });
-    return norms;
+    if (!squared_norms_) {
+      squared_norms_.emplace(rows_.rows());
+      for_rows(threads_, rows_.rows(),
+               [&](std::size_t i) { (*squared_norms_)[i] = squared_norm_of(rows_.row(i)); });
+    }
+    return *squared_norms_;
   }
 
   void keep(std::span<const std::int32_t> rows, std::span<const float> factor) override {
-    if (rows.size() < rows_.rows()) {
+    const bool all = rows.size() == rows_.rows();
+    if (all && std::ranges::all_of(factor, [](float value) { return value == 1; })) return;
+    squared_norms_.reset();
+    if (!all) {
       for (std::size_t a = 0; a < rows.size(); ++a) {
         const auto from = static_cast<std::size_t>(rows[a]);
         if (from != a) std::ranges::copy(rows_.row(from), rows_.row(a).begin());
@@ -59,19 +68,18 @@ class HostRows final : public RowMatrix {
 
   void add_label_sums(std::span<const std::int32_t> label, std::span<const double> factor,
                       Matrix<double>& sum) override {
+    const auto add_scaled = row_loops().add_scaled;
     for (std::size_t i = 0; i < label.size(); ++i) {
       if (label[i] < 0) continue;
-      const std::span<const float> row = rows_.row(i);
       const std::span<double> target = sum.row(static_cast<std::size_t>(label[i]));
-      for (std::size_t l = 0; l < row.size(); ++l) {
-        target[l] += factor[i] * static_cast<double>(row[l]);
-      }
+      add_scaled(factor[i], rows_.row(i).data(), rows_.cols(), target.data());
     }
   }
 
  private:
   ThreadPool& threads_;
   Matrix<float> rows_;
+  std::optional<std::vector<double>> squared_norms_;  ///< of the rows as they are
 };
 
 }  // namespace
@@ -87,21 +95,7 @@ RowsTarget::operator MatrixView<float>() const {
 }
 
 double squared_norm_of(std::span<const float> row) {
-  constexpr std::size_t kParts = 16;
-  double part[kParts] = {};
-  std::size_t l = 0;
-  for (; l + kParts <= row.size(); l += kParts) {
-    for (std::size_t p = 0; p < kParts; ++p) {
-      part[p] += static_cast<double>(row[l + p]) * static_cast<double>(row[l + p]);
-    }
-  }
-  for (std::size_t p = 0; l < row.size(); ++l, ++p) {
-    part[p] += static_cast<double>(row[l]) * static_cast<double>(row[l]);
-  }
-  for (std::size_t half = kParts / 2; half > 0; half /= 2) {
-    for (std::size_t p = 0; p < half; ++p) part[p] += part[p + half];
-  }
-  return part[0];
+  return row_loops().squared_norm(row.data(), row.size());
 }
 
 std::unique_ptr<RowMatrix> make_host_rows(ThreadPool& threads) {

@@ -1,0 +1,11 @@
+#include "row_loops.hpp"
+#include "row_loops.inl"
+
+namespace moefy {
+
+const RowLoops& row_loops_avx512() {
+  static constexpr RowLoops kLoops{squared_norm, add_scaled};
+  return kLoops;
+}
+
+}  // namespace moefy

@@ -1,0 +1,114 @@
+#include "moefy/backend/rows.hpp"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <memory>
+#include <numeric>
+
+#include "moefy/core/random.hpp"
+#include "moefy/core/thread_pool.hpp"
+
+namespace moefy {
+namespace {
+
+using testing::ElementsAre;
+
+constexpr std::size_t kParts = 16;
+
+/// Σ x² as rows.hpp promises it, one element after another.
+double squares_in_order(std::span<const float> row) {
+  double part[kParts] = {};
+  for (std::size_t l = 0; l < row.size(); ++l) {
+    part[l % kParts] += static_cast<double>(row[l]) * static_cast<double>(row[l]);
+  }
+  for (std::size_t half = kParts / 2; half > 0; half /= 2) {
+    for (std::size_t p = 0; p < half; ++p) part[p] += part[p + half];
+  }
+  return part[0];
+}
+
+std::vector<float> noise(std::size_t size, std::uint64_t seed) {
+  RandomStream stream(seed, 0, RandomPurpose::random_split);
+  std::vector<float> values(size);
+  for (float& value : values) {
+    value = static_cast<float>(stream.next_word() >> 8) * 0x1p-20F - 8.0F;
+  }
+  return values;
+}
+
+/// Rows in host memory that hold `values` [num_rows, dim].
+std::unique_ptr<RowMatrix> rows_of(ThreadPool& threads, std::span<const float> values,
+                                   std::size_t num_rows, std::size_t dim) {
+  std::unique_ptr<RowMatrix> rows = make_host_rows(threads);
+  rows->resize(num_rows, dim);
+  rows->fill_columns(
+      0, dim, [&](const RowsTarget& out) { std::copy(values.begin(), values.end(), out.data); });
+  return rows;
+}
+
+TEST(SquaredNorm, KnownValues) {
+  EXPECT_EQ(squared_norm_of({}), 0);
+  EXPECT_EQ(squared_norm_of(std::vector<float>{3, 4}), 25);
+  std::vector<float> ascending(20);
+  std::iota(ascending.begin(), ascending.end(), 1.0F);
+  EXPECT_EQ(squared_norm_of(ascending), 2870);
+}
+
+TEST(SquaredNorm, HasTheSameBitsWhateverTheLoop) {
+  for (std::size_t size = 0; size < 100; ++size) {
+    const std::vector<float> row = noise(size, size);
+    EXPECT_EQ(squared_norm_of(row), squares_in_order(row)) << size;
+  }
+}
+
+TEST(HostRows, LabelSumsAddRowsInOrder) {
+  constexpr std::size_t kRows = 9;
+  constexpr std::size_t kDim = 37;
+  ThreadPool threads(1);
+  const std::vector<float> values = noise(kRows * kDim, 1);
+  const std::vector<std::int32_t> label{1, 0, -1, 1, 1, 0, 0, -1, 1};
+  std::vector<double> factor(kRows);
+  for (std::size_t i = 0; i < kRows; ++i) factor[i] = 1 / static_cast<double>(i + 3);
+
+  Matrix<double> sum(2, kDim);
+  std::ranges::fill(sum.values(), 0.5);
+  rows_of(threads, values, kRows, kDim)->add_label_sums(label, factor, sum);
+
+  for (std::size_t l = 0; l < kDim; ++l) {
+    double expected[2] = {0.5, 0.5};
+    for (std::size_t i = 0; i < kRows; ++i) {
+      if (label[i] >= 0)
+        expected[label[i]] += factor[i] * static_cast<double>(values[i * kDim + l]);
+    }
+    EXPECT_EQ(sum.row(0)[l], expected[0]);
+    EXPECT_EQ(sum.row(1)[l], expected[1]);
+  }
+}
+
+TEST(HostRows, NormsFollowTheRows) {
+  ThreadPool threads(1);
+  const std::vector<float> values{3, 4, 1, 0, 0, 2};
+  const std::unique_ptr<RowMatrix> rows = rows_of(threads, values, 3, 2);
+  EXPECT_THAT(rows->squared_norms(), ElementsAre(25, 1, 4));
+
+  rows->keep(std::vector<std::int32_t>{0, 1, 2}, std::vector<float>{1, 1, 1});
+  EXPECT_THAT(rows->squared_norms(), ElementsAre(25, 1, 4));
+
+  rows->keep(std::vector<std::int32_t>{0, 1, 2}, std::vector<float>{2, 1, 0.5F});
+  EXPECT_THAT(rows->squared_norms(), ElementsAre(100, 1, 1));
+
+  rows->keep(std::vector<std::int32_t>{0, 2}, std::vector<float>{1, 1});
+  EXPECT_THAT(rows->squared_norms(), ElementsAre(100, 1));
+
+  rows->fill_columns(1, 1, [](MatrixView<float> out) { out.data[0] = out.data[1] = 3; });
+  EXPECT_THAT(rows->squared_norms(), ElementsAre(36 + 9, 9));
+
+  rows->resize(1, 1);
+  rows->fill_columns(0, 1, [](MatrixView<float> out) { out.data[0] = 7; });
+  EXPECT_THAT(rows->squared_norms(), ElementsAre(49));
+}
+
+}  // namespace
+}  // namespace moefy
