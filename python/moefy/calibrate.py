@@ -40,8 +40,9 @@ def add_options(parser):
     parser.add_argument("--tokens", type=int, default=8192, metavar="N",
                         help="calibration tokens (default 8192)")
     parser.add_argument("--sampled", type=int, default=4096, metavar="N",
-                        help="tokens more that the model writes by itself (default 4096): the fits"
-                             " are short of data, and these cover domains that the text does not")
+                        help="tokens more, beside --text, that the model writes by itself (default"
+                             " 4096): the fits are short of data, and these cover domains that the"
+                             " text does not")
     parser.add_argument("--length", type=int, default=512, metavar="N",
                         help="tokens a sequence of text (default 512)")
     parser.add_argument("--refit", type=float, default=MAP_OPTIONS["refit"],
@@ -57,13 +58,12 @@ def add_options(parser):
 
 def calibration_sequences(args, model, tokenizer, progress):
     """(arrays of token ids, one a sequence; what identifies them)."""
-    sequences, sampled = [], args.sampled
+    sequences, sampled = [], args.tokens
     if args.text:
+        sampled = args.sampled
         by_text = [to_sequences(tokenizer, read_text(path), args.length, path)
                    for path in args.text]
         sequences += list(choose_sequences(by_text, args.tokens, args.seed))
-    else:
-        sampled += args.tokens
     if sampled > 0:
         length = min(args.length, SAMPLED_LENGTH)
         sequences += list(sample_text(model, tokenizer, sampled, length, args.seed, progress))

@@ -48,7 +48,7 @@ std::unique_ptr<RowMatrix> rows_of(ThreadPool& threads, std::span<const float> v
   return rows;
 }
 
-TEST(SquaredNorm, KnownValues) {
+TEST(SquaredNormTest, known_values) {
   EXPECT_EQ(squared_norm_of({}), 0);
   EXPECT_EQ(squared_norm_of(std::vector<float>{3, 4}), 25);
   std::vector<float> ascending(20);
@@ -56,14 +56,14 @@ TEST(SquaredNorm, KnownValues) {
   EXPECT_EQ(squared_norm_of(ascending), 2870);
 }
 
-TEST(SquaredNorm, HasTheSameBitsWhateverTheLoop) {
+TEST(SquaredNormTest, has_the_same_bits_whatever_the_loop) {
   for (std::size_t size = 0; size < 100; ++size) {
     const std::vector<float> row = noise(size, size);
     EXPECT_EQ(squared_norm_of(row), squares_in_order(row)) << size;
   }
 }
 
-TEST(HostRows, LabelSumsAddRowsInOrder) {
+TEST(HostRowsTest, label_sums_add_rows_in_order) {
   constexpr std::size_t kRows = 9;
   constexpr std::size_t kDim = 37;
   ThreadPool threads(1);
@@ -87,7 +87,7 @@ TEST(HostRows, LabelSumsAddRowsInOrder) {
   }
 }
 
-TEST(HostRows, NormsFollowTheRows) {
+TEST(HostRowsTest, norms_follow_the_rows) {
   ThreadPool threads(1);
   const std::vector<float> values{3, 4, 1, 0, 0, 2};
   const std::unique_ptr<RowMatrix> rows = rows_of(threads, values, 3, 2);

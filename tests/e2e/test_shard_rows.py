@@ -153,9 +153,9 @@ def test_plan_knows_what_sharing_saves(moefy, long_model):
     assert [layer["rank"] for layer in auto["layers"]] == list(range(0, 3 * LAYERS, 3))
 
 
-def start(model, folder, *more, ranks=RANKS, shards=RANKS):
+def start(model, folder, *more, ranks=RANKS, shards=RANKS, nredo=8):
     command = [program_path(), "split", model, "-o", folder / "map.h5", "--experts", "16",
-               "--reproducible", "--threads", "1", "--nredo", "8", "--shard-rows", shards, *more]
+               "--reproducible", "--threads", "1", "--nredo", nredo, "--shard-rows", shards, *more]
     return Job(command, ranks)
 
 
@@ -200,7 +200,8 @@ def test_a_killed_member_ends_all(rank, long_model, expected, tmp_path):
 
 @pytest.mark.parametrize("rank", range(RANKS))
 def test_a_silent_member_is_noticed(rank, long_model, tmp_path):
-    job = start(long_model, tmp_path, "--timeout", "5s")
+    # Never finished, so it may be long: the rank has to stop before its last word.
+    job = start(long_model, tmp_path, "--timeout", "5s", nredo=100)
     code, _ = disturb(job, tmp_path, rank, signal.SIGSTOP)
 
     assert code == 5, job.stderr
