@@ -3,7 +3,6 @@
 import argparse
 import functools
 import importlib
-import json
 import os
 import sys
 import traceback
@@ -11,6 +10,7 @@ import traceback
 from . import interrupts, options
 from .errors import MoefyError, UsageError
 from .help import command_help
+from .output import LEVELS, Output
 from .ranks import launched_rank, ranks_on_this_host, under_torchrun
 
 # One module a command, with DESCRIPTION, USAGE, EXAMPLE, RARE_OPTIONS, add_options(parser) and
@@ -21,28 +21,6 @@ COMMANDS = {"record": "recording", "calibrate": "calibrate", "recover": "recover
 
 REASONS = {1: "differs", 2: "usage", 3: "input data", 4: "file system", 5: "communication",
            6: "device", 70: "internal error", 75: "interrupted"}
-
-
-class Output:
-    """Results on stdout (people's text, or JSON lines with --json), all else on stderr. Of several
-    ranks only the first speaks."""
-
-    def __init__(self, args):
-        self.json = args.json
-        self.speaks = launched_rank() == 0
-        args.quiet = self.quiet = args.quiet or not self.speaks
-
-    def info(self, text):
-        if not self.quiet:
-            print(text, file=sys.stderr, flush=True)
-
-    def warning(self, text):
-        if self.speaks:
-            print(f"warning: {text}", file=sys.stderr, flush=True)
-
-    def result(self, fields, text):
-        if self.speaks:
-            print(json.dumps(fields) if self.json else text, flush=True)
 
 
 class HelpPage(argparse.Action):
@@ -70,6 +48,29 @@ def default_threads():
     return max(1, len(os.sched_getaffinity(0)) // ranks_on_this_host())
 
 
+def add_common_options(command, parallel):
+    """Options of every command; `parallel`: it shares its work under torchrun."""
+    command.add_argument("--threads", type=int, default=default_threads(),
+                         metavar="N", help="default: the CPUs that this process may use, shared"
+                                           " with the other ranks of this host")
+    command.add_argument("--seed", type=int, default=0, metavar="N", help="default 0")
+    command.add_argument("--architecture", metavar="FILE",
+                         help="description of a model family that is not built in")
+    command.add_argument("--config", metavar="FILE",
+                         help="JSON file of options; the command line wins")
+    command.add_argument("--dump-config", action="store_true",
+                         help="print the resolved options as JSON and stop")
+    command.add_argument("--force", action="store_true",
+                         help="replace what is there, start anew")
+    command.add_argument("--json", action="store_true", help="results as JSON lines")
+    command.add_argument("--quiet", action="store_true", help="no progress, no remarks")
+    command.add_argument("--log", metavar="FILE", help="log of every rank: FILE, FILE.1, …")
+    command.add_argument("--log-level", choices=LEVELS, default="info", help="screen (default info)")
+    if parallel:
+        command.add_argument("--timeout", type=options.duration, default="10m", metavar="TIME",
+                             help="silence of a peer after which the job ends (default 10m)")
+
+
 def make_parser():
     """The parser of all commands, and those of each of them by name."""
     parser = Parser(prog="moefy", description=__doc__)
@@ -78,25 +79,13 @@ def make_parser():
         module = importlib.import_module(f".{place}", __package__)
         command = commands.add_parser(name, help=module.DESCRIPTION, add_help=False)
         module.add_options(command)
-        command.add_argument("--threads", type=int, default=default_threads(),
-                             metavar="N", help="default: the CPUs that this process may use, shared"
-                                               " with the other ranks of this host")
-        command.add_argument("--seed", type=int, default=0, metavar="N", help="default 0")
-        command.add_argument("--architecture", metavar="FILE",
-                             help="description of a model family that is not built in")
-        command.add_argument("--config", metavar="FILE",
-                             help="JSON file of options; the command line wins")
-        command.add_argument("--dump-config", action="store_true",
-                             help="print the resolved options as JSON and stop")
-        command.add_argument("--force", action="store_true",
-                             help="replace what is there, start anew")
-        command.add_argument("--json", action="store_true", help="results as JSON lines")
-        command.add_argument("--quiet", action="store_true", help="no progress, no remarks")
+        parallel = getattr(module, "DATA_PARALLEL", False)
+        add_common_options(command, parallel)
         for option, everything in (("--help", False), ("--help-all", True)):
             short = () if everything else ("-h",)
             command.add_argument(*short, option, action=HelpPage, help="all options",
                                  page=functools.partial(command_help, name, module, command, everything))
-        command.set_defaults(run=module.run, parallel=getattr(module, "DATA_PARALLEL", False))
+        command.set_defaults(run=module.run, parallel=parallel)
     return parser, commands.choices
 
 
@@ -117,9 +106,10 @@ def parse(arguments):
         problems.append(f"--seed {args.seed} is negative")
     if problems:
         raise UsageError("\n".join(problems))
+    args.resolved = options.dump(command, args)
     if args.dump_config:
         if launched_rank() == 0:
-            print(options.dump(command, args))
+            print(args.resolved)
         return None
     return args
 
@@ -154,6 +144,7 @@ def run_command(arguments):
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # Threads that spin at barriers make a shared machine many times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    out = None
     try:
         args = parse(sys.argv[1:] if arguments is None else arguments)
         if args is None:
@@ -165,8 +156,12 @@ def run_command(arguments):
 
         logging.set_verbosity_error()
         logging.disable_progress_bar()
-        return args.run(args, Output(args)) or 0
+        out = Output(args)
+        out.log("info", f"moefy {args.command} {args.resolved}")
+        return args.run(args, out) or 0
     except Exception as error:
+        if out:
+            out.log("error", error)
         # A signal may have turned into this one on its way through a library.
         return say_interrupted() if interrupts.arrived() else say_error(error)
 

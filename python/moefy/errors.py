@@ -28,3 +28,9 @@ class IoError(MoefyError):
     """The file system said no."""
 
     code = 4
+
+
+class PeerError(MoefyError):
+    """Another process of the job is gone or silent."""
+
+    code = 5

@@ -73,6 +73,13 @@ def one_checked(action, value):
     return value
 
 
+def duration(text):
+    """Seconds of "90", "90s", "1.5m" or "2h", as the program reads them. ValueError."""
+    for unit, factor in (("min", 60), ("m", 60), ("h", 3600), ("s", 1), ("", 1)):
+        if text.endswith(unit):
+            return float(text.removesuffix(unit)) * factor
+
+
 def take_required(command):
     """Makes every option and place of a command optional, so that all that is missing can be told
     at once (and --dump-config needs nothing). Returns what was required."""

@@ -1,8 +1,10 @@
 """Several processes started by torchrun."""
 
+import contextlib
+import datetime
 import os
 
-from .errors import MoefyError
+from .errors import MoefyError, PeerError
 
 # What launchers call the number of a process: torchrun, Open MPI, others that speak PMI.
 RANK_VARIABLES = ("RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK")
@@ -25,9 +27,11 @@ def ranks_on_this_host():
 
 
 class Ranks:
-    """The processes of one torchrun job; a process alone is rank 0 of 1 and exchanges nothing."""
+    """The processes of one torchrun job; a process alone is rank 0 of 1 and exchanges nothing. A peer
+    that is gone, or silent for `timeout` seconds, is a PeerError."""
 
-    def __init__(self):
+    def __init__(self, timeout=600.0):
+        self.timeout = timeout
         self.size = int(os.environ.get("WORLD_SIZE") or 1) if under_torchrun() else 1
         self.rank = int(os.environ["RANK"]) if self.size > 1 else 0
         self.local_rank = int(os.environ.get("LOCAL_RANK") or 0)
@@ -36,7 +40,9 @@ class Ranks:
         if self.size > 1:
             import torch.distributed
 
-            torch.distributed.init_process_group("gloo")
+            with self._exchange():
+                torch.distributed.init_process_group(
+                    "gloo", timeout=datetime.timedelta(seconds=self.timeout))
         return self
 
     def __exit__(self, *_):
@@ -67,7 +73,8 @@ class Ranks:
         if self.size > 1:
             import torch.distributed
 
-            torch.distributed.all_reduce(tensor)
+            with self._exchange():
+                torch.distributed.all_reduce(tensor)
 
     def _gather(self, value):
         if self.size == 1:
@@ -75,5 +82,14 @@ class Ranks:
         import torch.distributed
 
         values = [None] * self.size
-        torch.distributed.all_gather_object(values, value)
+        with self._exchange():
+            torch.distributed.all_gather_object(values, value)
         return values
+
+    @contextlib.contextmanager
+    def _exchange(self):
+        try:
+            yield
+        except RuntimeError as error:  # Gloo has no class of its own
+            raise PeerError(f"rank {self.rank} lost another rank, or heard nothing of it for"
+                            f" {self.timeout:.0f} s (--timeout): {error}") from None

@@ -255,9 +255,9 @@ class Recording:
                                     "loss": "sum", "tokens": sums.tokens}))
 
 
-def run_recording(recording, make_model, device, force, progress, inform):
+def run_recording(recording, make_model, device, force, progress, inform, timeout=600.0):
     """The whole job on this rank. Returns whether there was anything to do."""
-    with Ranks() as ranks:
+    with Ranks(timeout) as ranks:
         if device == "cuda" and ranks.size > 1:
             device = f"cuda:{ranks.local_rank}"
         models = []
@@ -352,7 +352,8 @@ def run(args, out):
                           (args.importance_type, args.importance_level, args.importance_kernel)
                           if args.importance else None, args.seed)
     fresh = run_recording(recording, lambda device: load_as_saved(args.model).to(device),
-                          args.device, args.force, Progress.factory(args), out.info)
+                          args.device, args.force, Progress.factory(args), out.info,
+                          args.timeout)
     size = pathlib.Path(args.output).stat().st_size
     out.result({"recordings": args.output, "tokens": recording.num_tokens,
                 "layers": len(recording.layers), "dtype": args.dtype, "bytes": size,

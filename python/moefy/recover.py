@@ -150,7 +150,7 @@ def run(args, out):
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     keep_freed_memory()
-    with Ranks() as ranks:
+    with Ranks(args.timeout) as ranks:
         if args.device == "cuda" and ranks.size > 1:
             args.device = f"cuda:{ranks.local_rank}"
         texts = ranks.together(lambda: read_texts(args, load_tokenizer(args.teacher)))

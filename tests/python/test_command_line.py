@@ -21,7 +21,7 @@ def test_everything_wrong_is_told_at_once_with_the_nearest_names(moefy):
     result = moefy("record", "--lenght", "3", "model", "--seed", "-1", "--threads=0", code=2)
 
     for words in ("-o/--output is missing", "--text is missing",
-                  "--lenght is unknown; did you mean --length?",
+                  "--lenght is unknown; did you mean --length",
                   "--seed -1 is negative", "--threads 0 is below 1"):
         assert words in result.stderr
     assert result.stdout == ""
@@ -95,3 +95,30 @@ def test_an_output_never_replaces_what_is_read(moefy, tiny, text, tmp_path, argu
 
     assert "choose another place" in result.stderr
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_the_log_has_what_the_screen_does_not(moefy, tiny, text, tmp_path):
+    result = moefy("record", tiny("llama"), "--text", text("a.txt"), "--length", "16", "--max-tokens", "96",
+                   "-o", "rec.h5", "--log-level", "warning", "--log", "run.log")
+    again = moefy("record", tiny("llama"), "--text", text("a.txt"), "--length", "16", "--max-tokens", "96",
+                  "-o", "rec.h5", "--log-level", "warning", "--log", "again.log")
+
+    assert result.stderr == again.stderr == ""
+    log = (tmp_path / "run.log").read_text()
+    assert " rank 0 " in log and '"max-tokens": 96' in log and "rec.h5: 96 tokens" in log
+    assert " info rec.h5: already done" in (tmp_path / "again.log").read_text()
+
+
+def test_errors_are_in_the_log(moefy, tiny, tmp_path):
+    moefy("record", tiny("llama"), "--text", "none.txt", "-o", "rec.h5", "--log", "run.log", code=2)
+
+    assert " error " in (tmp_path / "run.log").read_text()
+    assert "cannot open the log file" in moefy("record", tiny("llama"), "--text", "none.txt", "-o",
+                                               "rec.h5", "--log", "none/run.log", code=4).stderr
+
+
+def test_a_time_is_a_number_and_a_unit(moefy):
+    for given, seconds in (("90", 90), ("90s", 90), ("1.5m", 90), ("2min", 120), ("0.5h", 1800)):
+        resolved = json.loads(moefy("record", "m", "--timeout", given, "--dump-config").stdout)
+        assert resolved["timeout"] == seconds
+    assert "--timeout" in moefy("record", "m", "--timeout", "soon", code=2).stderr
