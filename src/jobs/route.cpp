@@ -127,6 +127,7 @@ class RouteJob {
       options["router"] = config_.router;
       options["seed"] = config_.fitting.seed;
       if (config_.router == "ridge") options["ridge"] = config_.fitting.ridge;
+      if (config_.router == "centroid") options["similarity"] = config_.fitting.similarity;
       if (!config_.fitting.target.empty()) options["target"] = config_.fitting.target;
       if (config_.fitting.epochs > 0) options["epochs"] = config_.fitting.epochs;
     }
@@ -313,6 +314,8 @@ std::vector<std::string> validate(const RouteJobConfig& config) {
   if (fitter->needs_recordings() && config.recordings.empty())
     problems.push_back("--router " + config.router +
                        " needs --recordings REC.h5, which `moefy record` makes");
+  if (config.fitting.similarity != "cosine" && config.router != "centroid")
+    problems.push_back("--similarity " + config.fitting.similarity + " is of --router centroid");
   const std::vector<std::string> targets = fitter->targets();
   const std::string& target = config.fitting.target;
   if (!target.empty() && std::ranges::find(targets, target) == targets.end())

@@ -60,6 +60,12 @@ void add_unit_row(std::span<const float> row, std::span<double> sum) {
   for (std::size_t j = 0; j < row.size(); ++j) sum[j] += scale * row[j];
 }
 
+void add_unit_rows(MatrixView<const float> rows, std::span<const std::int32_t> members,
+                   std::span<double> sum) {
+  for (const std::int32_t neuron : members)
+    add_unit_row(rows.row(static_cast<std::size_t>(neuron)), sum);
+}
+
 /// `add` adds the unit rows of a list's members to a sum [hidden_size].
 template <class Add>
 RouterWeights router_of_lists(const NeuronLists& lists, std::size_t hidden_size, const Add& add) {
@@ -131,9 +137,25 @@ RouterWeights fit_centroid_router(MatrixView<const float> rows, const NeuronList
   require(rows.rows == lists.num_neurons(), "router: rows and lists disagree");
   return router_of_lists(lists, rows.cols,
                          [&](std::span<const std::int32_t> members, std::span<double> sum) {
-                           for (const std::int32_t neuron : members)
-                             add_unit_row(rows.row(static_cast<std::size_t>(neuron)), sum);
+                           add_unit_rows(rows, members, sum);
                          });
+}
+
+RouterWeights fit_euclidean_centroids(MatrixView<const float> rows, const NeuronLists& lists) {
+  require(rows.rows == lists.num_neurons(), "router: rows and lists disagree");
+  RouterWeights router;
+  router.kind = kEuclideanCentroid;
+  router.weight.resize(lists.num_experts(), rows.cols);
+  std::vector<double> sum(rows.cols);
+  for (std::size_t e = 0; e < lists.num_experts(); ++e) {
+    const std::span<const std::int32_t> members = lists.expert_members(e);
+    std::ranges::fill(sum, 0.0);
+    add_unit_rows(rows, members, sum);
+    const auto count = static_cast<double>(std::max<std::size_t>(1, members.size()));
+    std::ranges::transform(sum, router.weight.row(e).begin(),
+                           [&](double value) { return static_cast<float>(value / count); });
+  }
+  return router;
 }
 
 }  // namespace moefy

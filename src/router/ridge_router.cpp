@@ -66,6 +66,19 @@ class TargetScores {
   std::optional<ExpertNorms> norms_;
 };
 
+/// 1 - ‖x / ‖x‖ - c_e‖² = 2 c_e · x / ‖x‖ - ‖c_e‖²; for x = 0 as if x / ‖x‖ were 0.
+void nearness_scores(const RouterWeights& router, MatrixView<const float> inputs,
+                     MatrixView<float> out, ThreadPool& threads) {
+  multiply_transposed(inputs, router.weight.view(), out, threads);
+  const std::vector<double> lengths = squared_row_norms(router.weight.view(), threads);
+  const std::vector<double> squares = squared_row_norms(inputs, threads);
+  for (std::size_t t = 0; t < out.rows; ++t) {
+    const float factor = squares[t] == 0 ? 0.0F : static_cast<float>(2 / std::sqrt(squares[t]));
+    for (std::size_t e = 0; e < out.cols; ++e)
+      out.row(t)[e] = factor * out.row(t)[e] - static_cast<float>(lengths[e]);
+  }
+}
+
 }  // namespace
 
 RidgeRouter::RidgeRouter(CalibrationTokens& tokens, double ridge)
@@ -98,6 +111,7 @@ RouterWeights RidgeRouter::fit(CalibrationTokens& tokens,
 void router_scores(const RouterWeights& router, MatrixView<const float> inputs,
                    MatrixView<float> out, ThreadPool& threads) {
   if (router.output.rows() > 0) return two_layer_scores(router, inputs, out, threads);
+  if (router.kind == kEuclideanCentroid) return nearness_scores(router, inputs, out, threads);
   multiply_transposed(inputs, router.weight.view(), out, threads);
   if (router.bias.empty()) return;
   for (std::size_t t = 0; t < out.rows; ++t)

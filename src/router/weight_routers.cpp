@@ -28,6 +28,8 @@ class CentroidFitter : public RouterFitter {
  public:
   std::string name() const override { return "centroid"; }
   RouterWeights fit(const RouterTask& task) const override {
+    if (task.config.similarity == "euclidean")
+      return fit_euclidean_centroids(router_rows(task.layer), task.lists);
     return fit_centroid_router(router_rows(task.layer), task.lists);
   }
 };
@@ -38,7 +40,7 @@ class MeanGateFitter : public RouterFitter {
  public:
   std::string name() const override { return "mean-gate"; }
   RouterWeights fit(const RouterTask& task) const override {
-    RouterWeights router = CentroidFitter().fit(task);
+    RouterWeights router = fit_centroid_router(router_rows(task.layer), task.lists);
     router.kind = name();
     double sum = 0;
     const MatrixView<const float> rows = router_rows(task.layer);

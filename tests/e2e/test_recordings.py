@@ -136,6 +136,24 @@ def test_a_routed_map_converts_and_verifies(moefy, llama, recorded):
     moefy("verify", llama, "moe")
 
 
+def test_a_router_of_distances_is_measured_and_not_converted(moefy, llama, recorded, tmp_path):
+    split(moefy, llama, "map.h5", "kmeans")
+    options = ("--router", "centroid", "--recordings", "rec.h5", "--evaluate")
+    moefy("route", llama, "map.h5", "-o", "cosine.h5", *options)
+    moefy("route", llama, "map.h5", "-o", "near.h5", *options, "--similarity", "euclidean")
+
+    with h5py.File(tmp_path / "near.h5") as near, h5py.File(tmp_path / "cosine.h5") as cosine:
+        means, directions = (file["layers/00000/router/weight"][:] for file in (near, cosine))
+        assert near["layers/00000/router"].attrs["kind"] == "centroid-euclidean"
+        assert 0 < near["layers/00000/stats/metrics"].attrs["router_captured_mass"] <= 1
+    lengths = np.linalg.norm(means, axis=1, keepdims=True)
+    assert np.allclose(means / lengths, directions, atol=1e-6) and (lengths < 1).all()
+    result = moefy("convert", llama, "near.h5", "-o", "moe", check=False)
+    assert result.returncode == 2 and "compares distances" in result.stderr
+    assert "--similarity euclidean is of --router centroid" in moefy(
+        "route", llama, "map.h5", "--router", "zero", "--similarity", "euclidean", check=False).stderr
+
+
 def test_a_router_of_two_layers_has_no_stock_host(moefy, llama, recorded):
     split(moefy, llama, "map.h5", "activation")
     moefy("route", llama, "map.h5", "--router", "mlp", "--recordings", "rec.h5", "--epochs", 1)

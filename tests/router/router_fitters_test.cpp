@@ -69,6 +69,32 @@ TEST(RouterFitterTest, mean_gate_has_the_mean_length_of_the_rows) {
   EXPECT_THAT(router.weight.values(), Pointwise(FloatNear(1e-6F), {2.7F, 3.6F, 0.0F, 4.5F}));
 }
 
+TEST(RouterFitterTest, euclidean_centroids_are_means_of_unit_rows) {
+  Scene scene(
+      plain_layer(matrix_of<float>(4, 2, {3, 4, 6, 0, 0, 2, 0, 1}), random_matrix(4, 2, 1), "relu"),
+      {0, 0, 1, 1}, matrix_of<float>(1, 2, {1, 2}));
+  scene.config.similarity = "euclidean";
+  const RouterWeights router = scene.fit(*make_centroid_fitter());
+  EXPECT_EQ(router.kind, kEuclideanCentroid);
+  EXPECT_THAT(router.weight.values(), Pointwise(FloatNear(1e-6F), {0.8F, 0.4F, 0.0F, 1.0F}));
+}
+
+TEST(RouterFitterTest, the_nearest_centroid_need_not_have_the_largest_cosine) {
+  RouterWeights router;
+  router.weight = matrix_of<float>(2, 2, {0.5F, 0.5F, 21.0F / 29, 20.0F / 29});
+  const Matrix<float> inputs = matrix_of<float>(2, 2, {7, 0, 0, 0});
+  Matrix<float> scores(2, 2);
+  ThreadPool threads(1);
+  router_scores(router, inputs.view(), scores.view(), threads);
+  EXPECT_LT(scores.row(0)[0], scores.row(0)[1]);
+
+  router.kind = kEuclideanCentroid;
+  router_scores(router, inputs.view(), scores.view(), threads);
+  // One less the squared distances 0.5, 0.551724; of a zero input 0.5 and 1 count as from the
+  // origin.
+  EXPECT_THAT(scores.values(), Pointwise(FloatNear(1e-6F), {0.5F, 0.448276F, -0.5F, -1.0F}));
+}
+
 TEST(RouterFitterTest, zero_and_random) {
   Scene scene = two_experts();
   EXPECT_THAT(scene.fit(*make_zero_fitter()).weight.values(), ElementsAre(0, 0, 0, 0));

@@ -29,4 +29,7 @@ RouterWeights fit_centroid_router(RowMatrix& rows, std::span<const std::int32_t>
 RouterWeights fit_centroid_router(MatrixView<const float> rows, const NeuronLists& lists);
 RouterWeights fit_centroid_router(RowMatrix& rows, const NeuronLists& lists);
 
+/// Row e is c_e itself; kind kEuclideanCentroid.
+RouterWeights fit_euclidean_centroids(MatrixView<const float> rows, const NeuronLists& lists);
+
 }  // namespace moefy

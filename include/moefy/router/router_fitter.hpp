@@ -13,10 +13,11 @@ namespace moefy {
 
 /// What the options of `route` say about every layer; result options.
 struct RouterConfig {
-  std::string target;      ///< what a router learns to tell; empty: the router's default
-  double ridge = 1.0;      ///< ridge: relative to the mean diagonal
-  int epochs = 0;          ///< mlp, mlp-topk: 0: the router's default
-  std::int64_t top_k = 0;  ///< experts a token is sent to: mlp-topk and metrics
+  std::string target;                 ///< what a router learns to tell; empty: the router's default
+  std::string similarity = "cosine";  ///< centroid: cosine, or euclidean, for evaluation alone
+  double ridge = 1.0;                 ///< ridge: relative to the mean diagonal
+  int epochs = 0;                     ///< mlp, mlp-topk: 0: the router's default
+  std::int64_t top_k = 0;             ///< experts a token is sent to: mlp-topk and metrics
   std::uint64_t seed = 0;
 };
 

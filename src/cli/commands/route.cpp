@@ -29,6 +29,12 @@ CommandSpec route_command() {
        "",
        Shown::help_all,
        {"output", "log-output", "score", "topk", "softmax"}},
+      {"similarity",
+       "NAME",
+       "router centroid: euclidean is for --evaluate alone, no host computes it",
+       "cosine",
+       Shown::help_all,
+       {"cosine", "euclidean"}},
       {"ridge", "X", "router ridge: strength, relative to the mean diagonal", "1", Shown::help_all},
       {"epochs", "N", "routers mlp (0: 30) and mlp-topk (0: 100)", "0", Shown::help_all},
       {"max-tokens", "N", "of the recordings, from their beginning", "200000", Shown::help_all},
@@ -45,6 +51,7 @@ CommandSpec route_command() {
     config.layers = values.text("layers");
     config.max_tokens = values.integer("max-tokens");
     config.fitting.target = values.text("target");
+    config.fitting.similarity = values.text("similarity");
     config.fitting.ridge = values.real("ridge");
     config.fitting.top_k = values.integer("top-k");
     config.fitting.epochs =

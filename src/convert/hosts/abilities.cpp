@@ -63,6 +63,11 @@ Obstacles obstacles_to(const Abilities& abilities, const ConversionPlan& plan,
     found.family.push_back(
         "its router is linear, and the map's has two layers (`moefy route` with "
         "another --router replaces it; --host llama-moe has two layers, and no stock class)");
+  if (has_distance_router(plan))
+    found.family.push_back(
+        "its router is linear, and the map's compares distances, for evaluation alone (`moefy "
+        "route` "
+        "with --similarity cosine or another --router replaces it)");
   if (has_router_bias(plan) && !abilities.router_bias)
     found.family.push_back("its router has no bias, and the map's has one");
   if (plan.shape.num_shared > 0 && !abilities.shared_experts)

@@ -25,6 +25,12 @@ bool has_deep_router(const ConversionPlan& plan) {
   });
 }
 
+bool has_distance_router(const ConversionPlan& plan) {
+  return std::ranges::any_of(plan.results, [](const LayerResult* result) {
+    return result && result->router.kind == kEuclideanCentroid;
+  });
+}
+
 std::vector<std::int64_t> dense_layers(const ConversionPlan& plan) {
   std::vector<std::int64_t> layers;
   for (std::size_t layer = 0; layer < plan.results.size(); ++layer)

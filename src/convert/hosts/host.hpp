@@ -69,6 +69,8 @@ std::unique_ptr<Host> choose_host(ConversionPlan& plan, const Family& family);
 bool has_router_bias(const ConversionPlan& plan);
 /// Whether the map's routers have a second layer.
 bool has_deep_router(const ConversionPlan& plan);
+/// Whether the map's routers compare distances.
+bool has_distance_router(const ConversionPlan& plan);
 /// Numbers of the layers that stay dense, ascending.
 std::vector<std::int64_t> dense_layers(const ConversionPlan& plan);
 
