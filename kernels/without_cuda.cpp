@@ -9,6 +9,10 @@ int cuda_device_count() { return 0; }
 
 CudaDevice cuda_device(int /*device*/) { throw DeviceError("built without CUDA"); }
 
+std::uint64_t free_cuda_memory(int /*device*/) { throw DeviceError("built without CUDA"); }
+
+void limit_cuda_memory(std::uint64_t /*bytes*/) {}
+
 std::unique_ptr<Backend> make_cuda_backend(int /*device*/, std::size_t /*num_threads*/) {
   throw UsageError("--backend cuda: built without CUDA; configure with -DMOEFY_CUDA=ON");
 }

@@ -23,6 +23,16 @@ CudaDevice cuda_device(int device) {
   return {properties.name, place};
 }
 
+std::uint64_t free_cuda_memory(int device) {
+  cuda::check(cudaSetDevice(device), "choosing the device");
+  std::size_t free = 0;
+  std::size_t total = 0;
+  cuda::check(cudaMemGetInfo(&free, &total), "asking for free memory");
+  return free;
+}
+
+void limit_cuda_memory(std::uint64_t bytes) { cuda::limit_device_memory(bytes); }
+
 std::unique_ptr<Backend> make_cuda_backend(int device, std::size_t num_threads) {
   const int count = cuda_device_count();
   if (device < 0 || device >= count) {

@@ -2,6 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <limits>
+#include <mutex>
+#include <unordered_map>
+
 #include "moefy/core/error.hpp"
 
 namespace moefy::cuda {
@@ -14,7 +18,56 @@ int current_device() {
   return cudaGetDevice(&device) == cudaSuccess ? device : -1;
 }
 
+/// The device memory of this process.
+class Holdings {
+ public:
+  void limit(std::size_t bytes) {
+    const std::lock_guard lock(mutex_);
+    limit_ = bytes == 0 ? std::numeric_limits<std::size_t>::max() : bytes;
+  }
+  /// Throws DeviceError if the limit does not allow it.
+  void reserve(std::size_t bytes) {
+    const std::lock_guard lock(mutex_);
+    if (bytes > limit_ - held_) {
+      throw DeviceError(fmt::format(
+          "device {}: {:.1f} MiB more are needed, {:.1f} of {:.1f} MiB are in use "
+          "(--device-memory); allow more, share layers (--shard-rows), or --backend cpu",
+          current_device(), static_cast<double>(bytes) / kMiB, static_cast<double>(held_) / kMiB,
+          static_cast<double>(limit_) / kMiB));
+    }
+    held_ += bytes;
+  }
+  void cancel(std::size_t bytes) {
+    const std::lock_guard lock(mutex_);
+    held_ -= bytes;
+  }
+  void add(void* block, std::size_t bytes) {
+    const std::lock_guard lock(mutex_);
+    size_.emplace(block, bytes);
+  }
+  void remove(void* block) noexcept {
+    const std::lock_guard lock(mutex_);
+    const auto found = size_.find(block);
+    if (found == size_.end()) return;
+    held_ -= found->second;
+    size_.erase(found);
+  }
+
+ private:
+  std::mutex mutex_;
+  std::size_t limit_ = std::numeric_limits<std::size_t>::max();
+  std::size_t held_ = 0;  ///< never above the limit
+  std::unordered_map<void*, std::size_t> size_;
+};
+
+Holdings& holdings() {
+  static Holdings all;
+  return all;
+}
+
 }  // namespace
+
+void limit_device_memory(std::size_t bytes) { holdings().limit(bytes); }
 
 void check(cudaError_t error, const std::string& action) {
   if (error == cudaSuccess) return;
@@ -24,8 +77,14 @@ void check(cudaError_t error, const std::string& action) {
 }
 
 void* allocate_device(std::size_t bytes) {
+  holdings().reserve(bytes);
   void* block = nullptr;
   const cudaError_t error = cudaMalloc(&block, bytes);
+  if (error == cudaSuccess) {
+    holdings().add(block, bytes);
+    return block;
+  }
+  holdings().cancel(bytes);
   if (error == cudaErrorMemoryAllocation) {
     cudaGetLastError();
     std::size_t free = 0;
@@ -38,7 +97,7 @@ void* allocate_device(std::size_t bytes) {
         static_cast<double>(total) / kMiB));
   }
   check(error, "allocating memory");
-  return block;
+  return nullptr;
 }
 
 void* allocate_pinned(std::size_t bytes) {
@@ -48,7 +107,10 @@ void* allocate_pinned(std::size_t bytes) {
   return block;
 }
 
-void free_device(void* block) noexcept { cudaFree(block); }
+void free_device(void* block) noexcept {
+  holdings().remove(block);
+  cudaFree(block);
+}
 void free_pinned(void* block) noexcept { cudaFreeHost(block); }
 
 Stream::Stream() {

@@ -14,6 +14,9 @@ namespace moefy::cuda {
 /// Throws DeviceError ("device 0, ACTION: REASON") unless the call succeeded.
 void check(cudaError_t error, const std::string& action);
 
+/// How many bytes of device memory this process may hold at once; 0: what there is.
+void limit_device_memory(std::size_t bytes);
+
 /// Blocks of memory; bytes as the runtime hands them out, aligned to 256.
 void* allocate_device(std::size_t bytes);
 void* allocate_pinned(std::size_t bytes);

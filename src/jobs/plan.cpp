@@ -197,8 +197,10 @@ ShardChoice planned_sharing(std::span<const LayerInfo> layers, const PlanJobConf
   if (wanted > 0) return {std::min(wanted, config.ranks), "--shard-rows"};
   if (!sharding_obstacle(config.split).empty()) return {};
   const std::uint64_t total = read_memory_info().total;
-  return choose_shards_of(layers, config.split.split, config.ranks,
-                          [total](std::uint64_t bytes) { return total == 0 || bytes <= total; });
+  return choose_shards_of(layers, config.split.split, config.ranks, [&](const SplitPlan& plan) {
+    return (total == 0 || plan.peak_memory <= total) &&
+           device_problem(plan, config.split.device_memory).empty();
+  });
 }
 
 void require_fit(const SplitPlan& plan, const PlanJobConfig& config) {
@@ -211,6 +213,9 @@ void require_fit(const SplitPlan& plan, const PlanJobConfig& config) {
                                    format_bytes(static_cast<double>(needed)),
                                    format_bytes(static_cast<double>(memory.total))));
   }
+  if (const std::string problem = device_problem(plan, config.split.device_memory);
+      !problem.empty())
+    problems.push_back(problem);
   if (!config.split.output.empty()) {
     try {
       require_free_space(config.split.output, plan.output_bytes);
@@ -262,7 +267,7 @@ SplitPlan make_split_plan(std::span<const LayerInfo> layers, const SplitConfig& 
 
 ShardChoice choose_shards_of(std::span<const LayerInfo> layers, const SplitConfig& config,
                              std::int64_t ranks,
-                             const std::function<bool(std::uint64_t bytes_a_rank)>& fits) {
+                             const std::function<bool(const SplitPlan& plan)>& fits) {
   ShardChoice choice;
   const auto num_layers = static_cast<std::int64_t>(layers.size());
   if (num_layers == 0) return choice;
@@ -270,18 +275,29 @@ ShardChoice choose_shards_of(std::span<const LayerInfo> layers, const SplitConfi
     choice.ranks_a_layer = std::min((ranks + num_layers - 1) / num_layers, most_blocks(layers));
     if (choice.ranks_a_layer > 1) choice.reason = "more ranks than layers";
   }
-  const auto needed = [&](std::int64_t ranks_a_layer) {
-    return make_split_plan(layers, config, ranks, 1, ranks_a_layer).peak_memory;
+  const auto plan_of = [&](std::int64_t ranks_a_layer) {
+    return make_split_plan(layers, config, ranks, 1, ranks_a_layer);
   };
   std::int64_t ranks_a_layer = choice.ranks_a_layer;
-  while (ranks_a_layer < ranks && !fits(needed(ranks_a_layer))) ++ranks_a_layer;
+  while (ranks_a_layer < ranks && !fits(plan_of(ranks_a_layer))) ++ranks_a_layer;
   // Where nothing fits, sharing is no help.
-  if (ranks_a_layer > choice.ranks_a_layer && fits(needed(ranks_a_layer))) {
-    choice.reason = fmt::format("else a rank needs {} of memory",
-                                format_bytes(static_cast<double>(needed(choice.ranks_a_layer))));
+  if (ranks_a_layer > choice.ranks_a_layer && fits(plan_of(ranks_a_layer))) {
+    const SplitPlan alone = plan_of(choice.ranks_a_layer);
+    choice.reason = fmt::format("else a rank needs {} of memory, a GPU {}",
+                                format_bytes(static_cast<double>(alone.peak_memory)),
+                                format_bytes(static_cast<double>(alone.peak_device_memory)));
     choice.ranks_a_layer = ranks_a_layer;
   }
   return choice;
+}
+
+std::string device_problem(const SplitPlan& plan, std::uint64_t device_memory) {
+  if (device_memory == 0 || plan.peak_device_memory <= device_memory) return {};
+  return fmt::format(
+      "a layer needs {} of a GPU, --device-memory allows {}; allow more, or let ranks share it "
+      "(--shard-rows)",
+      format_bytes(static_cast<double>(plan.peak_device_memory)),
+      format_bytes(static_cast<double>(device_memory)));
 }
 
 PlanJobConfig plan_config_of(const SplitJobConfig& split, const JobContext& context) {

@@ -21,30 +21,51 @@ struct HostRanks {
   std::uint64_t free = 0;
 };
 
-/// By host; only rank 0 gets it.
-std::map<std::string, HostRanks> gather_hosts(Communicator& comm) {
-  const std::uint64_t free = read_memory_info().available;
-  const std::string host = host_name();
-  std::vector<std::byte> mine(sizeof free);
-  std::memcpy(mine.data(), &free, sizeof free);
-  const std::vector<std::byte> name = to_bytes(host);
-  mine.insert(mine.end(), name.begin(), name.end());
+/// What there is to hold layers in; only rank 0 gets it.
+struct Memory {
   std::map<std::string, HostRanks> hosts;
-  for (const std::vector<std::byte>& bytes : comm.gather(mine)) {
-    std::uint64_t free_there = 0;
-    std::memcpy(&free_there, bytes.data(), sizeof free_there);
-    HostRanks& ranks = hosts[to_text(std::span(bytes).subspan(sizeof free_there))];
-    ++ranks.ranks;
-    ranks.free = ranks.ranks == 1 ? free_there : std::min(ranks.free, free_there);
+  std::uint64_t device = 0;  ///< free on the GPU that has least; 0: there are none
+
+  bool fits(const SplitPlan& plan) const {
+    if (device > 0 && plan.peak_device_memory > device) return false;
+    return std::ranges::all_of(hosts, [&](const auto& entry) {
+      const HostRanks& host = entry.second;
+      return host.free == 0 || host.ranks * plan.peak_memory <= host.free;
+    });
   }
-  return hosts;
+};
+
+Memory gather_memory(Communicator& comm, std::uint64_t device_memory) {
+  const std::uint64_t mine[] = {read_memory_info().available, device_memory};
+  std::vector<std::byte> bytes(sizeof mine);
+  std::memcpy(bytes.data(), mine, sizeof mine);
+  const std::vector<std::byte> name = to_bytes(host_name());
+  bytes.insert(bytes.end(), name.begin(), name.end());
+  Memory memory;
+  for (const std::vector<std::byte>& rank : comm.gather(bytes)) {
+    std::uint64_t there[2] = {};
+    std::memcpy(there, rank.data(), sizeof there);
+    HostRanks& host = memory.hosts[to_text(std::span(rank).subspan(sizeof there))];
+    ++host.ranks;
+    host.free = host.ranks == 1 ? there[0] : std::min(host.free, there[0]);
+    if (memory.device == 0 || there[1] < memory.device) memory.device = there[1];
+  }
+  return memory;
 }
 
-bool fits(const std::map<std::string, HostRanks>& hosts, std::uint64_t bytes_a_rank) {
-  return std::ranges::all_of(hosts, [&](const auto& entry) {
-    const HostRanks& host = entry.second;
-    return host.free == 0 || host.ranks * bytes_a_rank <= host.free;
-  });
+/// The number of ranks, where --shard-rows does not say it.
+ShardChoice choose_by_memory(const SplitJobConfig& config, std::span<const LayerInfo> layers,
+                             std::uint64_t device_memory, JobContext& context) {
+  Communicator& comm = context.comm;
+  const Memory memory = gather_memory(comm, device_memory);
+  ShardChoice choice;
+  if (context.is_root())
+    choice = choose_shards_of(layers, config.split, comm.size(),
+                              [&](const SplitPlan& plan) { return memory.fits(plan); });
+  std::vector<std::byte> text = to_bytes(std::to_string(choice.ranks_a_layer));
+  comm.broadcast(text);
+  choice.ranks_a_layer = std::stoll(to_text(text));
+  return choice;
 }
 
 }  // namespace
@@ -56,25 +77,18 @@ std::string sharding_obstacle(const SplitJobConfig& config) {
 }
 
 ShardChoice choose_shards(const SplitJobConfig& config, std::span<const LayerInfo> layers,
-                          JobContext& context) {
+                          std::uint64_t device_memory, JobContext& context) {
   Communicator& comm = context.comm;
+  ShardChoice choice;
   if (comm.size() == 1) {
     if (config.shard_rows > 1)
       context.log.info(
           fmt::format("--shard-rows {}: there is one rank, which has all rows", config.shard_rows));
-    return {};
+  } else if (config.shard_rows > 0) {
+    choice = {std::min<std::int64_t>(config.shard_rows, comm.size()), "--shard-rows"};
+  } else if (sharding_obstacle(config).empty()) {
+    choice = choose_by_memory(config, layers, device_memory, context);
   }
-  if (config.shard_rows > 0)
-    return {std::min<std::int64_t>(config.shard_rows, comm.size()), "--shard-rows"};
-  if (!sharding_obstacle(config).empty()) return {};
-  const auto hosts = gather_hosts(comm);
-  ShardChoice choice;
-  if (context.is_root())
-    choice = choose_shards_of(layers, config.split, comm.size(),
-                              [&](std::uint64_t bytes) { return fits(hosts, bytes); });
-  std::vector<std::byte> text = to_bytes(std::to_string(choice.ranks_a_layer));
-  comm.broadcast(text);
-  choice.ranks_a_layer = std::stoll(to_text(text));
   return choice;
 }
 

@@ -13,9 +13,10 @@ namespace moefy {
 std::string sharding_obstacle(const SplitJobConfig& config);
 
 /// What `--shard-rows` comes to on these ranks. A number is taken as it is, but for the ranks that
-/// there are; `auto` looks at `layers`, and at the memory that is free on each host. Equal on all
-/// ranks, but for the reason, which only rank 0 knows. Collective.
+/// there are; `auto` looks at `layers`, and at the memory that is free on each host, and on this
+/// rank's GPU (`device_memory` bytes; 0: it has none). Equal on all ranks, but for the reason,
+/// which only rank 0 knows. Collective.
 ShardChoice choose_shards(const SplitJobConfig& config, std::span<const LayerInfo> layers,
-                          JobContext& context);
+                          std::uint64_t device_memory, JobContext& context);
 
 }  // namespace moefy

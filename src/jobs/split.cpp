@@ -56,11 +56,17 @@ class SplitJob {
     tell_all();
     if (already_done_) return ExitCode::done;
     local_feed_ = choose_local_feed(config_, context_, identity_, source_);
+    std::uint64_t device_memory = 0;
     together(comm_, [&] {
+      limit_cuda_memory(config_.device_memory);
       backend_ = make_backend(device_, context_.threads);
+      device_memory = room_on_device();
       open_recordings();
     });
-    const ShardChoice sharing = choose_shards(config_, todo_layers(), context_);
+    const ShardChoice sharing = choose_shards(config_, todo_layers(), device_memory, context_);
+    together(comm_, [&] {
+      if (context_.is_root() && device_memory > 0) require_room_on_device(sharing);
+    });
     // What looks at recordings needs the whole layer on the host; shared rows enter through it.
     supply_.emplace(config_.split, *backend_, source_ ? &source_->checkpoint : nullptr,
                     recordings_.has_value() || sharing.ranks_a_layer > 1);
@@ -86,6 +92,22 @@ class SplitJob {
   }
 
  private:
+  /// Bytes of this rank's GPU that may be used; 0: it has none.
+  std::uint64_t room_on_device() const {
+    if (device_.backend != "cuda") return 0;
+    const std::uint64_t free = free_cuda_memory(device_.device);
+    return config_.device_memory == 0 ? free : std::min(free, config_.device_memory);
+  }
+
+  void require_room_on_device(const ShardChoice& sharing) const {
+    const std::vector<LayerInfo> layers = todo_layers();
+    if (layers.empty()) return;
+    const std::string problem = device_problem(
+        make_split_plan(layers, config_.split, comm_.size(), 1, sharing.ranks_a_layer),
+        config_.device_memory);
+    if (!problem.empty()) throw UsageError(problem);
+  }
+
   // ---- rank 0: what there is to do -------------------------------------------------------------
 
   void prepare() {

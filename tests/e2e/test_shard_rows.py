@@ -153,6 +153,21 @@ def test_plan_knows_what_sharing_saves(moefy, long_model):
     assert [layer["rank"] for layer in auto["layers"]] == list(range(0, 3 * LAYERS, 3))
 
 
+def test_plan_shares_what_a_gpu_may_not_hold(moefy, long_model):
+    def plan(*options, check=True):
+        return moefy("plan", long_model, "--experts", 16, "--json", *options, check=check)
+
+    own = json.loads(plan("--ranks", 2).stdout)["peak_device_memory"]
+    shared = json.loads(plan("--ranks", 2, "--shard-rows", 2).stdout)["peak_device_memory"]
+    limit = (own + shared) // 2
+
+    assert json.loads(plan("--ranks", 2, "--device-memory", limit).stdout)["ranks_a_layer"] == 2
+    assert json.loads(plan("--ranks", 2, "--device-memory", own).stdout)["ranks_a_layer"] == 1
+    refused = plan("--ranks", 1, "--device-memory", limit, check=False)
+    assert refused.returncode == 2
+    assert "--device-memory allows" in refused.stderr and "--shard-rows" in refused.stderr
+
+
 def start(model, folder, *more, ranks=RANKS, shards=RANKS, nredo=8):
     command = [program_path(), "split", model, "-o", folder / "map.h5", "--experts", "16",
                "--reproducible", "--threads", "1", "--nredo", nredo, "--shard-rows", shards, *more]

@@ -16,6 +16,7 @@ class CudaFaultsTest : public testing::Test {
   void SetUp() override { simt::set_device_count(1); }
   void TearDown() override {
     simt::fail("");
+    limit_cuda_memory(0);
     simt::set_device_memory(std::size_t{1} << 30);
   }
 };
@@ -56,6 +57,28 @@ TEST_F(CudaFaultsTest, says_how_much_memory_is_missing) {
   EXPECT_EQ(message,
             "device 0: 16.0 MiB more are needed, 1.0 of 1.0 MiB are free; use a device with more "
             "memory, or --backend cpu");
+}
+
+TEST_F(CudaFaultsTest, holds_no_more_memory_than_it_may) {
+  limit_cuda_memory(std::uint64_t{5} << 20);
+  const std::size_t before = simt::device_memory_in_use();
+  const Matrix<float> rows(1024, 1024);
+  {
+    const auto backend = make_cuda_backend(0, 1);
+    const auto points = backend->make_points();
+    backend->load(*points, rows.view(), false);
+    EXPECT_LE(simt::device_memory_in_use() - before, std::size_t{5} << 20);
+    const auto more = backend->make_points();
+
+    const std::string message = device_error_of([&] { backend->load(*more, rows.view(), false); });
+
+    EXPECT_NE(message.find("device 0: 4.0 MiB more are needed, 4."), std::string::npos) << message;
+    EXPECT_NE(message.find("of 5.0 MiB are in use (--device-memory)"), std::string::npos);
+  }
+  // What was given back counts no more.
+  const auto backend = make_cuda_backend(0, 1);
+  const auto points = backend->make_points();
+  backend->load(*points, rows.view(), false);
 }
 
 TEST_F(CudaFaultsTest, gives_its_memory_back) {

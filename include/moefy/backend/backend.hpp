@@ -207,6 +207,11 @@ struct CudaDevice {
 };
 /// DeviceError if it is not there.
 CudaDevice cuda_device(int device);
+/// Bytes that are free on GPU `device`, which this process then uses. Throws DeviceError.
+std::uint64_t free_cuda_memory(int device);
+/// This process may hold so many bytes of GPU memory; 0: as many as there are. What goes beyond is
+/// a DeviceError that names the bytes wanted.
+void limit_cuda_memory(std::uint64_t bytes);
 /// The primitives on GPU `device` (an index among the visible ones); `num_threads` for what stays
 /// on the host. UsageError if moefy was built without CUDA, DeviceError if there is no such device.
 std::unique_ptr<Backend> make_cuda_backend(int device, std::size_t num_threads);

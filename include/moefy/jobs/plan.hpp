@@ -51,10 +51,13 @@ struct ShardChoice {
   std::string reason;  ///< empty if every rank has layers of its own
 };
 /// What `--shard-rows auto` comes to: 1, unless there are more ranks than layers, or what a rank
-/// needs then does not fit. `fits`: whether that many bytes do, for each rank.
+/// needs then does not fit. `fits`: whether the memory of a plan does, on every rank.
 ShardChoice choose_shards_of(std::span<const LayerInfo> layers, const SplitConfig& config,
                              std::int64_t ranks,
-                             const std::function<bool(std::uint64_t bytes_a_rank)>& fits);
+                             const std::function<bool(const SplitPlan& plan)>& fits);
+
+/// Why a layer does not fit `device_memory` bytes of a GPU (0: no limit); empty if all do.
+std::string device_problem(const SplitPlan& plan, std::uint64_t device_memory);
 
 /// The plan of a split with the ranks of this launch (--dry-run).
 PlanJobConfig plan_config_of(const SplitJobConfig& split, const JobContext& context);

@@ -79,6 +79,8 @@ std::vector<OptionSpec> result_options() {
       {"backend", "NAME", "who computes", "auto", Shown::help_all, backend_names()},
       {"device", "N", "GPU of the first rank of a host; the others take the next", "0",
        Shown::help_all},
+      {"device-memory", "SIZE", "memory of a GPU to use at the most (default: what is free)", "",
+       Shown::help_all},
       {"shard-rows", "N", "ranks that share the rows of a layer (auto: 1 if that will do)", "auto",
        Shown::help_all},
       {"start-iterations", "N", "free iterations of the FAISS start", "3", Shown::file_only},
@@ -110,6 +112,7 @@ SplitJobConfig read_config(OptionValues& values) {
   config.backend = values.text("backend");
   config.device = static_cast<int>(
       std::clamp<std::int64_t>(values.integer("device"), -1, std::numeric_limits<int>::max()));
+  config.device_memory = values.bytes("device-memory");
   // 0 stands for auto, which a number may not be.
   if (values.text("shard-rows") != "auto") {
     config.shard_rows = values.integer("shard-rows");
@@ -179,8 +182,9 @@ CommandSpec split_command() {
     config.feed = values.text("feed");
     config.reproducible = values.flag("reproducible");
     config.dry_run = values.flag("dry-run");
-    const std::vector<std::string> run_options = {"feed",      "shard-rows", "threads", "timeout",
-                                                  "wall-time", "no-verify",  "log"};
+    const std::vector<std::string> run_options = {
+        "feed",    "device-memory", "shard-rows", "threads",
+        "timeout", "wall-time",     "no-verify",  "log"};
     config.run_options = values.to_json(run_options);
     values.add_problems(validate(config));
     return [config](JobContext& context) { return run_split(config, context); };
