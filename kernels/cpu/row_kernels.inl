@@ -164,7 +164,7 @@ MOEFY_INLINE void float_tile(const float* const* rows, const float* panel, std::
     MOEFY_UNROLL for (int z = 0; z < Z; ++z) sum[i][z] = V::zero();
   }
   for (std::size_t l = 0; l < dim; ++l) {
-    if (l % 16 < R) __builtin_prefetch(rows[l % 16] + l + ahead);
+    if (l % 16 < static_cast<std::size_t>(R)) __builtin_prefetch(rows[l % 16] + l + ahead);
     typename V::Float column[Z];
     MOEFY_UNROLL for (int z = 0; z < Z; ++z) column[z] = V::load(panel + (l * Z + z) * 16);
     MOEFY_UNROLL for (int i = 0; i < R; ++i) {

@@ -49,7 +49,7 @@ std::vector<float> load_centered(Backend& backend, const RowsView& rows, bool qu
   const std::vector<double> mean = mean_of(backend, points, {});
   if (squared_norm(mean) <= kDominating * mean_norm) return {};
 
-  const std::vector<float> subtracted(mean.begin(), mean.end());
+  std::vector<float> subtracted(mean.begin(), mean.end());
   backend.load_shifted(points, rows, subtracted, quantize);
   return subtracted;
 }
