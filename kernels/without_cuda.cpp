@@ -1,4 +1,5 @@
 #include "moefy/backend/backend.hpp"
+#include "moefy/backend/cublas.hpp"
 #include "moefy/core/error.hpp"
 
 namespace moefy {
@@ -6,6 +7,8 @@ namespace moefy {
 bool cuda_is_built() { return false; }
 
 int cuda_device_count() { return 0; }
+
+std::string describe_cublas() { return "no cuBLAS"; }
 
 CudaDevice cuda_device(int /*device*/) { throw DeviceError("built without CUDA"); }
 

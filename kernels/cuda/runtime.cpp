@@ -16,11 +16,14 @@ int current_device() {
 
 }  // namespace
 
+void fail(const std::string& action, const std::string& reason) {
+  throw DeviceError(fmt::format("device {}, {}: {}", current_device(), action, reason));
+}
+
 void check(cudaError_t error, const std::string& action) {
   if (error == cudaSuccess) return;
   cudaGetLastError();  // the next launch is not to blame
-  throw DeviceError(
-      fmt::format("device {}, {}: {}", current_device(), action, cudaGetErrorString(error)));
+  fail(action, cudaGetErrorString(error));
 }
 
 void* allocate_device(std::size_t bytes) {

@@ -14,6 +14,7 @@ from mpi_job import GONE_WITHIN_SECONDS, Job
 BUILD = pathlib.Path(os.environ.get("MOEFY_SIMULATED_BUILD", ROOT / "build" / "asan"))
 PROGRAM = BUILD / "bin" / "moefy"
 NCCL = BUILD / "lib" / "libmoefy_simt_nccl.so"
+CUBLAS = BUILD / "lib" / "libmoefy_simt_cublas.so"
 RANKS = 3
 
 pytestmark = pytest.mark.skipif(not (PROGRAM.exists() and NCCL.exists()),
@@ -26,9 +27,10 @@ def model(tmp_path_factory):
     return write_llama(folder, layers=6, hidden=32, ffn=96, dtype=np.float16)
 
 
-def start(model, folder, ranks=RANKS, devices=RANKS, more=(), environment=None):
-    command = [PROGRAM, "split", model, "-o", folder / "map.h5", "--experts", "4", "--reproducible",
-               "--threads", "1", "--backend", "cuda", "--feed", "coordinator", *more]
+def start(model, folder, ranks=RANKS, devices=RANKS, experts=4, more=(), environment=None):
+    command = [PROGRAM, "split", model, "-o", folder / "map.h5", "--experts", str(experts),
+               "--reproducible", "--threads", "1", "--backend", "cuda", "--feed", "coordinator",
+               *more]
     variables = {"MOEFY_SIMULATED_DEVICES": str(devices), "MOEFY_NCCL": str(NCCL),
                  "ASAN_OPTIONS": "detect_leaks=0",  # Open MPI keeps memory until the end
                  "TMPDIR": str(folder), **(environment or {})}
@@ -79,6 +81,24 @@ def test_every_failure_ends_all_ranks_with_one_message(call, code, rank, model, 
     job = start(model, tmp_path, ranks=2)
     assert job.finish()[0] == 0, job.stderr
     assert (tmp_path / "map.h5").read_bytes() == expected
+
+
+@pytest.mark.parametrize("failure, text", [
+    (None, ""), ("cublasCreate", "device 0, starting cuBLAS: CUBLAS_STATUS_"),
+    ("cublasGemmEx:3", "products by cuBLAS: CUBLAS_STATUS_")])
+def test_products_by_cublas(failure, text, model, tmp_path):
+    environment = {"MOEFY_CUBLAS": str(CUBLAS)}
+    if failure is not None:
+        environment["MOEFY_SIMULATED_FAILURE"] = failure
+    job = start(model, tmp_path, ranks=1, experts=48, environment=environment)
+    code, _ = job.finish()
+
+    if failure is None:
+        assert code == 0, job.stderr
+    else:
+        assert code == 6 and job.last_words().startswith("moefy: exit 6 "), job.stderr
+        assert len(job.messages()) == 1 and text in job.messages()[0], job.stderr
+    assert (tmp_path / "map.h5").exists() == (failure is None)
 
 
 @pytest.mark.parametrize("rank", range(RANKS))
