@@ -27,22 +27,44 @@ def model(tmp_path_factory):
     return write_llama(folder, layers=6, hidden=32, ffn=96, dtype=np.float16)
 
 
+@pytest.fixture(scope="module")
+def long_model(tmp_path_factory):
+    """Enough work that a job does not end between two looks at it."""
+    folder = tmp_path_factory.mktemp("long") / "llama"
+    return write_llama(folder, layers=24, hidden=32, ffn=96, dtype=np.float16)
+
+
+def variables(devices, folder):
+    return {"MOEFY_SIMULATED_DEVICES": str(devices), "MOEFY_NCCL": str(NCCL), "TMPDIR": str(folder),
+            "ASAN_OPTIONS": "detect_leaks=0"}  # Open MPI keeps memory until the end
+
+
 def start(model, folder, ranks=RANKS, devices=RANKS, experts=4, more=(), environment=None):
     command = [PROGRAM, "split", model, "-o", folder / "map.h5", "--experts", str(experts),
                "--reproducible", "--threads", "1", "--backend", "cuda", "--feed", "coordinator",
                *more]
-    variables = {"MOEFY_SIMULATED_DEVICES": str(devices), "MOEFY_NCCL": str(NCCL),
-                 "ASAN_OPTIONS": "detect_leaks=0",  # Open MPI keeps memory until the end
-                 "TMPDIR": str(folder), **(environment or {})}
-    return Job(command, ranks, variables)
+    return Job(command, ranks, {**variables(devices, folder), **(environment or {})})
+
+
+def map_of_one_rank(model, folder):
+    job = start(model, folder, ranks=1)
+    assert job.finish()[0] == 0, job.stderr
+    return (folder / "map.h5").read_bytes()
 
 
 @pytest.fixture(scope="module")
 def expected(model, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("alone")
-    job = start(model, folder, ranks=1)
-    assert job.finish()[0] == 0, job.stderr
-    return (folder / "map.h5").read_bytes()
+    return map_of_one_rank(model, tmp_path_factory.mktemp("alone"))
+
+
+@pytest.fixture(scope="module")
+def expected_of_long(long_model, tmp_path_factory):
+    return map_of_one_rank(long_model, tmp_path_factory.mktemp("long-alone"))
+
+
+def wait_until_layers_travel(job, folder):
+    job.learn_ranks()
+    assert job.wait_until(lambda: any(folder.glob("moefy-nccl-*/sending-0"))), job.stderr
 
 
 def test_nccl_and_host_messages_make_the_same_map(model, expected, tmp_path):
@@ -102,10 +124,9 @@ def test_products_by_cublas(failure, text, model, tmp_path):
 
 
 @pytest.mark.parametrize("rank", range(RANKS))
-def test_a_rank_that_is_killed_while_layers_travel(rank, model, expected, tmp_path):
-    job = start(model, tmp_path)
-    job.learn_ranks()
-    assert job.wait_until(lambda: any(tmp_path.glob("moefy-nccl-*/*-*-*")))
+def test_a_rank_that_is_killed_while_layers_travel(rank, long_model, expected_of_long, tmp_path):
+    job = start(long_model, tmp_path)
+    wait_until_layers_travel(job, tmp_path)
     job.signal_rank(rank, signal.SIGKILL)
     code, seconds = job.finish()
 
@@ -113,16 +134,16 @@ def test_a_rank_that_is_killed_while_layers_travel(rank, model, expected, tmp_pa
     assert seconds < GONE_WITHIN_SECONDS
     assert job.all_gone()
     assert not (tmp_path / "map.h5").exists()
-    job = start(model, tmp_path, ranks=2)
+    job = start(long_model, tmp_path, ranks=2)
     assert job.finish()[0] == 0, job.stderr
-    assert (tmp_path / "map.h5").read_bytes() == expected
+    assert (tmp_path / "map.h5").read_bytes() == expected_of_long
 
 
-def test_a_stopped_rank_is_noticed(model, tmp_path):
-    job = start(model, tmp_path, more=["--timeout", "5s"])
-    job.learn_ranks()
-    assert job.wait_until(lambda: any(tmp_path.glob("moefy-nccl-*/*-*-*")))
-    job.signal_rank(1, signal.SIGSTOP)
+@pytest.mark.parametrize("rank", range(RANKS))
+def test_a_stopped_rank_is_noticed(rank, long_model, tmp_path):
+    job = start(long_model, tmp_path, more=["--timeout", "5s"])
+    wait_until_layers_travel(job, tmp_path)
+    job.signal_rank(rank, signal.SIGSTOP)
 
     assert job.finish()[0] == 5, job.stderr
     assert len(job.messages()) == 1, job.stderr
@@ -142,7 +163,6 @@ def test_devices_that_are_not_there(devices, more, text, model, tmp_path):
 
 def test_bench_link_measures_both_links(tmp_path):
     job = Job([PROGRAM, "bench", "link", "--json", "--repeats", "2", "--sizes", "100000",
-               "--backend", "cuda"], 2,
-              {"MOEFY_SIMULATED_DEVICES": "2", "MOEFY_NCCL": str(NCCL), "TMPDIR": str(tmp_path)})
+               "--backend", "cuda"], 2, variables(2, tmp_path))
 
     assert job.finish()[0] == 0, job.stderr
