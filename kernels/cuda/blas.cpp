@@ -7,9 +7,6 @@
 namespace moefy::cuda {
 namespace {
 
-/// Of a fixed size: cuBLAS' choice of an algorithm may depend on it.
-constexpr std::size_t kWorkspace = std::size_t{32} << 20;
-
 int as_int(std::size_t value) {
   require(value <= std::numeric_limits<int>::max(), "sizes of products fit an int");
   return static_cast<int>(value);
@@ -53,7 +50,7 @@ bool Blas::is_there() {
 void Blas::start() {
   check(library_->create(&handle_), "starting cuBLAS");
   check(library_->set_stream(handle_, stream_.handle()), "giving cuBLAS a stream");
-  check(library_->set_workspace(handle_, workspace_.resize(kWorkspace), kWorkspace),
+  check(library_->set_workspace(handle_, workspace_.resize(kBlasWorkspace), kBlasWorkspace),
         "giving cuBLAS memory");
 }
 

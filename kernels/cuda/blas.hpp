@@ -6,18 +6,9 @@
 
 #include "cuda/cublas_library.hpp"
 #include "cuda/runtime.hpp"
+#include "moefy/backend/cublas.hpp"
 
 namespace moefy::cuda {
-
-/// Rows and columns of every fp32 product. One shape for all calls, so that cuBLAS always chooses
-/// the same algorithm: a product comes out the same, bit for bit, in whichever part of a layer its
-/// row is and with whichever columns.
-inline constexpr std::size_t kBlasRows = 2048;
-inline constexpr std::size_t kBlasColumns = 64;
-/// int8 products need a multiple of this many columns.
-inline constexpr std::size_t kBlasInt8Columns = 4;
-/// The most int8 products of one call: 64 MiB.
-inline constexpr std::size_t kBlasInt8Products = std::size_t{1} << 24;
 
 /// Products of rows and columns by cuBLAS, both row-major in device memory. Results are valid until
 /// the next call of the same kind.

@@ -9,24 +9,6 @@
 namespace moefy {
 namespace {
 
-// Which products go to cuBLAS, from counted work; n rows, k sites, d columns. In the time in which
-// an H200-class device reads 4.8 bytes it does 67 fp32 operations, 115 of dp4a, or 1979 int8 ones
-// on tensor cores (terabytes and tera-operations a second).
-//
-// fp32: our tile reads 4nd bytes once and does 2nkd operations, so memory is the limit up to k = 28
-// and a library could gain nothing. Above, arithmetic is, and cuBLAS should come nearer to the
-// peak. All costs of a buffer go one way, so that a column is the same with whichever others it
-// comes.
-constexpr std::size_t kMostOwnFp32Sites = 32;
-// int8: nd bytes and 2nkd operations: with dp4a memory is the limit up to k = 12, on tensor cores
-// up to k = 206. cuBLAS writes its products and reads them again (8nk bytes), which is 8k/d of the
-// rows: an eighth at k = 64, d = 4096. Sums are exact, so each call may go its own way.
-constexpr std::size_t kMostOwnInt8Columns = 16;
-
-std::size_t round_up(std::size_t count, std::size_t multiple) {
-  return (count + multiple - 1) / multiple * multiple;
-}
-
 /// work(first, count) for [0, total) in blocks of `size`.
 template <class Work>
 void in_blocks(std::size_t total, std::size_t size, const Work& work) {
@@ -38,11 +20,11 @@ void in_blocks(std::size_t total, std::size_t size, const Work& work) {
 }  // namespace
 
 void CudaBackend::Columns::resize(std::size_t count, std::size_t dim) {
-  vectors.resize(round_up(count, cuda::kBlasColumns) * dim);
+  vectors.resize(cuda::round_up(count, cuda::kBlasColumns) * dim);
   squared_norm.resize(count);
   norm.resize(count);
   step.resize(count);
-  quantized.resize(round_up(count, cuda::kBlasInt8Columns) * cuda::padded_dim(dim));
+  quantized.resize(cuda::round_up(count, cuda::kBlasInt8Columns) * cuda::padded_dim(dim));
 }
 
 void CudaBackend::upload_columns(MatrixView<const float> centroids,
@@ -81,7 +63,7 @@ void CudaBackend::costs(const Points& points, MatrixView<const float> centroids,
                stream_.handle());
   const cuda::ProductShape shape{q.num_rows, columns.size(), centroids.cols, q.num_sites, {}};
   const cuda::CostColumns out = cost_columns(columns, scale_log2, q);
-  if (q.num_sites > kMostOwnFp32Sites && blas_.is_there()) {
+  if (q.num_sites > cuda::kMostOwnFp32Sites && blas_.is_there()) {
     exact_costs_by_blas(x, shape, out);
   } else {
     cuda::exact_costs(shape, {x.x, columns_.vectors.data(), {}}, x.squared_norm.data(),
@@ -93,7 +75,7 @@ void CudaBackend::exact_costs_by_blas(const cuda::CudaPoints& x, const cuda::Pro
                                       const cuda::CostColumns& out) {
   const std::size_t dim = shape.dim;
   const float* const columns = columns_.vectors.data();
-  const std::size_t padded = round_up(shape.num_columns, cuda::kBlasColumns);
+  const std::size_t padded = cuda::round_up(shape.num_columns, cuda::kBlasColumns);
   stream_.fill(columns_.vectors.data() + shape.num_columns * dim, 0,
                (padded - shape.num_columns) * dim);
   in_blocks(shape.num_rows, cuda::kBlasRows, [&](std::size_t row, std::size_t num_rows) {
@@ -112,9 +94,10 @@ template <class Finish>
 void CudaBackend::with_int8_products(const cuda::CudaPoints& x, const cuda::ProductShape& shape,
                                      const Finish& finish) {
   const std::size_t dim = cuda::padded_dim(shape.dim);
-  const std::size_t padded = round_up(shape.num_columns, cuda::kBlasInt8Columns);
+  const std::size_t padded = cuda::round_up(shape.num_columns, cuda::kBlasInt8Columns);
   const bool all_rows = shape.selection.step == 1 && shape.selection.first == 0;
-  const bool by_blas = all_rows && shape.num_columns > kMostOwnInt8Columns && blas_.is_there();
+  const bool by_blas =
+      all_rows && shape.num_columns > cuda::kMostOwnInt8Columns && blas_.is_there();
   if (by_blas) {
     stream_.fill(columns_.quantized.data() + shape.num_columns * dim, 0,
                  (padded - shape.num_columns) * dim);
