@@ -1,6 +1,7 @@
 """The program on simulated GPUs: what rank 0 sends over (simulated) NCCL, and how every failure of a
 device or of the link ends. Needs a build with MOEFY_CUDA=SIMULATED, as the preset asan is."""
 
+import json
 import os
 import pathlib
 import signal
@@ -159,6 +160,24 @@ def test_devices_that_are_not_there(devices, more, text, model, tmp_path):
     assert job.finish()[0] == 6, job.stderr
     assert len(job.messages()) == 1 and text in job.messages()[0], job.stderr
     assert not (tmp_path / "map.h5").exists()
+
+
+def test_bench_kernels_names_what_bounds_them(tmp_path):
+    job = Job([PROGRAM, "bench", "kernels", "--json", "--repeats", "2", "--sizes",
+               "2050x8/4,2050x8/65", "--backend", "cuda"], 1,
+              {**variables(1, tmp_path), "MOEFY_CUBLAS": str(CUBLAS)})
+    out, job.stderr = job.process.communicate(timeout=120)
+
+    assert job.process.returncode == 0, job.stderr
+    machine, *lines = [json.loads(line) for line in out.splitlines()]
+    assert machine["type"] == "machine" and "simulated device" in machine["backend"]
+    own = ["copy of the rows to the device", "sum of the rows", "fp32 costs", "int8 costs"]
+    assert [line["kernel"] for line in lines] == [*own, *own, "cuBLAS fp32 products"]
+    for line in lines:
+        assert line["type"] == "kernel" and line["shape"] in ("2050x8/4", "2050x8/65")
+        assert 0 < line["seconds"]["min"] <= line["seconds"]["median"] <= line["seconds"]["max"]
+        assert line["gigabytes_per_second"] > 0
+        assert ("gigaflops" in line) == (line["kernel"] not in own[:2])
 
 
 def test_bench_link_measures_both_links(tmp_path):
