@@ -1,4 +1,6 @@
 #include "moefy/backend/backend.hpp"
+#include "moefy/backend/cublas.hpp"
+#include "moefy/backend/kernel_timings.hpp"
 #include "moefy/core/error.hpp"
 
 namespace moefy {
@@ -6,6 +8,8 @@ namespace moefy {
 bool cuda_is_built() { return false; }
 
 int cuda_device_count() { return 0; }
+
+std::string describe_cublas() { return "no cuBLAS"; }
 
 CudaDevice cuda_device(int /*device*/) { throw DeviceError("built without CUDA"); }
 
@@ -15,6 +19,12 @@ void limit_cuda_memory(std::uint64_t /*bytes*/) {}
 
 std::unique_ptr<Backend> make_cuda_backend(int /*device*/, std::size_t /*num_threads*/) {
   throw UsageError("--backend cuda: built without CUDA; configure with -DMOEFY_CUDA=ON");
+}
+
+std::vector<KernelTiming> time_cuda_kernels(int /*device*/, std::size_t /*num_rows*/,
+                                            std::size_t /*dim*/, std::size_t /*num_sites*/,
+                                            int /*repeats*/) {
+  throw UsageError("built without CUDA; configure with -DMOEFY_CUDA=ON");
 }
 
 }  // namespace moefy

@@ -13,7 +13,8 @@ namespace moefy::cuda {
 struct ProductShape {
   std::size_t num_rows = 0;
   std::size_t num_columns = 0;
-  std::size_t dim = 0;  ///< elements of a row
+  std::size_t dim = 0;        ///< elements of a row
+  std::size_t num_sites = 0;  ///< all columns that there could be: decides which tile is used
   RowSelection selection;
 };
 
@@ -23,13 +24,31 @@ struct CostColumns {
   std::int32_t* q = nullptr;              ///< [num_rows, stride]
   std::size_t stride = 0;
   float scale = 1;  ///< 2^s
+  /// From this row and this column of the product on.
+  CostColumns part(std::size_t row, std::size_t column) const {
+    return {columns + column, q + row * stride, stride, scale};
+  }
 };
 
-/// q = fixed point of ‖x‖² + ‖c‖² - 2 x·c. x [rows, dim], c [num_columns, dim], their squared
-/// norms; all device memory, as everywhere here.
-void exact_costs(const ProductShape& shape, const float* x, const float* squared_norm,
-                 const float* c, const float* column_norm, const CostColumns& out,
-                 cudaStream_t stream);
+/// Products [num_rows, stride] that somebody else has computed (see Blas); null: nobody has, and a
+/// tile of ours computes them on the way to the costs.
+template <class Sum>
+struct ProductMatrix {
+  const Sum* data = nullptr;
+  std::size_t stride = 0;
+};
+
+/// fp32 rows [*, dim] and columns [num_columns, dim].
+struct FloatFactors {
+  const float* rows = nullptr;
+  const float* columns = nullptr;
+  ProductMatrix<float> products;
+};
+
+/// q = fixed point of ‖x‖² + ‖c‖² - 2 x·c, from the squared norms of rows and columns; all device
+/// memory, as everywhere here.
+void exact_costs(const ProductShape& shape, const FloatFactors& factors, const float* squared_norm,
+                 const float* column_norm, const CostColumns& out, cudaStream_t stream);
 
 /// int8 rows and columns [*, padded_dim(dim)] with their steps.
 struct QuantizedFactors {
@@ -37,6 +56,7 @@ struct QuantizedFactors {
   const float* row_step = nullptr;
   const std::int8_t* columns = nullptr;
   const float* column_step = nullptr;
+  ProductMatrix<std::int32_t> products;
 };
 
 /// q = fixed point of ‖x‖² + ‖c‖² - 2 (int8 product).

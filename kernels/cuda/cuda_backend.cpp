@@ -16,16 +16,8 @@ std::string open_device(int device) {
 
 }  // namespace
 
-void CudaBackend::Columns::resize(std::size_t count, std::size_t dim) {
-  vectors.resize(count * dim);
-  squared_norm.resize(count);
-  norm.resize(count);
-  step.resize(count);
-  quantized.resize(count * cuda::padded_dim(dim));
-}
-
 CudaBackend::CudaBackend(int device, std::size_t num_threads)
-    : device_(device), name_(open_device(device)), threads_(num_threads) {}
+    : device_(device), name_(open_device(device)), threads_(num_threads), blas_(stream_) {}
 
 void CudaBackend::enter() const { cuda::check(cudaSetDevice(device_), "choosing the device"); }
 

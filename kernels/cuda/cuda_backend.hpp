@@ -5,7 +5,9 @@
 #include <vector>
 
 #include "cuda/assignment_kernels.hpp"
+#include "cuda/blas.hpp"
 #include "cuda/cost_kernels.hpp"
+#include "cuda/cuda_points.hpp"
 #include "cuda/price_kernels.hpp"
 #include "cuda/row_kernels.hpp"
 #include "cuda/runtime.hpp"
@@ -103,6 +105,13 @@ class CudaBackend final : public Backend {
   const std::int32_t* upload_labels(std::span<const std::int32_t> label);
   /// [q.stride], padding kNoSite.
   std::int32_t* upload_prices(const CostView& q, std::span<const std::int32_t> prices);
+  void exact_costs_by_blas(const cuda::CudaPoints& x, const cuda::ProductShape& shape,
+                           const cuda::CostColumns& out);
+  /// finish(shape, factors, row) for blocks of rows, the first of which is `row`: the int8 rows and
+  /// those of columns_, with their products where cuBLAS has computed them.
+  template <class Finish>
+  void with_int8_products(const cuda::CudaPoints& x, const cuda::ProductShape& shape,
+                          const Finish& finish);
   cuda::CostColumns cost_columns(std::span<const std::int32_t> which, int scale_log2,
                                  const CostView& q);
 
@@ -110,6 +119,7 @@ class CudaBackend final : public Backend {
   std::string name_;
   ThreadPool threads_;
   cuda::Stream stream_;
+  cuda::Blas blas_;  ///< works on stream_
   std::array<CostSlot, 4> slots_;
   Columns columns_;
   Columns base_columns_;

@@ -1,11 +1,31 @@
 #include "cuda/cuda_backend.hpp"
 
+#include <algorithm>
 #include <cmath>
 
 #include "cuda/cuda_points.hpp"
 #include "moefy/core/error.hpp"
 
 namespace moefy {
+namespace {
+
+/// work(first, count) for [0, total) in blocks of `size`.
+template <class Work>
+void in_blocks(std::size_t total, std::size_t size, const Work& work) {
+  for (std::size_t first = 0; first < total; first += size) {
+    work(first, std::min(size, total - first));
+  }
+}
+
+}  // namespace
+
+void CudaBackend::Columns::resize(std::size_t count, std::size_t dim) {
+  vectors.resize(cuda::round_up(count, cuda::kBlasColumns) * dim);
+  squared_norm.resize(count);
+  norm.resize(count);
+  step.resize(count);
+  quantized.resize(cuda::round_up(count, cuda::kBlasInt8Columns) * cuda::padded_dim(dim));
+}
 
 void CudaBackend::upload_columns(MatrixView<const float> centroids,
                                  std::span<const std::int32_t> which, Columns& columns) {
@@ -41,9 +61,63 @@ void CudaBackend::costs(const Points& points, MatrixView<const float> centroids,
                      cuda::kLargestColumnUnit, figures, stream_.handle());
   cuda::narrow(columns_.squared_norm.data(), nullptr, columns.size(), columns_.norm.data(),
                stream_.handle());
-  cuda::exact_costs({q.num_rows, columns.size(), centroids.cols, {}}, x.x, x.squared_norm.data(),
-                    columns_.vectors.data(), columns_.norm.data(),
-                    cost_columns(columns, scale_log2, q), stream_.handle());
+  const cuda::ProductShape shape{q.num_rows, columns.size(), centroids.cols, q.num_sites, {}};
+  const cuda::CostColumns out = cost_columns(columns, scale_log2, q);
+  if (q.num_sites > cuda::kMostOwnFp32Sites && blas_.is_there()) {
+    exact_costs_by_blas(x, shape, out);
+  } else {
+    cuda::exact_costs(shape, {x.x, columns_.vectors.data(), {}}, x.squared_norm.data(),
+                      columns_.norm.data(), out, stream_.handle());
+  }
+}
+
+void CudaBackend::exact_costs_by_blas(const cuda::CudaPoints& x, const cuda::ProductShape& shape,
+                                      const cuda::CostColumns& out) {
+  const std::size_t dim = shape.dim;
+  const float* const columns = columns_.vectors.data();
+  const std::size_t padded = cuda::round_up(shape.num_columns, cuda::kBlasColumns);
+  stream_.fill(columns_.vectors.data() + shape.num_columns * dim, 0,
+               (padded - shape.num_columns) * dim);
+  in_blocks(shape.num_rows, cuda::kBlasRows, [&](std::size_t row, std::size_t num_rows) {
+    const float* const block = blas_.block_of_rows(x.x + row * dim, num_rows, dim);
+    in_blocks(shape.num_columns, cuda::kBlasColumns, [&](std::size_t column, std::size_t count) {
+      const float* const products = blas_.products(block, columns + column * dim, dim);
+      cuda::exact_costs({num_rows, count, dim, shape.num_sites, {}},
+                        {nullptr, nullptr, {products, cuda::kBlasColumns}},
+                        x.squared_norm.data() + row, columns_.norm.data() + column,
+                        out.part(row, column), stream_.handle());
+    });
+  });
+}
+
+template <class Finish>
+void CudaBackend::with_int8_products(const cuda::CudaPoints& x, const cuda::ProductShape& shape,
+                                     const Finish& finish) {
+  const std::size_t dim = cuda::padded_dim(shape.dim);
+  const std::size_t padded = cuda::round_up(shape.num_columns, cuda::kBlasInt8Columns);
+  const bool all_rows = shape.selection.step == 1 && shape.selection.first == 0;
+  const bool by_blas =
+      all_rows && shape.num_columns > cuda::kMostOwnInt8Columns && blas_.is_there();
+  if (by_blas) {
+    stream_.fill(columns_.quantized.data() + shape.num_columns * dim, 0,
+                 (padded - shape.num_columns) * dim);
+  }
+  const std::size_t block =
+      by_blas ? std::max<std::size_t>(cuda::kBlasInt8Products / padded, 1) : shape.num_rows;
+  in_blocks(shape.num_rows, block, [&](std::size_t row, std::size_t num_rows) {
+    cuda::QuantizedFactors factors{x.quantized.data() + row * dim,
+                                   x.step.data() + row,
+                                   columns_.quantized.data(),
+                                   columns_.step.data(),
+                                   {}};
+    if (by_blas) {
+      factors.products = {blas_.products(factors.rows, num_rows, factors.columns, padded, dim),
+                          padded};
+    }
+    cuda::ProductShape part = shape;
+    part.num_rows = num_rows;
+    finish(part, factors, row);
+  });
 }
 
 void CudaBackend::approximate_costs(const Points& points, RowSelection selection,
@@ -62,11 +136,13 @@ void CudaBackend::approximate_costs(const Points& points, RowSelection selection
                      cuda::kLargestColumnUnit, figures, stream_.handle());
   cuda::narrow(columns_.squared_norm.data(), nullptr, which.size(), columns_.norm.data(),
                stream_.handle());
-  cuda::approximate_costs(
-      {q.num_rows, which.size(), centroids.cols, selection},
-      {x.quantized.data(), x.step.data(), columns_.quantized.data(), columns_.step.data()},
-      x.squared_norm.data(), columns_.norm.data(), cost_columns(which, scale_log2, q),
-      stream_.handle());
+  const cuda::CostColumns out = cost_columns(which, scale_log2, q);
+  with_int8_products(
+      x, {q.num_rows, which.size(), centroids.cols, q.num_sites, selection},
+      [&](const cuda::ProductShape& shape, const cuda::QuantizedFactors& factors, std::size_t row) {
+        cuda::approximate_costs(shape, factors, x.squared_norm.data() + row, columns_.norm.data(),
+                                out.part(row, 0), stream_.handle());
+      });
 }
 
 void CudaBackend::changed_costs(const Points& points, MatrixView<const float> base_centroids,
@@ -100,10 +176,13 @@ void CudaBackend::changed_costs(const Points& points, MatrixView<const float> ba
   figures.quantized = columns_.quantized.data();
   cuda::measure_rows(shift_.data(), count, dim, cuda::kLargestColumnUnit, figures,
                      stream_.handle());
-  cuda::changed_costs(
-      {q.num_rows, count, dim, {}},
-      {x.quantized.data(), x.step.data(), columns_.quantized.data(), columns_.step.data()},
-      columns_.norm.data(), base.data, cost_columns(columns, scale_log2, q), stream_.handle());
+  const cuda::CostColumns out = cost_columns(columns, scale_log2, q);
+  with_int8_products(
+      x, {q.num_rows, count, dim, q.num_sites, {}},
+      [&](const cuda::ProductShape& shape, const cuda::QuantizedFactors& factors, std::size_t row) {
+        cuda::changed_costs(shape, factors, columns_.norm.data(), base.data + row * base.stride,
+                            out.part(row, 0), stream_.handle());
+      });
 }
 
 void CudaBackend::multiply_transposed(MatrixView<const float> a, MatrixView<const float> b,
@@ -111,7 +190,7 @@ void CudaBackend::multiply_transposed(MatrixView<const float> a, MatrixView<cons
   enter();
   upload_columns(b, all_columns(b.rows), columns_);
   stream_.upload(std::span<const float>(a.values()), factor_.resize(a.size()));
-  cuda::products({a.rows, b.rows, a.cols, {}}, factor_.data(), columns_.vectors.data(),
+  cuda::products({a.rows, b.rows, a.cols, b.rows, {}}, factor_.data(), columns_.vectors.data(),
                  product_.resize(out.size()), stream_.handle());
   const auto products = stream_.download<float>(product_.data(), out.size());
   stream_.wait();

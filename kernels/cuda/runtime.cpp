@@ -69,11 +69,14 @@ Holdings& holdings() {
 
 void limit_device_memory(std::size_t bytes) { holdings().limit(bytes); }
 
+void fail(const std::string& action, const std::string& reason) {
+  throw DeviceError(fmt::format("device {}, {}: {}", current_device(), action, reason));
+}
+
 void check(cudaError_t error, const std::string& action) {
   if (error == cudaSuccess) return;
   cudaGetLastError();  // the next launch is not to blame
-  throw DeviceError(
-      fmt::format("device {}, {}: {}", current_device(), action, cudaGetErrorString(error)));
+  fail(action, cudaGetErrorString(error));
 }
 
 void* allocate_device(std::size_t bytes) {

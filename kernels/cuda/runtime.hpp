@@ -11,7 +11,9 @@
 
 namespace moefy::cuda {
 
-/// Throws DeviceError ("device 0, ACTION: REASON") unless the call succeeded.
+/// Throws DeviceError: "device 0, ACTION: REASON".
+[[noreturn]] void fail(const std::string& action, const std::string& reason);
+/// The same unless the call succeeded.
 void check(cudaError_t error, const std::string& action);
 
 /// How many bytes of device memory this process may hold at once; 0: what there is.

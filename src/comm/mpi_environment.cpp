@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include "moefy/comm/communicator.hpp"
+#include "moefy/core/signals.hpp"
 #include "mpi_world.hpp"
 
 namespace moefy {
@@ -30,7 +31,8 @@ struct MpiEnvironment::Impl {
 
 MpiEnvironment::MpiEnvironment(std::chrono::milliseconds timeout, std::size_t chunk_bytes)
     : impl_(std::make_unique<Impl>()) {
-  impl_->mpi.reset(find_function<OpenMpiWorld>(kOpenMpiWorld)(timeout, chunk_bytes));
+  impl_->mpi.reset(
+      find_function<OpenMpiWorld>(kOpenMpiWorld)(timeout, chunk_bytes, &launcher_may_be_ending_us));
 }
 
 MpiEnvironment::~MpiEnvironment() { finalize(); }

@@ -19,8 +19,11 @@ class MpiWorld {
 
 /// The functions of libmoefy_mpi.so, by name.
 extern "C" {
-/// Initialises MPI; the caller owns the result.
-using OpenMpiWorld = MpiWorld*(std::chrono::milliseconds timeout, std::size_t chunk_bytes);
+/// Initialises MPI; the caller owns the result. `ended_by_launcher`: whether the launcher seems to
+/// be ending this process (the library has its own copy of moefy's functions, which knows no
+/// signals).
+using OpenMpiWorld = MpiWorld*(std::chrono::milliseconds timeout, std::size_t chunk_bytes,
+                               bool (*ended_by_launcher)());
 inline constexpr const char* kOpenMpiWorld = "moefy_open_mpi_world";
 /// Name and version of the MPI library; needs no initialisation.
 using DescribeMpi = void(std::string& version);

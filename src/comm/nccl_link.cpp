@@ -65,7 +65,9 @@ class NcclLink final : public BulkLink {
       under_way_.erase(found);
       return true;
     }
-    if (transfer.watch.look(Clock::now()) > patience(comm_)) throw_silent(describe(transfer));
+    if (transfer.watch.look(Clock::now()) > patience_with(transfer)) {
+      throw_silent(describe(transfer));
+    }
     return false;
   }
 
@@ -176,6 +178,11 @@ class NcclLink final : public BulkLink {
         fmt::format("NCCL, {}: no answer within {} s (--timeout). A rank hangs or cannot "
                     "be reached; finished work is in the journal",
                     action, static_cast<double>(comm_.timeout().count()) / 1000));
+  }
+
+  /// What is received may be held up by a third rank, on which its sender reports in time.
+  std::chrono::milliseconds patience_with(const Transfer& transfer) const {
+    return (transfer.sending ? 1 : 2) * patience(comm_);
   }
 
   static std::string describe(const Transfer& transfer) {

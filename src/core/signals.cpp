@@ -39,7 +39,7 @@ Cause cause_of(std::uint32_t signal) {
   _exit(code);
 }
 
-constexpr std::array kWatched{SIGINT, SIGTERM, SIGUSR1};
+constexpr std::array kWatched{SIGINT, SIGTERM, SIGUSR1, SIGCONT};
 
 sigset_t watched_signals() {
   sigset_t set;
@@ -51,6 +51,8 @@ sigset_t watched_signals() {
 /// The thread that takes the signals; a signal handler has no other way to know it.
 std::atomic<pid_t> watcher_thread{0};
 static_assert(std::atomic<pid_t>::is_always_lock_free);
+
+std::atomic<bool> end_may_be_near{false};
 
 /// Libraries start threads when they are loaded (OpenBLAS does), before anything could be blocked.
 /// A signal that reaches one of them is passed on to the watcher.
@@ -89,7 +91,8 @@ struct SignalGuard::Impl {
   void take_signal() {
     signalfd_siginfo info{};
     if (read(signal_descriptor, &info, sizeof info) != static_cast<ssize_t>(sizeof info)) return;
-    if (ignoring) return;
+    if (info.ssi_signo == SIGTERM || info.ssi_signo == SIGCONT) end_may_be_near = true;
+    if (ignoring || info.ssi_signo == SIGCONT) return;
     const Cause arrived = cause_of(info.ssi_signo);
     if (cause == Cause::none) {
       request_stop(arrived);
@@ -176,6 +179,8 @@ SignalGuard::~SignalGuard() {
 void SignalGuard::ignore_further_signals() { impl_->ignoring = true; }
 
 std::stop_token SignalGuard::token() const { return impl_->source.get_token(); }
+
+bool launcher_may_be_ending_us() { return end_may_be_near; }
 
 std::string SignalGuard::cause() const {
   switch (impl_->cause.load()) {

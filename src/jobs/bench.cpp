@@ -7,6 +7,7 @@
 #include <ostream>
 
 #include "bench_convert.hpp"
+#include "bench_kernels.hpp"
 #include "bench_link.hpp"
 #include "bench_output.hpp"
 #include "bench_split.hpp"
@@ -118,6 +119,8 @@ ExitCode run_bench(const BenchJobConfig& config, JobContext& context) {
     bench_convert(config, context, output);
   } else if (config.what == "link") {
     bench_link(config, device, *backend, context, output);
+  } else if (config.what == "kernels") {
+    bench_kernels(config, device, output);
   } else if (config.what == "split") {
     bench_split(config, *backend, context, output);
   } else if (config.what == "assign") {

@@ -10,6 +10,7 @@
 
 #include "layer_feed.hpp"
 #include "machine.hpp"
+#include "moefy/backend/cublas.hpp"
 #include "moefy/core/file.hpp"
 #include "moefy/core/progress.hpp"
 #include "moefy/jobs/model_source.hpp"
@@ -88,7 +89,7 @@ std::uint64_t layer_memory(const SplitConfig& config, const LayerInfo& layer, st
 }
 
 /// What a GPU holds of a layer: its rows, the bytes that they come from and those of the layer
-/// after it, int8 rows, costs, and vectors for each neuron and expert.
+/// after it, int8 rows, costs, vectors for each neuron and expert, and what cuBLAS would take.
 std::uint64_t device_memory(const SplitConfig& config, const LayerInfo& layer, std::int64_t ranks) {
   const LayerShape shape = shape_of(config, layer);
   const std::uint64_t stride = (shape.sites + kSiteAlignment - 1) / kSiteAlignment * kSiteAlignment;
@@ -104,7 +105,8 @@ std::uint64_t device_memory(const SplitConfig& config, const LayerInfo& layer, s
   const std::uint64_t figures = 64 * rows;
   const std::uint64_t centroids = (3 * 4 + 2 + 2 * 8) * shape.sites * shape.columns;
   const std::uint64_t arcs = 8 * shape.sites * stride;
-  return fp32_rows + kept_rows + raw + int8_rows + costs + open_rows + figures + centroids + arcs;
+  return fp32_rows + kept_rows + raw + int8_rows + costs + open_rows + figures + centroids + arcs +
+         cuda::blas_memory(rows, shape.columns, shape.sites);
 }
 
 std::uint64_t layer_output(const SplitConfig& config, const LayerInfo& layer) {
@@ -113,6 +115,13 @@ std::uint64_t layer_output(const SplitConfig& config, const LayerInfo& layer) {
   constexpr std::uint64_t kGroupBytes = 16384;  // HDF5's own structures and statistics
   return 8 * shape.rows + 4 * shape.sites * (shape.columns + hidden) + 24 * shape.sites +
          kGroupBytes;
+}
+
+json to_json(const GpuLayout& layout, std::int64_t gpus) {
+  return {{"gpus", gpus},
+          {"gpu_of_rank", layout.gpu_of_rank},
+          {"ranks_a_gpu", layout.most_ranks},
+          {"memory_of_a_gpu", layout.memory}};
 }
 
 json to_json(const SplitPlan& plan, const PlanJobConfig& config) {
@@ -160,6 +169,17 @@ void print_text(std::ostream& out, const SplitPlan& plan, const std::string& sha
       bytes(plan.peak_memory), bytes(plan.peak_memory_if_sent), bytes(plan.peak_device_memory),
       bytes(plan.bytes_to_read), bytes(plan.bytes_to_send), bytes(plan.output_bytes),
       format_seconds(plan.seconds), recorded ? ", and the passes over the recordings" : "");
+}
+
+void print_gpus(std::ostream& out, const GpuLayout& layout, std::int64_t gpus) {
+  const auto ranks = static_cast<std::int64_t>(layout.gpu_of_rank.size());
+  std::string how = "one rank each; layers go over NCCL if rank 0 has to send them";
+  if (gpus > ranks) how += fmt::format("; {} without a rank", gpus - ranks);
+  if (layout.most_ranks > 1) {
+    how = fmt::format("shared by up to {} ranks: start as many ranks as GPUs", layout.most_ranks);
+  }
+  out << fmt::format("GPUs             {}, {}\nmemory of each   {} at the most\n", gpus, how,
+                     format_bytes(static_cast<double>(layout.memory)));
 }
 
 /// Largest first, always to those that are free first: what the queue does when times are as
@@ -265,6 +285,15 @@ SplitPlan make_split_plan(std::span<const LayerInfo> layers, const SplitConfig& 
   return plan;
 }
 
+GpuLayout make_gpu_layout(std::int64_t ranks, std::int64_t gpus, std::uint64_t memory_of_a_rank) {
+  require(ranks >= 1 && gpus >= 1, "a layout needs a rank and a GPU");
+  GpuLayout layout;
+  for (std::int64_t rank = 0; rank < ranks; ++rank) layout.gpu_of_rank.push_back(rank % gpus);
+  layout.most_ranks = (ranks + gpus - 1) / gpus;
+  layout.memory = static_cast<std::uint64_t>(layout.most_ranks) * memory_of_a_rank;
+  return layout;
+}
+
 ShardChoice choose_shards_of(std::span<const LayerInfo> layers, const SplitConfig& config,
                              std::int64_t ranks,
                              const std::function<bool(const SplitPlan& plan)>& fits) {
@@ -319,11 +348,14 @@ ExitCode run_plan(const PlanJobConfig& config, JobContext& context) {
     const ShardChoice sharing = planned_sharing(layers, config);
     const SplitPlan plan = make_split_plan(layers, config.split.split, config.ranks,
                                            context.threads, sharing.ranks_a_layer);
-    if (context.json) {
-      context.out << to_json(plan, config).dump() << '\n';
-    } else {
-      print_text(context.out, plan, sharing.reason, config.split.split.recorded);
+    json line = to_json(plan, config);
+    if (!context.json) print_text(context.out, plan, sharing.reason, config.split.split.recorded);
+    if (config.gpus > 0) {
+      const GpuLayout layout = make_gpu_layout(config.ranks, config.gpus, plan.peak_device_memory);
+      line["gpu_layout"] = to_json(layout, config.gpus);
+      if (!context.json) print_gpus(context.out, layout, config.gpus);
     }
+    if (context.json) context.out << line.dump() << '\n';
     require_fit(plan, config);
   });
   return ExitCode::done;

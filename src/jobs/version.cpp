@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "moefy/backend/backend.hpp"
+#include "moefy/backend/cublas.hpp"
 #include "moefy/balance/balanced_kmeans.hpp"
 #include "moefy/comm/communicator.hpp"
 #include "moefy/store/expert_map.hpp"
@@ -17,7 +18,9 @@ namespace {
 std::string cuda_kernels() {
   if (!cuda_is_built()) return "not built";
   const int count = cuda_device_count();
-  return count == 0 ? "built; no GPU here" : fmt::format("built; GPUs here: {}", count);
+  return fmt::format("built; {}; {}",
+                     count == 0 ? "no GPU here" : fmt::format("GPUs here: {}", count),
+                     describe_cublas());
 }
 
 }  // namespace

@@ -41,6 +41,15 @@ INSTANTIATE_TEST_SUITE_P(Signals, SignalGuardTest,
                          testing::Values(Case{SIGINT, "SIGINT"}, Case{SIGTERM, "SIGTERM"},
                                          Case{SIGUSR1, "SIGUSR1"}));
 
+TEST(SignalGuardLauncherTest, knows_the_signals_of_a_launcher_that_ends_the_job) {
+  const SignalGuard guard;
+
+  kill(getpid(), SIGCONT);
+
+  while (!launcher_may_be_ending_us()) std::this_thread::yield();
+  EXPECT_FALSE(guard.token().stop_requested());
+}
+
 /// Without a guard that reaches them, the signal would end the test program.
 TEST(SignalGuardThreadTest, takes_signals_that_reach_threads_older_than_itself) {
   std::stop_source end;

@@ -1,6 +1,7 @@
 """The program on simulated GPUs: what rank 0 sends over (simulated) NCCL, and how every failure of a
 device or of the link ends. Needs a build with MOEFY_CUDA=SIMULATED, as the preset asan is."""
 
+import json
 import os
 import pathlib
 import signal
@@ -14,6 +15,7 @@ from mpi_job import GONE_WITHIN_SECONDS, Job
 BUILD = pathlib.Path(os.environ.get("MOEFY_SIMULATED_BUILD", ROOT / "build" / "asan"))
 PROGRAM = BUILD / "bin" / "moefy"
 NCCL = BUILD / "lib" / "libmoefy_simt_nccl.so"
+CUBLAS = BUILD / "lib" / "libmoefy_simt_cublas.so"
 RANKS = 3
 
 pytestmark = pytest.mark.skipif(not (PROGRAM.exists() and NCCL.exists()),
@@ -26,21 +28,44 @@ def model(tmp_path_factory):
     return write_llama(folder, layers=6, hidden=32, ffn=96, dtype=np.float16)
 
 
-def start(model, folder, ranks=RANKS, devices=RANKS, more=(), environment=None):
-    command = [PROGRAM, "split", model, "-o", folder / "map.h5", "--experts", "4", "--reproducible",
-               "--threads", "1", "--backend", "cuda", "--feed", "coordinator", *more]
-    variables = {"MOEFY_SIMULATED_DEVICES": str(devices), "MOEFY_NCCL": str(NCCL),
-                 "ASAN_OPTIONS": "detect_leaks=0",  # Open MPI keeps memory until the end
-                 "TMPDIR": str(folder), **(environment or {})}
-    return Job(command, ranks, variables)
+@pytest.fixture(scope="module")
+def long_model(tmp_path_factory):
+    """Enough work that a job does not end between two looks at it."""
+    folder = tmp_path_factory.mktemp("long") / "llama"
+    return write_llama(folder, layers=24, hidden=32, ffn=96, dtype=np.float16)
+
+
+def variables(devices, folder):
+    return {"MOEFY_SIMULATED_DEVICES": str(devices), "MOEFY_NCCL": str(NCCL), "TMPDIR": str(folder),
+            "ASAN_OPTIONS": "detect_leaks=0"}  # Open MPI keeps memory until the end
+
+
+def start(model, folder, ranks=RANKS, devices=RANKS, experts=4, more=(), environment=None):
+    command = [PROGRAM, "split", model, "-o", folder / "map.h5", "--experts", str(experts),
+               "--reproducible", "--threads", "1", "--backend", "cuda", "--feed", "coordinator",
+               *more]
+    return Job(command, ranks, {**variables(devices, folder), **(environment or {})})
+
+
+def map_of_one_rank(model, folder):
+    job = start(model, folder, ranks=1)
+    assert job.finish()[0] == 0, job.stderr
+    return (folder / "map.h5").read_bytes()
 
 
 @pytest.fixture(scope="module")
 def expected(model, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("alone")
-    job = start(model, folder, ranks=1)
-    assert job.finish()[0] == 0, job.stderr
-    return (folder / "map.h5").read_bytes()
+    return map_of_one_rank(model, tmp_path_factory.mktemp("alone"))
+
+
+@pytest.fixture(scope="module")
+def expected_of_long(long_model, tmp_path_factory):
+    return map_of_one_rank(long_model, tmp_path_factory.mktemp("long-alone"))
+
+
+def wait_until_layers_travel(job, folder):
+    job.learn_ranks()
+    assert job.wait_until(lambda: any(folder.glob("moefy-nccl-*/sending-0"))), job.stderr
 
 
 def test_nccl_and_host_messages_make_the_same_map(model, expected, tmp_path):
@@ -81,11 +106,28 @@ def test_every_failure_ends_all_ranks_with_one_message(call, code, rank, model, 
     assert (tmp_path / "map.h5").read_bytes() == expected
 
 
+@pytest.mark.parametrize("failure, text", [
+    (None, ""), ("cublasCreate", "device 0, starting cuBLAS: CUBLAS_STATUS_"),
+    ("cublasGemmEx:3", "products by cuBLAS: CUBLAS_STATUS_")])
+def test_products_by_cublas(failure, text, model, tmp_path):
+    environment = {"MOEFY_CUBLAS": str(CUBLAS)}
+    if failure is not None:
+        environment["MOEFY_SIMULATED_FAILURE"] = failure
+    job = start(model, tmp_path, ranks=1, experts=48, environment=environment)
+    code, _ = job.finish()
+
+    if failure is None:
+        assert code == 0, job.stderr
+    else:
+        assert code == 6 and job.last_words().startswith("moefy: exit 6 "), job.stderr
+        assert len(job.messages()) == 1 and text in job.messages()[0], job.stderr
+    assert (tmp_path / "map.h5").exists() == (failure is None)
+
+
 @pytest.mark.parametrize("rank", range(RANKS))
-def test_a_rank_that_is_killed_while_layers_travel(rank, model, expected, tmp_path):
-    job = start(model, tmp_path)
-    job.learn_ranks()
-    assert job.wait_until(lambda: any(tmp_path.glob("moefy-nccl-*/*-*-*")))
+def test_a_rank_that_is_killed_while_layers_travel(rank, long_model, expected_of_long, tmp_path):
+    job = start(long_model, tmp_path)
+    wait_until_layers_travel(job, tmp_path)
     job.signal_rank(rank, signal.SIGKILL)
     code, seconds = job.finish()
 
@@ -93,16 +135,16 @@ def test_a_rank_that_is_killed_while_layers_travel(rank, model, expected, tmp_pa
     assert seconds < GONE_WITHIN_SECONDS
     assert job.all_gone()
     assert not (tmp_path / "map.h5").exists()
-    job = start(model, tmp_path, ranks=2)
+    job = start(long_model, tmp_path, ranks=2)
     assert job.finish()[0] == 0, job.stderr
-    assert (tmp_path / "map.h5").read_bytes() == expected
+    assert (tmp_path / "map.h5").read_bytes() == expected_of_long
 
 
-def test_a_stopped_rank_is_noticed(model, tmp_path):
-    job = start(model, tmp_path, more=["--timeout", "5s"])
-    job.learn_ranks()
-    assert job.wait_until(lambda: any(tmp_path.glob("moefy-nccl-*/*-*-*")))
-    job.signal_rank(1, signal.SIGSTOP)
+@pytest.mark.parametrize("rank", range(RANKS))
+def test_a_stopped_rank_is_noticed(rank, long_model, tmp_path):
+    job = start(long_model, tmp_path, more=["--timeout", "5s"])
+    wait_until_layers_travel(job, tmp_path)
+    job.signal_rank(rank, signal.SIGSTOP)
 
     assert job.finish()[0] == 5, job.stderr
     assert len(job.messages()) == 1, job.stderr
@@ -120,9 +162,26 @@ def test_devices_that_are_not_there(devices, more, text, model, tmp_path):
     assert not (tmp_path / "map.h5").exists()
 
 
+def test_bench_kernels_names_what_bounds_them(tmp_path):
+    job = Job([PROGRAM, "bench", "kernels", "--json", "--repeats", "2", "--sizes",
+               "2050x8/4,2050x8/65", "--backend", "cuda"], 1,
+              {**variables(1, tmp_path), "MOEFY_CUBLAS": str(CUBLAS)})
+    out, job.stderr = job.process.communicate(timeout=120)
+
+    assert job.process.returncode == 0, job.stderr
+    machine, *lines = [json.loads(line) for line in out.splitlines()]
+    assert machine["type"] == "machine" and "simulated device" in machine["backend"]
+    own = ["copy of the rows to the device", "sum of the rows", "fp32 costs", "int8 costs"]
+    assert [line["kernel"] for line in lines] == [*own, *own, "cuBLAS fp32 products"]
+    for line in lines:
+        assert line["type"] == "kernel" and line["shape"] in ("2050x8/4", "2050x8/65")
+        assert 0 < line["seconds"]["min"] <= line["seconds"]["median"] <= line["seconds"]["max"]
+        assert line["gigabytes_per_second"] > 0
+        assert ("gigaflops" in line) == (line["kernel"] not in own[:2])
+
+
 def test_bench_link_measures_both_links(tmp_path):
     job = Job([PROGRAM, "bench", "link", "--json", "--repeats", "2", "--sizes", "100000",
-               "--backend", "cuda"], 2,
-              {"MOEFY_SIMULATED_DEVICES": "2", "MOEFY_NCCL": str(NCCL), "TMPDIR": str(tmp_path)})
+               "--backend", "cuda"], 2, variables(2, tmp_path))
 
     assert job.finish()[0] == 0, job.stderr

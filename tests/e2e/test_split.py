@@ -153,6 +153,20 @@ def test_dry_run_touches_nothing_and_plans_every_layer(moefy, llama, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["llama"]
 
 
+@pytest.mark.parametrize("options, ranks, gpu_of_rank, shared_by", [
+    (["--gpus", 3], 3, [0, 1, 2], 1), (["--gpus", 2, "--ranks", 5], 5, [0, 1, 0, 1, 0], 3),
+    (["--gpus", 4, "--ranks", 1], 1, [0], 1)])
+def test_plan_says_which_rank_uses_which_gpu(options, ranks, gpu_of_rank, shared_by, moefy, llama):
+    plan, = moefy.json_lines("plan", llama, "--experts", 8, *options)
+
+    assert plan["ranks"] == ranks
+    layout = plan["gpu_layout"]
+    assert layout["gpu_of_rank"] == gpu_of_rank and layout["ranks_a_gpu"] == shared_by
+    assert layout["memory_of_a_gpu"] == shared_by * plan["peak_device_memory"]
+    assert f"GPUs             {options[1]}, " in moefy(
+        "plan", llama, "--experts", 8, *options).stdout
+
+
 def test_json_lines_describe_every_layer(moefy, llama):
     lines = moefy.json_lines("split", llama, "-o", "map.h5", "--experts", 8, "--quiet")
 

@@ -35,4 +35,9 @@ class SignalGuard {
   std::unique_ptr<Impl> impl_;
 };
 
+/// Whether a SIGTERM or a SIGCONT has come while a guard was there: launchers send them to the
+/// ranks that are left once one of them has ended the job (Open MPI SIGCONT first, SIGTERM seconds
+/// later).
+bool launcher_may_be_ending_us();
+
 }  // namespace moefy

@@ -16,6 +16,7 @@ namespace moefy {
 struct PlanJobConfig {
   SplitJobConfig split;
   std::int64_t ranks = 1;
+  std::int64_t gpus = 0;  ///< of all hosts together; 0: not asked about
 };
 
 /// What is known before any work: a pure function of shapes, ranks and threads.
@@ -44,6 +45,14 @@ struct SplitPlan {
 /// `ranks_a_layer`: how many ranks share the rows of a layer.
 SplitPlan make_split_plan(std::span<const LayerInfo> layers, const SplitConfig& config,
                           std::int64_t ranks, std::size_t threads, std::int64_t ranks_a_layer = 1);
+
+/// How ranks and GPUs come together.
+struct GpuLayout {
+  std::vector<std::int64_t> gpu_of_rank;  ///< in turn, as `split` takes them
+  std::int64_t most_ranks = 0;            ///< that share one
+  std::uint64_t memory = 0;               ///< of the GPU that needs most, bytes
+};
+GpuLayout make_gpu_layout(std::int64_t ranks, std::int64_t gpus, std::uint64_t memory_of_a_rank);
 
 /// How many ranks share the rows of one layer.
 struct ShardChoice {

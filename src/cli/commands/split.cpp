@@ -199,8 +199,11 @@ CommandSpec plan_command() {
   command.summary = "layers to ranks, memory, disk and time of a split; touches nothing";
   command.example = "moefy plan MODEL --experts 16 --ranks 8";
   command.options = result_options();
+  command.options.push_back({"ranks", "N",
+                             "ranks to plan for (default: a rank a GPU, else those of this launch)",
+                             "", Shown::help});
   command.options.push_back(
-      {"ranks", "N", "ranks to plan for (default: those of this launch)", "", Shown::help});
+      {"gpus", "N", "GPUs of all hosts: which ranks use which, and memory", "", Shown::help});
   command.options.push_back({"output",
                              "MAP.h5",
                              "where the map would go, to check the disk",
@@ -215,9 +218,11 @@ CommandSpec plan_command() {
     config.split.dry_run = true;
     config.ranks = values.given("ranks") ? values.integer("ranks") : 0;
     if (values.given("ranks") && config.ranks < 1) values.add_problem("--ranks must be at least 1");
+    config.gpus = values.given("gpus") ? values.integer("gpus") : 0;
+    if (values.given("gpus") && config.gpus < 1) values.add_problem("--gpus must be at least 1");
     values.add_problems(validate(config.split));
     return [config](JobContext& context) mutable {
-      if (config.ranks == 0) config.ranks = context.comm.size();
+      if (config.ranks == 0) config.ranks = config.gpus > 0 ? config.gpus : context.comm.size();
       return run_plan(config, context);
     };
   };

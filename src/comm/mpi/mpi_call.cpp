@@ -40,12 +40,35 @@ std::optional<int> rank_from_environment() {
   return std::nullopt;
 }
 
+using namespace std::chrono_literals;
+/// Longer than launchers leave between their first signal and SIGKILL (launch/mpirun: 4 s).
+constexpr auto kLaunchersPatience = 6s;
+/// A connection may break a moment before the launcher's first signal arrives.
+constexpr auto kMomentForSignal = 500ms;
+
+bool (*is_ended_by_launcher)() = [] { return false; };
+
+/// Where another rank has ended the job and the launcher is about to end this one, what this one
+/// sees is a consequence, and the message has been printed. Returns if nobody ends it after all.
+void let_another_speak(ExitCode code) {
+  if (code == ExitCode::comm) {
+    const auto end = std::chrono::steady_clock::now() + kMomentForSignal;
+    while (!is_ended_by_launcher() && std::chrono::steady_clock::now() < end) {
+      std::this_thread::sleep_for(10ms);
+    }
+  }
+  if (is_ended_by_launcher()) std::this_thread::sleep_for(kLaunchersPatience);
+}
+
 }  // namespace
 
+void be_silent_if(bool (*ended_by_launcher)()) { is_ended_by_launcher = ended_by_launcher; }
+
 void end_job(ExitCode code, const std::string& message) {
+  let_another_speak(code);
   print_last_words(rank_from_environment(), code, message);
   // The launcher reads our stderr through a pipe and may close it as soon as it hears of the abort.
-  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  std::this_thread::sleep_for(100ms);
   if (mpi_is_running()) MPI_Abort(MPI_COMM_WORLD, static_cast<int>(code));
   std::_Exit(static_cast<int>(code));
 }

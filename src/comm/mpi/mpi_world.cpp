@@ -50,7 +50,9 @@ class World final : public MpiWorld {
 
 extern "C" {
 
-moefy::MpiWorld* moefy_open_mpi_world(std::chrono::milliseconds timeout, std::size_t chunk_bytes) {
+moefy::MpiWorld* moefy_open_mpi_world(std::chrono::milliseconds timeout, std::size_t chunk_bytes,
+                                      bool (*ended_by_launcher)()) {
+  moefy::be_silent_if(ended_by_launcher);
   return new moefy::World(timeout, chunk_bytes);
 }
 

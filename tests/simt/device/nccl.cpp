@@ -155,6 +155,7 @@ int ncclSend(const void* data, std::size_t count, int type, int peer, Communicat
   if (simt::call_fails("ncclSend")) return remote_error;
   if (type != 0 || !simt::is_device_memory(data, count)) return invalid_argument;
   const fs::path path = file_of(*comm->shared, comm->rank, peer, comm->sent[peer]++);
+  leave_mark(*comm, "sending-");
   return comm->begin([=, shared = comm->shared] {
     simt::add_to_stream(stream, [=, written = false]() mutable {
       if (shared->aborted) return true;

@@ -1,0 +1,51 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+
+#include "cuda/cublas_library.hpp"
+#include "cuda/runtime.hpp"
+#include "moefy/backend/cublas.hpp"
+
+namespace moefy::cuda {
+
+/// Products of rows and columns by cuBLAS, both row-major in device memory. Results are valid until
+/// the next call of the same kind.
+class Blas {
+ public:
+  explicit Blas(Stream& stream) : stream_(stream) {}
+  ~Blas();
+  Blas(const Blas&) = delete;
+  Blas& operator=(const Blas&) = delete;
+
+  /// Whether there is a cuBLAS; looks for it when first asked.
+  bool is_there();
+  /// The rows [num_rows, dim], filled up to kBlasRows.
+  const float* block_of_rows(const float* rows, std::size_t num_rows, std::size_t dim);
+  /// A block of rows [kBlasRows, dim] times columns [kBlasColumns, dim]ᵀ in fp32 without TF32:
+  /// [kBlasRows, kBlasColumns].
+  const float* products(const float* rows, const float* columns, std::size_t dim);
+  /// The same of any number of int8 rows on tensor cores, exact: [num_rows, num_columns] with
+  /// num_columns a multiple of kBlasInt8Columns, dim one of 16. Null if this cuBLAS has no such
+  /// product for this device.
+  const std::int32_t* products(const std::int8_t* rows, std::size_t num_rows,
+                               const std::int8_t* columns, std::size_t num_columns,
+                               std::size_t dim);
+
+ private:
+  void start();
+  void check(cublas::Status status, const char* action) const;
+
+  Stream& stream_;
+  bool looked_ = false;
+  bool has_int8_ = true;
+  std::optional<cublas::Library> library_;
+  cublas::Handle handle_ = nullptr;
+  DeviceBuffer<unsigned char> workspace_;
+  DeviceBuffer<float> last_rows_;  ///< fewer than kBlasRows, and zeros
+  DeviceBuffer<float> fp32_;
+  DeviceBuffer<std::int32_t> int32_;
+};
+
+}  // namespace moefy::cuda

@@ -1,0 +1,99 @@
+#include "cuda/cublas_library.hpp"
+
+#include <dlfcn.h>
+#include <fmt/format.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <vector>
+
+#include "moefy/backend/cublas.hpp"
+#include "moefy/core/error.hpp"
+
+namespace moefy::cublas {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string environment(const char* name) {
+  const char* const value = std::getenv(name);
+  return value == nullptr ? "" : value;
+}
+
+/// lib/python3.*/site-packages/nvidia/cu13/lib of a Python environment.
+void add_wheels(const fs::path& environment, std::vector<fs::path>& folders) {
+  std::error_code no_folder;
+  for (const auto& entry : fs::directory_iterator(environment / "lib", no_folder)) {
+    if (!entry.path().filename().string().starts_with("python3")) continue;
+    folders.push_back(entry.path() / "site-packages/nvidia" / MOEFY_CUBLAS_WHEEL / "lib");
+  }
+}
+
+std::vector<fs::path> candidates() {
+  std::vector<fs::path> folders{""};
+  for (const char* const toolkit : {"CUDA_HOME", "CUDA_PATH"}) {
+    const std::string root = environment(toolkit);
+    if (!root.empty()) folders.push_back(fs::path(root) / "lib64");
+  }
+  folders.emplace_back("/usr/local/cuda/lib64");
+  for (const char* const python : {"VIRTUAL_ENV", "CONDA_PREFIX"}) {
+    const std::string root = environment(python);
+    if (root.empty()) continue;
+    folders.push_back(fs::path(root) / "lib");
+    add_wheels(root, folders);
+  }
+  for (fs::path& folder : folders) folder /= MOEFY_CUBLAS_FILE;
+  return folders;
+}
+
+void* open(const std::string& file) { return dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL); }
+
+template <class Function>
+void find(void* handle, const char* name, Function*& function) {
+  void* const found = dlsym(handle, name);
+  if (found == nullptr) throw DeviceError(fmt::format("cuBLAS has no function {}", name));
+  function = reinterpret_cast<Function*>(found);
+}
+
+Library bind(void* handle, const std::string& file) {
+  Library library{};
+  library.file = file;
+  find(handle, "cublasCreate_v2", library.create);
+  find(handle, "cublasDestroy_v2", library.destroy);
+  find(handle, "cublasSetStream_v2", library.set_stream);
+  find(handle, "cublasSetWorkspace_v2", library.set_workspace);
+  find(handle, "cublasGemmEx", library.gemm);
+  find(handle, "cublasGetStatusString", library.status_string);
+  return library;
+}
+
+}  // namespace
+
+std::optional<Library> load() {
+  const std::string named = environment("MOEFY_CUBLAS");
+  if (named == "off") return std::nullopt;
+  if (!named.empty()) {
+    void* const handle = open(named);
+    if (handle == nullptr) throw DeviceError(fmt::format("MOEFY_CUBLAS: {}", dlerror()));
+    return bind(handle, named);
+  }
+  for (const fs::path& file : candidates()) {
+    if (void* const handle = open(file)) return bind(handle, file);
+  }
+  return std::nullopt;
+}
+
+}  // namespace moefy::cublas
+
+namespace moefy {
+
+std::string describe_cublas() {
+  try {
+    const auto library = cublas::load();
+    return library ? "cuBLAS: " + library->file : "no cuBLAS, products by own kernels";
+  } catch (const DeviceError& error) {
+    return error.what();
+  }
+}
+
+}  // namespace moefy
