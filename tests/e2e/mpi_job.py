@@ -77,7 +77,15 @@ class Job:
             if self.process.poll() is not None:
                 return False
             time.sleep(0.01)
-        raise AssertionError("the job did not get there")
+        self.end()
+        raise AssertionError(f"the job did not get there:\n{self.stderr}")
+
+    def end(self):
+        """Kills launcher and ranks."""
+        for pid in self.ranks().values():
+            os.kill(pid, signal.SIGKILL)
+        self.process.kill()
+        _, self.stderr = self.process.communicate()
 
     def signal_rank(self, rank, number):
         if not self.pids:
@@ -90,10 +98,7 @@ class Job:
         try:
             _, self.stderr = self.process.communicate(timeout=limit)
         except subprocess.TimeoutExpired:
-            for pid in self.ranks().values():
-                os.kill(pid, signal.SIGKILL)
-            self.process.kill()
-            _, self.stderr = self.process.communicate()
+            self.end()
             raise AssertionError(f"the job hung:\n{self.stderr}") from None
         return self.process.returncode, time.monotonic() - begin
 

@@ -216,7 +216,7 @@ def test_a_killed_member_ends_all(rank, long_model, expected, tmp_path):
 @pytest.mark.parametrize("rank", range(RANKS))
 def test_a_silent_member_is_noticed(rank, long_model, tmp_path):
     # Never finished, so it may be long: the rank has to stop before its last word.
-    job = start(long_model, tmp_path, "--timeout", "5s", nredo=100)
+    job = start(long_model, tmp_path, "--timeout", "5s", nredo=24)
     code, _ = disturb(job, tmp_path, rank, signal.SIGSTOP)
 
     assert code == 5, job.stderr
