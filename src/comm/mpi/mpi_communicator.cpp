@@ -118,22 +118,46 @@ void MpiCommunicator::drive_sends() {
 }
 
 bool MpiCommunicator::find_incoming() {
+  if (incoming_.empty()) return find_incoming_from(MPI_ANY_SOURCE);
+  // A message that is held up (its sender was stopped) does not hold up those of other ranks; the
+  // next one of its own sender has to wait.
+  for (int source = 0; source < size_; ++source) {
+    const bool is_held_up = std::ranges::any_of(
+        incoming_, [&](const Incoming& incoming) { return incoming.part.source == source; });
+    if (source != rank_ && !is_held_up && find_incoming_from(source)) return true;
+  }
+  return false;
+}
+
+bool MpiCommunicator::find_incoming_from(int source) {
   int found = 0;
   MPI_Message handle = MPI_MESSAGE_NULL;
   MPI_Status status{};
-  check_mpi(MPI_Improbe(MPI_ANY_SOURCE, MPI_ANY_TAG, messages_, &found, &handle, &status),
-            "MPI_Improbe");
+  check_mpi(MPI_Improbe(source, MPI_ANY_TAG, messages_, &found, &handle, &status), "MPI_Improbe");
   if (found == 0) return false;
   int count = 0;
   check_mpi(MPI_Get_count(&status, MPI_BYTE, &count), "MPI_Get_count",
             from_rank(job_rank(status.MPI_SOURCE)));
-  incoming_ = Incoming{};
-  incoming_->part.source = status.MPI_SOURCE;
-  incoming_->part.tag = status.MPI_TAG;
-  incoming_->part.bytes.resize(static_cast<std::size_t>(count));
-  check_mpi(MPI_Imrecv(incoming_->part.bytes.data(), count, MPI_BYTE, &handle, &incoming_->request),
+  Incoming& incoming = incoming_.emplace_back();
+  incoming.part.source = status.MPI_SOURCE;
+  incoming.part.tag = status.MPI_TAG;
+  incoming.part.bytes.resize(static_cast<std::size_t>(count));
+  check_mpi(MPI_Imrecv(incoming.part.bytes.data(), count, MPI_BYTE, &handle, &incoming.request),
             "MPI_Imrecv", from_rank(job_rank(status.MPI_SOURCE)));
   return true;
+}
+
+std::optional<Communicator::Message> MpiCommunicator::take_part() {
+  for (auto incoming = incoming_.begin(); incoming != incoming_.end(); ++incoming) {
+    int done = 0;
+    check_mpi(MPI_Test(&incoming->request, &done, MPI_STATUS_IGNORE), "MPI_Test",
+              from_rank(job_rank(incoming->part.source)));
+    if (done == 0) continue;
+    Message part = std::move(incoming->part);
+    incoming_.erase(incoming);
+    return part;
+  }
+  return std::nullopt;
 }
 
 std::optional<Communicator::Message> MpiCommunicator::assemble(Message part) {
@@ -155,16 +179,12 @@ std::optional<Communicator::Message> MpiCommunicator::assemble(Message part) {
 
 std::optional<Communicator::Message> MpiCommunicator::poll() {
   drive_sends();
-  for (;;) {
-    if (!incoming_ && !find_incoming()) return std::nullopt;
-    int done = 0;
-    check_mpi(MPI_Test(&incoming_->request, &done, MPI_STATUS_IGNORE), "MPI_Test",
-              from_rank(job_rank(incoming_->part.source)));
-    if (done == 0) return std::nullopt;
-    Message part = std::move(incoming_->part);
-    incoming_.reset();
-    if (auto message = assemble(std::move(part))) return message;
-  }
+  do {
+    while (auto part = take_part()) {
+      if (auto message = assemble(std::move(*part))) return message;
+    }
+  } while (find_incoming());
+  return std::nullopt;
 }
 
 std::size_t MpiCommunicator::add_bulk(bool sending, int peer, std::byte* data, std::size_t size) {

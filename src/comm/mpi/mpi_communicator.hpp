@@ -5,6 +5,7 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <vector>
 
 #include "moefy/comm/communicator.hpp"
 #include "moefy/comm/waiting.hpp"
@@ -65,6 +66,8 @@ class MpiCommunicator final : public Communicator {
   void post_part(int target, int tag, std::vector<std::byte> bytes, std::uint64_t bytes_to_come);
   void drive_sends();
   bool find_incoming();
+  bool find_incoming_from(int source);
+  std::optional<Message> take_part();
   std::optional<Message> assemble(Message part);
   void start_chunk(Bulk& bulk);
   std::size_t add_bulk(bool sending, int peer, std::byte* data, std::size_t size);
@@ -84,7 +87,7 @@ class MpiCommunicator final : public Communicator {
   std::vector<int> job_ranks_;  ///< by rank
   int job_size_ = 1;
   std::deque<Outgoing> outgoing_;
-  std::optional<Incoming> incoming_;
+  std::vector<Incoming> incoming_;  ///< one a source at most, so that their order is kept
   std::map<std::pair<int, int>, std::vector<std::byte>> partial_;  ///< by (source, tag)
   std::map<std::size_t, Bulk> bulks_;
   std::size_t next_handle_ = 0;

@@ -1,6 +1,12 @@
 #include "moefy/comm/communicator.hpp"
 
+#include <fcntl.h>
+#include <semaphore.h>
+#include <unistd.h>
+
 #include <numeric>
+#include <stdexcept>
+#include <string>
 
 #include "support/mpi_main.hpp"
 
@@ -86,6 +92,61 @@ TEST(CommunicatorTest, messages_keep_their_order_whatever_their_size) {
     EXPECT_TRUE(messages[i].bytes == pattern(sizes[i], static_cast<int>(i))) << i;
   }
   world().flush();
+}
+
+/// Lets one rank of this job wait for another without MPI, which would move messages meanwhile.
+class Gate {
+ public:
+  explicit Gate(const std::string& name)
+      : name_("/moefy-" + name + "-" + std::to_string(getppid())),
+        semaphore_(sem_open(name_.c_str(), O_CREAT, 0600, 0)) {
+    if (semaphore_ == SEM_FAILED) throw std::runtime_error("no semaphore " + name_);
+  }
+  ~Gate() {
+    sem_close(semaphore_);
+    sem_unlink(name_.c_str());
+  }
+  Gate(const Gate&) = delete;
+  Gate& operator=(const Gate&) = delete;
+  void open() { sem_post(semaphore_); }
+  void wait() {
+    while (sem_wait(semaphore_) != 0) {
+    }
+  }
+
+ private:
+  std::string name_;
+  sem_t* semaphore_;
+};
+
+TEST(CommunicatorTest, a_message_that_is_held_up_holds_up_those_of_no_other_rank) {
+  if (world().size() < 3) GTEST_SKIP() << "needs three ranks";
+  const std::size_t size = test::kTestChunkBytes / 2;  // more than goes out unasked
+  Gate announced("announced");
+  Gate heard("heard");
+  world().barrier();
+  if (world().rank() == 2) {
+    world().post(0, 5, pattern(size, 2));
+    announced.open();
+    heard.wait();
+  } else if (world().rank() == 1) {
+    receive(1);
+    world().post(0, 5, pattern(3, 1));
+  } else {
+    announced.wait();
+    EXPECT_FALSE(world().poll().has_value());
+    world().post(1, 5, {});
+
+    const auto first = receive(1);
+
+    EXPECT_EQ(first[0].source, 1);
+    heard.open();
+    const auto second = receive(1);
+    EXPECT_EQ(second[0].source, 2);
+    EXPECT_TRUE(second[0].bytes == pattern(size, 2));
+  }
+  world().flush();
+  world().barrier();
 }
 
 TEST(CommunicatorTest, messages_from_all_ranks_arrive_whole) {
