@@ -180,6 +180,15 @@ def test_bench_kernels_names_what_bounds_them(tmp_path):
         assert ("gigaflops" in line) == (line["kernel"] not in own[:2])
 
 
+@pytest.mark.parametrize("ranks", [1, RANKS])
+def test_a_cap_that_no_layer_fits_ends_the_run_before_it_begins(ranks, model, tmp_path):
+    job = start(model, tmp_path, ranks=ranks, more=["--device-memory", "4K"])
+
+    assert job.finish()[0] == 2, job.stderr
+    assert len(job.messages()) == 1 and "--device-memory allows 4" in job.messages()[0], job.stderr
+    assert not (tmp_path / "map.h5").exists()
+
+
 def test_bench_link_measures_both_links(tmp_path):
     job = Job([PROGRAM, "bench", "link", "--json", "--repeats", "2", "--sizes", "100000",
                "--backend", "cuda"], 2, variables(2, tmp_path))
