@@ -20,7 +20,7 @@ MAP_OPTIONS = {"granularity": 32, "active": 0.5, "shared": "auto", "refit": 0.2}
 DESCRIPTION = "experts, routers and down projections fitted to what a model computes on text"
 USAGE = "MODEL -o MAP.h5 [--text FILE…]"
 EXAMPLE = "moefy calibrate MODEL -o map.h5 --active 0.5 --text book.txt notes.html"
-RARE_OPTIONS = {"sampled", "length", "score_scale"}  # only on --help-all
+RARE_OPTIONS = {"sampled", "length", "score-scale"}  # only on --help-all
 
 
 def add_options(parser):
