@@ -9,6 +9,7 @@
 
 #include "moefy/backend/cublas.hpp"
 #include "moefy/core/error.hpp"
+#include "moefy/core/library_function.hpp"
 
 namespace moefy::cublas {
 namespace {
@@ -50,9 +51,7 @@ void* open(const std::string& file) { return dlopen(file.c_str(), RTLD_NOW | RTL
 
 template <class Function>
 void find(void* handle, const char* name, Function*& function) {
-  void* const found = dlsym(handle, name);
-  if (found == nullptr) throw DeviceError(fmt::format("cuBLAS has no function {}", name));
-  function = reinterpret_cast<Function*>(found);
+  find_in_library<DeviceError>(handle, "cuBLAS", name, function);
 }
 
 Library bind(void* handle, const std::string& file) {

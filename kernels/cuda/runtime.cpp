@@ -4,7 +4,6 @@
 
 #include <limits>
 #include <mutex>
-#include <unordered_map>
 
 #include "moefy/core/error.hpp"
 
@@ -18,7 +17,7 @@ int current_device() {
   return cudaGetDevice(&device) == cudaSuccess ? device : -1;
 }
 
-/// The device memory of this process.
+/// The device memory that this process holds.
 class Holdings {
  public:
   void limit(std::size_t bytes) {
@@ -26,7 +25,7 @@ class Holdings {
     limit_ = bytes == 0 ? std::numeric_limits<std::size_t>::max() : bytes;
   }
   /// Throws DeviceError if the limit does not allow it.
-  void reserve(std::size_t bytes) {
+  void add(std::size_t bytes) {
     const std::lock_guard lock(mutex_);
     if (bytes > limit_ - held_) {
       throw DeviceError(fmt::format(
@@ -37,27 +36,15 @@ class Holdings {
     }
     held_ += bytes;
   }
-  void cancel(std::size_t bytes) {
+  void remove(std::size_t bytes) {
     const std::lock_guard lock(mutex_);
     held_ -= bytes;
-  }
-  void add(void* block, std::size_t bytes) {
-    const std::lock_guard lock(mutex_);
-    size_.emplace(block, bytes);
-  }
-  void remove(void* block) noexcept {
-    const std::lock_guard lock(mutex_);
-    const auto found = size_.find(block);
-    if (found == size_.end()) return;
-    held_ -= found->second;
-    size_.erase(found);
   }
 
  private:
   std::mutex mutex_;
   std::size_t limit_ = std::numeric_limits<std::size_t>::max();
   std::size_t held_ = 0;  ///< never above the limit
-  std::unordered_map<void*, std::size_t> size_;
 };
 
 Holdings& holdings() {
@@ -80,14 +67,11 @@ void check(cudaError_t error, const std::string& action) {
 }
 
 void* allocate_device(std::size_t bytes) {
-  holdings().reserve(bytes);
+  holdings().add(bytes);
   void* block = nullptr;
   const cudaError_t error = cudaMalloc(&block, bytes);
-  if (error == cudaSuccess) {
-    holdings().add(block, bytes);
-    return block;
-  }
-  holdings().cancel(bytes);
+  if (error == cudaSuccess) return block;
+  holdings().remove(bytes);
   if (error == cudaErrorMemoryAllocation) {
     cudaGetLastError();
     std::size_t free = 0;
@@ -110,11 +94,11 @@ void* allocate_pinned(std::size_t bytes) {
   return block;
 }
 
-void free_device(void* block) noexcept {
-  holdings().remove(block);
+void free_device(void* block, std::size_t bytes) noexcept {
   cudaFree(block);
+  holdings().remove(bytes);
 }
-void free_pinned(void* block) noexcept { cudaFreeHost(block); }
+void free_pinned(void* block, std::size_t /*bytes*/) noexcept { cudaFreeHost(block); }
 
 Stream::Stream() {
   check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "making a stream");

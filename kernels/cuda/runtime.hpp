@@ -22,22 +22,22 @@ void limit_device_memory(std::size_t bytes);
 /// Blocks of memory; bytes as the runtime hands them out, aligned to 256.
 void* allocate_device(std::size_t bytes);
 void* allocate_pinned(std::size_t bytes);
-void free_device(void* block) noexcept;
-void free_pinned(void* block) noexcept;
+void free_device(void* block, std::size_t bytes) noexcept;
+void free_pinned(void* block, std::size_t bytes) noexcept;
 
 /// Device or pinned host memory that grows and is kept from layer to layer; contents are lost when
 /// it grows. Throws DeviceError naming the bytes wanted and the bytes free.
-template <class T, void* (*allocate)(std::size_t), void (*release)(void*) noexcept>
+template <class T, void* (*allocate)(std::size_t), void (*release)(void*, std::size_t) noexcept>
 class Buffer {
  public:
   Buffer() = default;
-  ~Buffer() { release(data_); }
+  ~Buffer() { release(data_, capacity_ * sizeof(T)); }
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
 
   T* resize(std::size_t size) {
     if (size > capacity_) {
-      release(std::exchange(data_, nullptr));
+      release(std::exchange(data_, nullptr), capacity_ * sizeof(T));
       capacity_ = size_ = 0;
       data_ = static_cast<T*>(allocate(size * sizeof(T)));
       capacity_ = size;

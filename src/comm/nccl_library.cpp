@@ -6,6 +6,7 @@
 #include <cstdlib>
 
 #include "moefy/core/error.hpp"
+#include "moefy/core/library_function.hpp"
 
 namespace moefy::nccl {
 namespace {
@@ -15,9 +16,7 @@ constexpr int kOldestVersion = 21400;
 
 template <class Function>
 void find(void* library, const char* name, Function*& function) {
-  void* const found = dlsym(library, name);
-  if (found == nullptr) throw CommError(fmt::format("NCCL has no function {}", name));
-  function = reinterpret_cast<Function*>(found);
+  find_in_library<CommError>(library, "NCCL", name, function);
 }
 
 int version_number(const Library& library) {

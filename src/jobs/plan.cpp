@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <numeric>
+#include <optional>
 #include <ostream>
 
 #include "layer_feed.hpp"
@@ -348,14 +349,17 @@ ExitCode run_plan(const PlanJobConfig& config, JobContext& context) {
     const ShardChoice sharing = planned_sharing(layers, config);
     const SplitPlan plan = make_split_plan(layers, config.split.split, config.ranks,
                                            context.threads, sharing.ranks_a_layer);
-    json line = to_json(plan, config);
-    if (!context.json) print_text(context.out, plan, sharing.reason, config.split.split.recorded);
-    if (config.gpus > 0) {
-      const GpuLayout layout = make_gpu_layout(config.ranks, config.gpus, plan.peak_device_memory);
-      line["gpu_layout"] = to_json(layout, config.gpus);
-      if (!context.json) print_gpus(context.out, layout, config.gpus);
+    std::optional<GpuLayout> layout;
+    if (config.gpus > 0)
+      layout = make_gpu_layout(config.ranks, config.gpus, plan.peak_device_memory);
+    if (context.json) {
+      json line = to_json(plan, config);
+      if (layout) line["gpu_layout"] = to_json(*layout, config.gpus);
+      context.out << line.dump() << '\n';
+    } else {
+      print_text(context.out, plan, sharing.reason, config.split.split.recorded);
+      if (layout) print_gpus(context.out, *layout, config.gpus);
     }
-    if (context.json) context.out << line.dump() << '\n';
     require_fit(plan, config);
   });
   return ExitCode::done;

@@ -3,17 +3,18 @@
 
 #include <cstdlib>
 #include <filesystem>
-#include <functional>
 #include <string>
 
+#include "device_errors.hpp"
 #include "kernels/backends.hpp"
 #include "moefy/backend/cublas.hpp"
-#include "moefy/core/error.hpp"
 #include "simt.hpp"
 #include "support/temp_dir.hpp"
 
 namespace moefy {
 namespace {
+
+using test::device_error_of;
 
 namespace fs = std::filesystem;
 
@@ -119,15 +120,6 @@ TEST_F(CudaBlasTest, leaves_int8_products_that_cublas_lacks_to_our_own_kernels) 
 
   EXPECT_EQ(found.approximate, own.approximate);
   EXPECT_EQ(found.changed, own.changed);
-}
-
-std::string device_error_of(const std::function<void()>& action) {
-  try {
-    action();
-  } catch (const DeviceError& error) {
-    return error.what();
-  }
-  return "no error";
 }
 
 TEST_F(CudaBlasTest, reports_what_cublas_refuses) {

@@ -1,15 +1,16 @@
 // What the CUDA backend says when the device fails it.
 #include <gtest/gtest.h>
 
-#include <functional>
 #include <string>
 
+#include "device_errors.hpp"
 #include "kernels/backends.hpp"
-#include "moefy/core/error.hpp"
 #include "simt.hpp"
 
 namespace moefy {
 namespace {
+
+using test::device_error_of;
 
 class CudaFaultsTest : public testing::Test {
  protected:
@@ -20,16 +21,6 @@ class CudaFaultsTest : public testing::Test {
     simt::set_device_memory(std::size_t{1} << 30);
   }
 };
-
-std::string device_error_of(const std::function<void()>& action) {
-  try {
-    action();
-  } catch (const DeviceError& error) {
-    EXPECT_EQ(error.code(), ExitCode::device);
-    return error.what();
-  }
-  return "no error";
-}
 
 /// One step of everything that a clustering asks of a backend.
 void use(Backend& backend) {

@@ -12,12 +12,12 @@
 
 namespace moefy {
 
-/// A router. Linear: scores = weight · x (+ bias). With a second layer: scores = output ·
-/// tanh(weight · x / ‖x‖), which no stock host computes.
 /// Kind of the routers that score by nearness of x / ‖x‖ to the rows of `weight` (the MoEfication
 /// program). Not linear in x, so for evaluation alone: no host computes it.
 inline constexpr const char* kEuclideanCentroid = "centroid-euclidean";
 
+/// A router. Linear: scores = weight · x (+ bias). With a second layer: scores = output ·
+/// tanh(weight · x / ‖x‖), which no stock host computes.
 struct RouterWeights {
   std::string kind;         ///< "centroid", …
   Matrix<float> weight;     ///< [num_experts, hidden_size]

@@ -65,9 +65,8 @@ Obstacles obstacles_to(const Abilities& abilities, const ConversionPlan& plan,
         "another --router replaces it; --host llama-moe has two layers, and no stock class)");
   if (has_distance_router(plan))
     found.family.push_back(
-        "its router is linear, and the map's compares distances, for evaluation alone (`moefy "
-        "route` "
-        "with --similarity cosine or another --router replaces it)");
+        "its router is linear, and the map's compares distances, for evaluation alone "
+        "(`moefy route` with --similarity cosine or another --router replaces it)");
   if (has_router_bias(plan) && !abilities.router_bias)
     found.family.push_back("its router has no bias, and the map's has one");
   if (plan.shape.num_shared > 0 && !abilities.shared_experts)
