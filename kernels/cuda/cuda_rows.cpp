@@ -35,13 +35,18 @@ std::vector<double> CudaRows::squared_norms() {
   return {norm.begin(), norm.end()};
 }
 
-void CudaRows::keep(std::span<const std::int32_t> rows, std::span<const float> factor) {
-  enter();
-  stream_.upload(factor, factor_.resize(factor.size()));
-  if (rows.size() == num_rows_) {
-    if (std::ranges::all_of(factor, [](float value) { return value == 1; })) return;
-    return scale_rows(x_.data(), num_rows_, dim_, factor_.data(), stream_.handle());
+void CudaRows::keep(std::span<const std::int32_t> rows, bool unit) {
+  const bool all = rows.size() == num_rows_;
+  if (all && !unit) return;
+  std::vector<float> factor(rows.size(), 1.0F);
+  if (unit) {
+    const std::vector<double> norm = squared_norms();
+    for (std::size_t a = 0; a < factor.size(); ++a)
+      factor[a] = static_cast<float>(unit_factor(norm[static_cast<std::size_t>(rows[a])]));
   }
+  enter();
+  stream_.upload(std::span<const float>(factor), factor_.resize(factor.size()));
+  if (all) return scale_rows(x_.data(), num_rows_, dim_, factor_.data(), stream_.handle());
   stream_.upload(rows, which_.resize(rows.size()));
   gather_scaled_rows(x_.data(), which_.data(), factor_.data(), rows.size(), dim_,
                      kept_.resize(rows.size() * dim_), stream_.handle());
@@ -49,8 +54,9 @@ void CudaRows::keep(std::span<const std::int32_t> rows, std::span<const float> f
   num_rows_ = rows.size();
 }
 
-void CudaRows::add_label_sums(std::span<const std::int32_t> label, std::span<const double> factor,
-                              Matrix<double>& sum) {
+void CudaRows::add_unit_rows(std::span<const std::int32_t> label, Matrix<double>& sum) {
+  std::vector<double> factor = squared_norms();
+  for (double& value : factor) value = unit_factor(value);
   enter();
   const std::size_t num_labels = sum.rows();
   std::vector<std::int64_t> offset(num_labels + 1, 0);
@@ -67,7 +73,7 @@ void CudaRows::add_label_sums(std::span<const std::int32_t> label, std::span<con
   }
   stream_.upload(std::span<const std::int64_t>(offset), offset_.resize(offset.size()));
   stream_.upload(std::span<const std::int32_t>(member), which_.resize(member.size()));
-  stream_.upload(factor, weight_.resize(factor.size()));
+  stream_.upload(std::span<const double>(factor), weight_.resize(factor.size()));
   stream_.upload(std::span<const double>(sum.values()), sum_.resize(num_labels * dim_));
   add_rows_by_label(x_.data(), dim_, which_.data(), offset_.data(), weight_.data(), num_labels,
                     sum_.data(), stream_.handle());

@@ -18,9 +18,8 @@ class CudaRows final : public RowMatrix {
   void fill_columns(std::size_t first, std::size_t width,
                     const std::function<void(RowsTarget)>& fill) override;
   std::vector<double> squared_norms() override;
-  void keep(std::span<const std::int32_t> rows, std::span<const float> factor) override;
-  void add_label_sums(std::span<const std::int32_t> label, std::span<const double> factor,
-                      Matrix<double>& sum) override;
+  void keep(std::span<const std::int32_t> rows, bool unit) override;
+  void add_unit_rows(std::span<const std::int32_t> label, Matrix<double>& sum) override;
 
  private:
   void enter() const;

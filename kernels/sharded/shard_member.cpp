@@ -30,8 +30,8 @@ class Member final : public ShardMember {
         return answer.add_all(rows_->squared_norms());
       case ShardOrder::keep_rows:
         return keep_rows(order);
-      case ShardOrder::add_label_sums:
-        return add_label_sums(order, answer);
+      case ShardOrder::add_unit_rows:
+        return add_unit_rows(order, answer);
       case ShardOrder::load:
         return load(order, answer);
       case ShardOrder::drop_points:
@@ -87,17 +87,16 @@ class Member final : public ShardMember {
 
   void keep_rows(MessageReader& order) {
     const auto rows = order.next_all<std::int32_t>();
-    rows_->keep(rows, order.next_all<float>());
+    rows_->keep(rows, order.next<bool>());
   }
 
-  void add_label_sums(MessageReader& order, MessageWriter& answer) {
+  void add_unit_rows(MessageReader& order, MessageWriter& answer) {
     const auto label = order.next_all<std::int32_t>();
-    const auto factor = order.next_all<double>();
     const auto num_labels = order.next<std::size_t>();
     const auto so_far = order.next_all<double>();
     Matrix<double> sum(num_labels, so_far.size() / num_labels);
     std::ranges::copy(so_far, sum.values().begin());
-    rows_->add_label_sums(label, factor, sum);
+    rows_->add_unit_rows(label, sum);
     answer.add_all(std::span<const double>(sum.values()));
   }
 

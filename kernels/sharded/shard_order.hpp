@@ -14,7 +14,7 @@ enum class ShardOrder : std::uint8_t {
   fill_columns,
   squared_norms,
   keep_rows,
-  add_label_sums,
+  add_unit_rows,
   load,
   drop_points,
   copy_quantized,

@@ -79,29 +79,27 @@ std::vector<double> ShardedRows::squared_norms() {
   return norms;
 }
 
-void ShardedRows::keep(std::span<const std::int32_t> rows, std::span<const float> factor) {
+void ShardedRows::keep(std::span<const std::int32_t> rows, bool unit) {
   const RowShards kept = shards_.among(rows);
   group_.tell(group_.orders([&](std::size_t m) { return has_rows(m); },
                             [&](std::size_t m) {
                               MessageWriter order = order_of(ShardOrder::keep_rows);
                               order.add_all(shards_.own_numbers(rows, kept, m));
-                              order.add_all(kept.part(factor, m));
+                              order.add(unit);
                               return order;
                             }));
   shards_ = kept;
 }
 
 /// In fp64 the order of rows matters, so one member after another adds its own.
-void ShardedRows::add_label_sums(std::span<const std::int32_t> label,
-                                 std::span<const double> factor, Matrix<double>& sum) {
+void ShardedRows::add_unit_rows(std::span<const std::int32_t> label, Matrix<double>& sum) {
   for (std::size_t member = 0; member < group_.size(); ++member) {
     if (!has_rows(member)) continue;
     auto answers = group_.ask(group_.orders([&](std::size_t m) { return m == member; },
                                             [&](std::size_t m) {
                                               MessageWriter order =
-                                                  order_of(ShardOrder::add_label_sums);
+                                                  order_of(ShardOrder::add_unit_rows);
                                               order.add_all(shards_.part(label, m));
-                                              order.add_all(shards_.part(factor, m));
                                               order.add(sum.rows());
                                               order.add_all(std::span<const double>(sum.values()));
                                               return order;

@@ -1,6 +1,7 @@
 #include "moefy/backend/rows.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <optional>
 
 #include "moefy/core/error.hpp"
@@ -49,34 +50,42 @@ class HostRows final : public RowMatrix {
     return *squared_norms_;
   }
 
-  void keep(std::span<const std::int32_t> rows, std::span<const float> factor) override {
+  void keep(std::span<const std::int32_t> rows, bool unit) override {
     const bool all = rows.size() == rows_.rows();
-    if (all && std::ranges::all_of(factor, [](float value) { return value == 1; })) return;
-    squared_norms_.reset();
     if (!all) {
       for (std::size_t a = 0; a < rows.size(); ++a) {
         const auto from = static_cast<std::size_t>(rows[a]);
-        if (from != a) std::ranges::copy(rows_.row(from), rows_.row(a).begin());
+        if (from == a) continue;
+        std::ranges::copy(rows_.row(from), rows_.row(a).begin());
+        if (squared_norms_) (*squared_norms_)[a] = (*squared_norms_)[from];
       }
       rows_.resize(rows.size(), rows_.cols());
     }
-    for_rows(threads_, rows.size(), [&](std::size_t a) {
-      if (factor[a] == 1) return;
-      for (float& value : rows_.row(a)) value *= factor[a];
-    });
+    if (unit) {
+      for_rows(threads_, rows.size(), [&](std::size_t a) {
+        const auto factor = static_cast<float>(unit_factor(squared_norm(a)));
+        if (factor == 1) return;
+        for (float& value : rows_.row(a)) value *= factor;
+      });
+    }
+    if (unit || !all) squared_norms_.reset();
   }
 
-  void add_label_sums(std::span<const std::int32_t> label, std::span<const double> factor,
-                      Matrix<double>& sum) override {
+  void add_unit_rows(std::span<const std::int32_t> label, Matrix<double>& sum) override {
     const auto add_scaled = row_loops().add_scaled;
     for (std::size_t i = 0; i < label.size(); ++i) {
       if (label[i] < 0) continue;
       const std::span<double> target = sum.row(static_cast<std::size_t>(label[i]));
-      add_scaled(factor[i], rows_.row(i).data(), rows_.cols(), target.data());
+      add_scaled(unit_factor(squared_norm(i)), rows_.row(i).data(), rows_.cols(), target.data());
     }
   }
 
  private:
+  /// Of row i alone, which is then at hand: a pass over all rows costs more than the sum.
+  double squared_norm(std::size_t i) const {
+    return squared_norms_ ? (*squared_norms_)[i] : squared_norm_of(rows_.row(i));
+  }
+
   ThreadPool& threads_;
   Matrix<float> rows_;
   std::optional<std::vector<double>> squared_norms_;  ///< of the rows as they are
@@ -96,6 +105,10 @@ RowsTarget::operator MatrixView<float>() const {
 
 double squared_norm_of(std::span<const float> row) {
   return row_loops().squared_norm(row.data(), row.size());
+}
+
+double unit_factor(double squared_norm) {
+  return squared_norm == 0 ? 1.0 : 1 / std::sqrt(squared_norm);
 }
 
 std::unique_ptr<RowMatrix> make_host_rows(ThreadPool& threads) {

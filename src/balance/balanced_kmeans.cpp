@@ -175,6 +175,8 @@ BalancedKMeansResult BalancedKMeans::Impl::run_once(const KMeansContext& context
     return inertia_of_sums(context.backend, context.points, clustering.sums,
                            clustering.centroids.view(), clustering.label);
   });
+  result.inertia_random =
+      random_inertia(context.points, clustering.sums, clustering.centroids.rows());
   result.label = std::move(clustering.label);
   result.prices = std::move(clustering.prices);
   result.centroids = std::move(clustering.centroids);
@@ -236,14 +238,6 @@ BalancedKMeansResult BalancedKMeans::run(const RowsView& rows, const Capacities&
   }
   best.seconds = times.seconds();
   return best;
-}
-
-double BalancedKMeans::inertia_of(std::span<const std::int32_t> label,
-                                  std::size_t num_sites) const {
-  const Points& points = *impl_->points;
-  require(label.size() == points.rows.rows, "a label for every row of the last run");
-  const SiteSums sums = sums_of_labels(impl_->backend, points, label, num_sites);
-  return inertia_of_sums(impl_->backend, points, sums, means_of(sums).view(), label);
 }
 
 }  // namespace moefy

@@ -46,6 +46,9 @@ ClusteringCheck check_clustering(Backend& backend, const RowsView& rows,
   const double cost = std::max(static_cast<double>(certificate.cost), 1.0) * quantum;
   check.gap_bound = static_cast<double>(rows.rows) * tau / cost;
   check.inertia_unconstrained = static_cast<double>(certificate.unconstrained) * quantum;
+  check.inertia_random =
+      random_inertia(*points, sums_of_labels(backend, *points, label, num_sites), num_sites);
+  check.zero_rows = points->zero_rows;
   return check;
 }
 

@@ -50,7 +50,9 @@ std::vector<float> load_centered(Backend& backend, const RowsView& rows, bool qu
   if (squared_norm(mean) <= kDominating * mean_norm) return {};
 
   std::vector<float> subtracted(mean.begin(), mean.end());
+  const std::int64_t zero_rows = points.zero_rows;
   backend.load_shifted(points, rows, subtracted, quantize);
+  points.zero_rows = zero_rows;
   return subtracted;
 }
 

@@ -50,4 +50,19 @@ double inertia_of_sums(Backend& backend, const Points& points, const SiteSums& s
   return backend.inertia(points, centroids, label);
 }
 
+double random_inertia(const Points& points, const SiteSums& sums, std::size_t num_sites) {
+  const std::size_t n = points.rows.rows;
+  if (n <= num_sites) return 0;
+  const double unit = std::ldexp(1.0, -sums.scale_log2);
+  double squared_sum = 0;
+  for (std::size_t l = 0; l < sums.sum.cols(); ++l) {
+    std::int64_t total = 0;
+    for (std::size_t j = 0; j < sums.sum.rows(); ++j) total += sums.sum.row(j)[l];
+    const double value = unit * static_cast<double>(total);
+    squared_sum += value * value;
+  }
+  const double scatter = points.sum_squared_norm - squared_sum / static_cast<double>(n);
+  return std::max(scatter, 0.0) * static_cast<double>(n - num_sites) / static_cast<double>(n - 1);
+}
+
 }  // namespace moefy

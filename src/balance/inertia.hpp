@@ -19,4 +19,9 @@ Matrix<float> means_of(const SiteSums& sums);
 double inertia_of_sums(Backend& backend, const Points& points, const SiteSums& sums,
                        MatrixView<const float> centroids, std::span<const std::int32_t> label);
 
+/// J to be expected where num_sites sets of given sizes, none empty, are drawn at random and each
+/// stands at its mean: the rows' scatter about their common mean times (n - k) / (n - 1), whatever
+/// the sizes. `sums`: of all rows, by any labels.
+double random_inertia(const Points& points, const SiteSums& sums, std::size_t num_sites);
+
 }  // namespace moefy

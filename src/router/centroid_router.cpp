@@ -50,10 +50,6 @@ RouterWeights router_of_sums(const Matrix<double>& sum, std::span<const std::int
   return router;
 }
 
-double unit_factor(double squared_norm) {
-  return squared_norm == 0 ? 0.0 : 1 / std::sqrt(squared_norm);
-}
-
 /// Adds the unit row; nothing for a zero row.
 void add_unit_row(std::span<const float> row, std::span<double> sum) {
   const double scale = unit_factor(squared_norm_of(row));
@@ -80,12 +76,6 @@ RouterWeights router_of_lists(const NeuronLists& lists, std::size_t hidden_size,
   return router_of_sums(sum, count, nullptr);
 }
 
-std::vector<double> unit_factors(RowMatrix& rows) {
-  std::vector<double> factor = rows.squared_norms();
-  for (double& value : factor) value = unit_factor(value);
-  return factor;
-}
-
 }  // namespace
 
 RouterWeights fit_centroid_router(MatrixView<const float> rows, std::span<const std::int32_t> label,
@@ -108,26 +98,24 @@ RouterWeights fit_centroid_router(MatrixView<const float> rows, std::span<const 
 RouterWeights fit_centroid_router(RowMatrix& rows, std::span<const std::int32_t> label,
                                   std::size_t num_experts) {
   require(rows.view().rows == label.size(), "router: rows and labels disagree");
-  const std::vector<double> factor = unit_factors(rows);
   std::vector<std::int64_t> count(num_experts, 0);
   for (const std::int32_t expert : label)
     if (expert >= 0) ++count.at(static_cast<std::size_t>(expert));
   Matrix<double> sum(num_experts, rows.view().cols);
   std::ranges::fill(sum.values(), 0.0);
-  rows.add_label_sums(label, factor, sum);
+  rows.add_unit_rows(label, sum);
   return router_of_sums(sum, count, nullptr);
 }
 
 RouterWeights fit_centroid_router(RowMatrix& rows, const NeuronLists& lists) {
   require(rows.view().rows == lists.num_neurons(), "router: rows and lists disagree");
-  const std::vector<double> factor = unit_factors(rows);
   std::vector<std::int32_t> label(lists.num_neurons());
   Matrix<double> one(1, rows.view().cols);
   const auto add = [&](std::span<const std::int32_t> members, std::span<double> sum) {
     std::ranges::fill(label, -1);
     for (const std::int32_t neuron : members) label[static_cast<std::size_t>(neuron)] = 0;
     std::ranges::fill(one.values(), 0.0);
-    rows.add_label_sums(label, factor, one);
+    rows.add_unit_rows(label, one);
     std::ranges::copy(one.row(0), sum.begin());
   };
   return router_of_lists(lists, rows.view().cols, add);

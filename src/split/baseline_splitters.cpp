@@ -60,16 +60,23 @@ std::vector<std::int32_t> filled_in_order(const SplitTask& task, std::size_t num
   return label;
 }
 
+/// Expert i mod E of row i.
+std::vector<std::int32_t> dealt_in_turn(const SplitTask& task, std::size_t num_rows) {
+  const auto experts = static_cast<std::size_t>(task.config.experts);
+  std::vector<std::int32_t> label(num_rows);
+  for (std::size_t i = 0; i < num_rows; ++i) label[i] = static_cast<std::int32_t>(i % experts);
+  return label;
+}
+
 class RandomSplitter : public BaselineSplitter {
  public:
   std::string name() const override { return "random"; }
 
  protected:
   std::vector<std::int32_t> labels(const SplitTask& task, std::size_t num_rows) const override {
-    if (task.config.sizes == "equal") {
-      return random_labels(task, num_rows);
-    }
-    std::vector<std::int32_t> label = filled_in_order(task, num_rows);
+    std::vector<std::int32_t> label = task.config.sizes == "equal"
+                                          ? dealt_in_turn(task, num_rows)
+                                          : filled_in_order(task, num_rows);
     RandomStream stream(task.config.kmeans.seed, static_cast<std::uint64_t>(task.layer.index),
                         RandomPurpose::random_split);
     shuffle(label, stream);

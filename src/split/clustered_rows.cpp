@@ -5,7 +5,6 @@
 #include <numeric>
 
 #include "moefy/core/error.hpp"
-#include "moefy/core/random.hpp"
 #include "moefy/router/centroid_router.hpp"
 #include "neuron_energy.hpp"
 
@@ -48,13 +47,6 @@ std::vector<double> lengths(RowMatrix& rows) {
   return norm;
 }
 
-/// Leaves the rows of `neuron` (ascending) only; `unit` scales them by their norm.
-RowsView compact_rows(RowMatrix& rows, std::span<const std::int32_t> neuron,
-                      std::span<const double> norm, bool unit) {
-  rows.keep(neuron, unit ? unit_factors(norm, neuron) : std::vector<float>(neuron.size(), 1.0F));
-  return rows.view();
-}
-
 /// Largest norm or energy first; the order of ids where they are equal.
 Partition with_requested_order(Partition partition, const SplitTask& task,
                                std::span<const double> norm) {
@@ -93,17 +85,6 @@ std::int64_t clustered_columns(const SplitConfig& config, const LayerInfo& layer
   return static_cast<std::int64_t>(parts) * layer.hidden_size;
 }
 
-std::vector<float> unit_factors(std::span<const double> norm,
-                                std::span<const std::int32_t> neuron) {
-  std::vector<float> factor;
-  factor.reserve(neuron.size());
-  for (const std::int32_t i : neuron) {
-    const double length = norm[static_cast<std::size_t>(i)];
-    factor.push_back(length == 0 ? 1.0F : static_cast<float>(1 / length));
-  }
-  return factor;
-}
-
 ClusteredRows prepare_rows(const SplitTask& task, SplitWorkspace& workspace) {
   return prepare_rows_besides(task, pick_shared(task, workspace), workspace);
 }
@@ -122,14 +103,13 @@ ClusteredRows prepare_rows_besides(const SplitTask& task, std::span<const std::i
     clustered.neuron.push_back(static_cast<std::int32_t>(i));
   }
   load_clustered(task, clustered.neuron, workspace);
-  clustered.norm = lengths(*workspace.rows);
-  clustered.zero_rows = std::ranges::count(clustered.norm, 0.0);
-  clustered.rows = compact_rows(*workspace.rows, clustered.neuron, clustered.norm,
-                                task.config.normalize == "l2");
+  if (task.config.order == "norm") clustered.norm = lengths(*workspace.rows);
+  workspace.rows->keep(clustered.neuron, task.config.normalize == "l2");
+  clustered.rows = workspace.rows->view();
   return clustered;
 }
 
-LayerResult identify_result(const SplitTask& task, const ClusteredRows& clustered) {
+LayerResult identify_result(const SplitTask& task) {
   LayerResult result;
   result.layer_index = task.layer.index;
   result.name = task.layer.name;
@@ -137,7 +117,6 @@ LayerResult identify_result(const SplitTask& task, const ClusteredRows& clustere
   result.weights = resolved_weights(task.config, task.layer);
   result.activation = task.layer.activation;
   result.normalize = task.config.normalize;
-  result.zero_rows = clustered.zero_rows;
   return result;
 }
 
@@ -148,7 +127,7 @@ LayerResult begin_result(const SplitTask& task, const ClusteredRows& clustered,
   for (std::size_t i = 0; i < row_label.size(); ++i)
     label[static_cast<std::size_t>(clustered.neuron[i])] = row_label[i];
   const Capacities capacities = routed_capacities(task.config, n);
-  LayerResult result = identify_result(task, clustered);
+  LayerResult result = identify_result(task);
   result.partition = with_requested_order(
       Partition::from_labels(std::move(label), static_cast<std::size_t>(task.config.experts),
                              static_cast<std::size_t>(task.config.shared), capacities.bounds()),
@@ -180,16 +159,6 @@ void attach_router(LayerResult& result, const SplitTask& task, SplitWorkspace& w
   result.router = fit_centroid_router(*workspace.rows, row_label, result.partition.num_experts());
 }
 
-std::vector<std::int32_t> random_labels(const SplitTask& task, std::size_t num_rows) {
-  const auto experts = static_cast<std::size_t>(task.config.experts);
-  std::vector<std::int32_t> label(num_rows);
-  for (std::size_t i = 0; i < num_rows; ++i) label[i] = static_cast<std::int32_t>(i % experts);
-  RandomStream stream(task.config.kmeans.seed, static_cast<std::uint64_t>(task.layer.index),
-                      RandomPurpose::random_split);
-  shuffle(label, stream);
-  return label;
-}
-
 LabelledRows rows_of_result(const LayerInfo& layer, const LayerResult& result,
                             const RowSource& source, SplitWorkspace& workspace) {
   require(result.lists().num_neurons() == neurons_of(layer), "a result of another layer");
@@ -209,8 +178,8 @@ LabelledRows rows_of_result(const LayerInfo& layer, const LayerResult& result,
     neuron.push_back(static_cast<std::int32_t>(i));
     labelled.label.push_back(labels[i]);
   }
-  labelled.rows =
-      compact_rows(*workspace.rows, neuron, lengths(*workspace.rows), config.normalize == "l2");
+  workspace.rows->keep(neuron, config.normalize == "l2");
+  labelled.rows = workspace.rows->view();
   return labelled;
 }
 

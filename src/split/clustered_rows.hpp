@@ -12,8 +12,7 @@ namespace moefy {
 struct ClusteredRows {
   RowsView rows;                     ///< [num_routed, dim], in the workspace; unit rows with l2
   std::vector<std::int32_t> neuron;  ///< [num_routed] neuron of each row, ascending
-  std::vector<double> norm;          ///< [num_neurons] before l2
-  std::int64_t zero_rows = 0;
+  std::vector<double> norm;          ///< [num_neurons] before l2; only for --order norm
 };
 
 /// Reads the matrix of --weights, picks the shared neurons (they are left out of the rows), and
@@ -23,11 +22,8 @@ ClusteredRows prepare_rows(const SplitTask& task, SplitWorkspace& workspace);
 ClusteredRows prepare_rows_besides(const SplitTask& task, std::span<const std::int32_t> shared,
                                    SplitWorkspace& workspace);
 
-/// What brings the rows of `neuron` to unit length (1 for zero rows). `norm`: of all neurons.
-std::vector<float> unit_factors(std::span<const double> norm, std::span<const std::int32_t> neuron);
-
-/// Identity of the result and what is known of its rows.
-LayerResult identify_result(const SplitTask& task, const ClusteredRows& clustered);
+/// Identity of the result.
+LayerResult identify_result(const SplitTask& task);
 
 /// Identity and partition of the result; everything else is still to be filled in. `row_label`
 /// [num_routed].
@@ -51,8 +47,5 @@ void attach_router(LayerResult& result, const SplitTask& task, SplitWorkspace& w
 
 /// The same, reading the router's rows anew: for labels that no clustering of rows made.
 void attach_router(LayerResult& result, const SplitTask& task, SplitWorkspace& workspace);
-
-/// Labels of the keyed random balanced split of `num_rows` rows: the baseline of every report.
-std::vector<std::int32_t> random_labels(const SplitTask& task, std::size_t num_rows);
 
 }  // namespace moefy

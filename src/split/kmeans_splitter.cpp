@@ -79,8 +79,6 @@ class KMeansSplitter : public Splitter {
     LayerResult result = begin_result(task, clustered, clustering.label);
     result.method = name();
     describe(result, clustering);
-    result.inertia_random = workspace.kmeans.inertia_of(random_labels(task, clustered.rows.rows),
-                                                        result.partition.num_experts());
     attach_router(result, task, workspace, clustering.label);
     return result;
   }
@@ -92,7 +90,9 @@ class KMeansSplitter : public Splitter {
       result.prices.push_back(std::ldexp(static_cast<double>(price), -clustering.cost_scale_log2));
     result.inertia = clustering.inertia;
     result.inertia_initial = clustering.inertia_initial;
+    result.inertia_random = clustering.inertia_random;
     result.inertia_unconstrained = clustering.inertia_unconstrained;
+    result.zero_rows = clustering.zero_rows;
     result.duality_gap = clustering.duality_gap;
     result.cost_scale_log2 = clustering.cost_scale_log2;
     result.iterations = static_cast<std::int64_t>(clustering.trace.size());

@@ -9,8 +9,6 @@ void describe_labels(LayerResult& result, const SplitTask& task, SplitWorkspace&
   result.inertia =
       inertia_of_labels(workspace.backend, clustered.rows, row_label, experts, &result.centroids);
   result.inertia_initial = result.inertia;
-  result.inertia_random = inertia_of_labels(workspace.backend, clustered.rows,
-                                            random_labels(task, row_label.size()), experts);
   result.prices.assign(experts, 0.0);
   result.stop_reason = StopReason::not_clustered;
   result.cost_scale_log2 = cost_scale_of(workspace.backend, clustered.rows);
@@ -21,6 +19,8 @@ void describe_labels(LayerResult& result, const SplitTask& task, SplitWorkspace&
                        result.prices, static_cast<int>(result.cost_scale_log2), row_label);
   result.duality_gap = check.duality_gap;
   result.inertia_unconstrained = check.inertia_unconstrained;
+  result.inertia_random = check.inertia_random;
+  result.zero_rows = check.zero_rows;
 }
 
 LayerResult result_of_labels(const SplitTask& task, SplitWorkspace& workspace,

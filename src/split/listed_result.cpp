@@ -28,13 +28,14 @@ double inertia_of_lists(Backend& backend, const RowsView& rows, const NeuronList
 LayerResult result_of_lists(const SplitTask& task, SplitWorkspace& workspace,
                             const std::string& method, NeuronLists lists) {
   const ClusteredRows all = prepare_rows_besides(task, {}, workspace);
-  LayerResult result = identify_result(task, all);
+  LayerResult result = identify_result(task);
   result.method = method;
   result.stop_reason = StopReason::not_clustered;
   result.sharing = std::move(lists);
   result.inertia =
       inertia_of_lists(workspace.backend, all.rows, *result.sharing, &result.centroids);
   result.inertia_initial = result.inertia;
+  result.zero_rows = std::ranges::count(workspace.rows->squared_norms(), 0.0);
   if (!are_router_rows(task)) load_router_rows(task, workspace);
   result.router = fit_centroid_router(*workspace.rows, *result.sharing);
   return result;

@@ -50,9 +50,7 @@ std::vector<std::int32_t> cluster_gate_rows(const SplitTask& task, SplitWorkspac
   rows.fill_columns(0, source.cols(), [&](MatrixView<float> out) {
     std::ranges::copy(source.values(), out.values().begin());
   });
-  std::vector<double> norm = rows.squared_norms();
-  for (double& value : norm) value = std::sqrt(value);
-  rows.keep(routed, unit_factors(norm, routed));
+  rows.keep(routed, true);
   return workspace.kmeans
       .run(rows.view(), routed_capacities(task.config, layer.num_neurons()), task.config.kmeans,
            static_cast<std::uint64_t>(task.layer.index), nullptr, task.stop)

@@ -58,7 +58,7 @@ void* image_share(void* image) { return image; }
 herr_t image_unshare(void*) { return 0; }
 
 Id core_access() {
-  constexpr std::size_t kGrowth = 1 << 20;
+  constexpr std::size_t kGrowth = 1 << 18;
   Id access = own(H5Pcreate(H5P_FILE_ACCESS), "H5Pcreate");
   check(H5Pset_fapl_core(access.get(), kGrowth, false), "H5Pset_fapl_core");
 #if H5_VERSION_GE(1, 10, 7)

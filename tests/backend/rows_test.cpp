@@ -63,28 +63,45 @@ TEST(SquaredNormTest, has_the_same_bits_whatever_the_loop) {
   }
 }
 
-TEST(HostRowsTest, label_sums_add_rows_in_order) {
+TEST(HostRowsTest, unit_rows_are_added_in_order) {
   constexpr std::size_t kRows = 9;
   constexpr std::size_t kDim = 37;
   ThreadPool threads(1);
   const std::vector<float> values = noise(kRows * kDim, 1);
   const std::vector<std::int32_t> label{1, 0, -1, 1, 1, 0, 0, -1, 1};
-  std::vector<double> factor(kRows);
-  for (std::size_t i = 0; i < kRows; ++i) factor[i] = 1 / static_cast<double>(i + 3);
+  const std::unique_ptr<RowMatrix> rows = rows_of(threads, values, kRows, kDim);
+  const auto row = [&](std::size_t i) { return std::span(values).subspan(i * kDim, kDim); };
 
-  Matrix<double> sum(2, kDim);
-  std::ranges::fill(sum.values(), 0.5);
-  rows_of(threads, values, kRows, kDim)->add_label_sums(label, factor, sum);
+  for (const bool norms_are_known : {false, true}) {
+    if (norms_are_known) rows->squared_norms();
+    Matrix<double> sum(2, kDim);
+    std::ranges::fill(sum.values(), 0.5);
+    rows->add_unit_rows(label, sum);
 
-  for (std::size_t l = 0; l < kDim; ++l) {
-    double expected[2] = {0.5, 0.5};
-    for (std::size_t i = 0; i < kRows; ++i) {
-      if (label[i] >= 0)
-        expected[label[i]] += factor[i] * static_cast<double>(values[i * kDim + l]);
+    for (std::size_t l = 0; l < kDim; ++l) {
+      double expected[2] = {0.5, 0.5};
+      for (std::size_t i = 0; i < kRows; ++i) {
+        if (label[i] >= 0)
+          expected[label[i]] +=
+              1 / std::sqrt(squares_in_order(row(i))) * static_cast<double>(row(i)[l]);
+      }
+      EXPECT_EQ(sum.row(0)[l], expected[0]);
+      EXPECT_EQ(sum.row(1)[l], expected[1]);
     }
-    EXPECT_EQ(sum.row(0)[l], expected[0]);
-    EXPECT_EQ(sum.row(1)[l], expected[1]);
   }
+}
+
+TEST(HostRowsTest, zero_rows_stay_zero) {
+  ThreadPool threads(1);
+  const std::unique_ptr<RowMatrix> rows = rows_of(threads, std::vector<float>{0, 0, 3, 4}, 2, 2);
+
+  rows->keep(std::vector<std::int32_t>{0, 1}, true);
+
+  EXPECT_THAT(rows->view().on_host().values(), ElementsAre(0, 0, 0.6F, 0.8F));
+  Matrix<double> sum(1, 2);
+  std::ranges::fill(sum.values(), 0.0);
+  rows->add_unit_rows(std::vector<std::int32_t>{0, -1}, sum);
+  EXPECT_THAT(sum.values(), ElementsAre(0, 0));
 }
 
 TEST(HostRowsTest, norms_follow_the_rows) {
@@ -93,17 +110,17 @@ TEST(HostRowsTest, norms_follow_the_rows) {
   const std::unique_ptr<RowMatrix> rows = rows_of(threads, values, 3, 2);
   EXPECT_THAT(rows->squared_norms(), ElementsAre(25, 1, 4));
 
-  rows->keep(std::vector<std::int32_t>{0, 1, 2}, std::vector<float>{1, 1, 1});
+  rows->keep(std::vector<std::int32_t>{0, 1, 2}, false);
   EXPECT_THAT(rows->squared_norms(), ElementsAre(25, 1, 4));
 
-  rows->keep(std::vector<std::int32_t>{0, 1, 2}, std::vector<float>{2, 1, 0.5F});
-  EXPECT_THAT(rows->squared_norms(), ElementsAre(100, 1, 1));
+  rows->keep(std::vector<std::int32_t>{0, 2}, false);
+  EXPECT_THAT(rows->squared_norms(), ElementsAre(25, 4));
 
-  rows->keep(std::vector<std::int32_t>{0, 2}, std::vector<float>{1, 1});
-  EXPECT_THAT(rows->squared_norms(), ElementsAre(100, 1));
+  rows->keep(std::vector<std::int32_t>{1}, true);
+  EXPECT_THAT(rows->squared_norms(), ElementsAre(1));
 
-  rows->fill_columns(1, 1, [](MatrixView<float> out) { out.data[0] = out.data[1] = 3; });
-  EXPECT_THAT(rows->squared_norms(), ElementsAre(36 + 9, 9));
+  rows->fill_columns(1, 1, [](MatrixView<float> out) { out.data[0] = 3; });
+  EXPECT_THAT(rows->squared_norms(), ElementsAre(9));
 
   rows->resize(1, 1);
   rows->fill_columns(0, 1, [](MatrixView<float> out) { out.data[0] = 7; });

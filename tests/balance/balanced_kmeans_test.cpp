@@ -264,6 +264,20 @@ TEST_P(BalancedKMeansTest, subtracts_a_dominating_mean) {
   EXPECT_NEAR(shifted.inertia, recomputed, 1e-5 * recomputed);
 }
 
+TEST_P(BalancedKMeansTest, knows_what_a_random_split_would_cost) {
+  // Of 0 1 2 3 there are three splits in pairs; they cost 1, 4 and 5.
+  EXPECT_DOUBLE_EQ(cluster(*backend_, matrix_of(1, {0, 1, 2, 3}), 2).inertia_random, 10.0 / 3);
+  // The same far from 0, where the mean is subtracted.
+  EXPECT_DOUBLE_EQ(cluster(*backend_, matrix_of(1, {96, 97, 98, 99}), 2).inertia_random, 10.0 / 3);
+  EXPECT_EQ(cluster(*backend_, matrix_of(1, {0, 1, 2}), 3).inertia_random, 0);
+}
+
+TEST_P(BalancedKMeansTest, counts_zero_rows_though_a_mean_is_subtracted) {
+  std::vector<float> values(60, 8);
+  values[17] = 0;
+  EXPECT_EQ(cluster(*backend_, matrix_of(1, values), 3).zero_rows, 1);
+}
+
 TEST_P(BalancedKMeansTest, keeps_prescribed_sizes_and_bounds) {
   const Matrix<float> rows = normal_rows(100, 9, 7);
   BalancedKMeans clustering(*backend_);
@@ -300,6 +314,7 @@ TEST_P(BalancedKMeansTest, is_confirmed_by_the_check) {
 
   EXPECT_EQ(right.duality_gap, 0);
   EXPECT_NEAR(right.inertia, result.inertia, 1e-9 * result.inertia);
+  EXPECT_NEAR(right.inertia_random, result.inertia_random, 1e-9 * result.inertia_random);
   EXPECT_GT(check(swapped).duality_gap, 0);
   EXPECT_TRUE(std::isinf(check(uneven).duality_gap));
 }

@@ -283,18 +283,15 @@ TEST_P(ShardedBackendTest, sums_squared_distances) {
 TEST_P(ShardedBackendTest, keeps_measures_and_adds_rows) {
   const std::vector<std::int32_t> kept = every(2, num_rows());
   if (kept.empty()) return;
-  std::vector<float> factor(kept.size());
-  for (std::size_t a = 0; a < kept.size(); ++a) factor[a] = 1.0F + static_cast<float>(a);
   const std::vector<std::int32_t> label = spread_labels(kept.size(), 4, 6);
-  const std::vector<double> weight(kept.size(), 0.3);
   const auto results = [&](RowMatrix& rows) {
     std::vector<double> all = rows.squared_norms();
-    rows.keep(kept, factor);
+    rows.keep(kept, true);
     EXPECT_EQ(rows.view().rows, kept.size());
     const std::vector<double> norms = rows.squared_norms();
     Matrix<double> sum(4, kDim);
     std::ranges::fill(sum.values(), 0.5);
-    rows.add_label_sums(label, weight, sum);
+    rows.add_unit_rows(label, sum);
     all.insert(all.end(), norms.begin(), norms.end());
     all.insert(all.end(), sum.values().begin(), sum.values().end());
     return all;

@@ -3,6 +3,7 @@
 #include <bit>
 #include <cmath>
 #include <limits>
+#include <numeric>
 
 #include <gtest/gtest.h>
 
@@ -11,18 +12,15 @@
 namespace moefy {
 namespace {
 
-/// Rows that a backend holds, for the host to look at: sums of one row each are the row.
-Matrix<float> fetched(RowMatrix& rows) {
-  const std::size_t n = rows.view().rows;
-  std::vector<std::int32_t> own(n);
-  for (std::size_t i = 0; i < n; ++i) own[i] = static_cast<std::int32_t>(i);
-  Matrix<double> sums(n, rows.view().cols);
-  std::ranges::fill(sums.values(), 0.0);
-  rows.add_label_sums(own, std::vector<double>(n, 1.0), sums);
-  Matrix<float> values(n, rows.view().cols);
-  for (std::size_t e = 0; e < values.values().size(); ++e) {
-    values.values()[e] = static_cast<float>(sums.values()[e]);
-  }
+/// Rows that a backend holds, for the host to look at.
+Matrix<float> fetched(Backend& backend, const RowMatrix& rows) {
+  const RowsView view = rows.view();
+  const auto points = backend.make_points();
+  backend.load(*points, view, false);
+  std::vector<std::int32_t> all(view.rows);
+  std::iota(all.begin(), all.end(), 0);
+  Matrix<float> values(view.rows, view.cols);
+  backend.read_rows(*points, all, values.view());
   return values;
 }
 
@@ -80,53 +78,53 @@ TEST_P(RowMatrixTest, has_the_norms_of_the_host_bit_for_bit) {
   }
 }
 
-TEST_P(RowMatrixTest, keeps_and_scales_rows) {
+TEST_P(RowMatrixTest, keeps_rows_and_brings_them_to_unit_length) {
   const auto backend = test::make_backend(GetParam());
-  const Matrix<float> values = test::normal_matrix(70, 37, 3);
+  Matrix<float> values = test::normal_matrix(70, 37, 3);
+  std::ranges::fill(values.row(21), 0.0F);
   for (const std::size_t step : {1, 3}) {
-    std::vector<std::int32_t> kept;
-    std::vector<float> factor;
-    for (std::size_t i = 0; i < values.rows(); i += step) {
-      kept.push_back(static_cast<std::int32_t>(i));
-      factor.push_back(i % 4 == 0 ? 1.0F : 0.3F + static_cast<float>(i));
-    }
-    const auto rows = backend->make_rows();
-    put(*rows, *backend, values);
+    for (const bool unit : {false, true}) {
+      std::vector<std::int32_t> kept;
+      for (std::size_t i = 0; i < values.rows(); i += step)
+        kept.push_back(static_cast<std::int32_t>(i));
+      const auto rows = backend->make_rows();
+      put(*rows, *backend, values);
 
-    rows->keep(kept, factor);
+      rows->keep(kept, unit);
 
-    ASSERT_EQ(rows->view().rows, kept.size());
-    const Matrix<float> found = fetched(*rows);
-    for (std::size_t a = 0; a < kept.size(); ++a) {
-      for (std::size_t l = 0; l < values.cols(); ++l) {
-        ASSERT_EQ(found.row(a)[l], values.row(static_cast<std::size_t>(kept[a]))[l] * factor[a]);
+      ASSERT_EQ(rows->view().rows, kept.size());
+      const Matrix<float> found = fetched(*backend, *rows);
+      for (std::size_t a = 0; a < kept.size(); ++a) {
+        const auto row = values.row(static_cast<std::size_t>(kept[a]));
+        const double norm = std::sqrt(squared_norm_of(row));
+        const float factor = unit && norm > 0 ? static_cast<float>(1 / norm) : 1.0F;
+        for (std::size_t l = 0; l < values.cols(); ++l) ASSERT_EQ(found.row(a)[l], row[l] * factor);
       }
     }
   }
 }
 
-TEST_P(RowMatrixTest, adds_rows_by_label_in_order) {
+TEST_P(RowMatrixTest, adds_unit_rows_by_label_in_order) {
   const auto backend = test::make_backend(GetParam());
   const Matrix<float> values = test::normal_matrix(257, 33, 5);
   std::vector<std::int32_t> label(values.rows());
-  std::vector<double> factor(values.rows());
   Matrix<double> expected(5, values.cols());
   std::ranges::fill(expected.values(), 0.1);
   Matrix<double> found(5, values.cols());
   std::ranges::fill(found.values(), 0.1);
   for (std::size_t i = 0; i < values.rows(); ++i) {
     label[i] = static_cast<std::int32_t>(i * i % 6) - 1;
-    factor[i] = 1.0 / (1.0 + static_cast<double>(i));
+    const double factor = 1 / std::sqrt(squared_norm_of(values.row(i)));
     if (label[i] < 0) continue;
     for (std::size_t l = 0; l < values.cols(); ++l) {
       expected.row(static_cast<std::size_t>(label[i]))[l] +=
-          factor[i] * static_cast<double>(values.row(i)[l]);
+          factor * static_cast<double>(values.row(i)[l]);
     }
   }
   const auto rows = backend->make_rows();
   put(*rows, *backend, values);
 
-  rows->add_label_sums(label, factor, found);
+  rows->add_unit_rows(label, found);
 
   EXPECT_TRUE(std::ranges::equal(found.values(), expected.values()));
 }
@@ -200,7 +198,7 @@ TEST_P(WeightIntakeTest, widens_every_type_and_orientation_bit_for_bit) {
 
         EXPECT_FALSE(widen(shape, *rows, 0, shape.dim));
 
-        const Matrix<float> found = fetched(*rows);
+        const Matrix<float> found = fetched(*backend_, *rows);
         for (std::size_t i = 0; i < shape.num_rows; ++i) {
           for (std::size_t l = 0; l < shape.dim; ++l) {
             const std::size_t at = transposed ? l * shape.num_rows + i : i * shape.dim + l;
@@ -223,13 +221,12 @@ TEST_P(WeightIntakeTest, widens_every_half_as_the_host_does) {
   const std::size_t count = bytes.size() / 2;
   std::vector<float> expected(count);
   moefy::widen(DType::f16, bytes, expected);
-  for (float& value : expected) value += 0.0F;  // the sums below know no -0
   send(bytes);
   const auto rows = backend_->make_rows();
 
   EXPECT_FALSE(widen({DType::f16, count / 1024, 1024, false}, *rows, 0, 1024));
 
-  EXPECT_EQ(bits(fetched(*rows).values()), bits(expected));
+  EXPECT_EQ(bits(fetched(*backend_, *rows).values()), bits(expected));
 }
 
 TEST_P(WeightIntakeTest, puts_matrices_beside_each_other) {
@@ -243,7 +240,7 @@ TEST_P(WeightIntakeTest, puts_matrices_beside_each_other) {
     });
   }
 
-  const Matrix<float> found = fetched(*rows);
+  const Matrix<float> found = fetched(*backend_, *rows);
   for (const std::size_t part : {0, 1, 2}) {
     const Matrix<float> values = test::normal_matrix(40, 8, part);
     for (std::size_t i = 0; i < 40; ++i) {

@@ -64,6 +64,9 @@ struct RowsTarget {
 /// of the reference backend, so that norms are the same bits wherever they are computed.
 double squared_norm_of(std::span<const float> row);
 
+/// What brings a row to unit length; 1 for a zero row, which stays as it is.
+double unit_factor(double squared_norm);
+
 /// The fp32 rows of one layer where a backend works on them. Memory is kept from layer to layer.
 class RowMatrix {
  public:
@@ -79,12 +82,12 @@ class RowMatrix {
                             const std::function<void(RowsTarget)>& fill) = 0;
   /// squared_norm_of every row.
   virtual std::vector<double> squared_norms() = 0;
-  /// Row a becomes row rows[a] times factor[a]; `rows` ascend. The others are gone.
-  virtual void keep(std::span<const std::int32_t> rows, std::span<const float> factor) = 0;
-  /// Adds factor[i] · row i to the row of `sum` [num_labels, dim] that is its label, in fp64, rows
-  /// in order; rows with negative labels are left out.
-  virtual void add_label_sums(std::span<const std::int32_t> label, std::span<const double> factor,
-                              Matrix<double>& sum) = 0;
+  /// Row a becomes row rows[a], brought to unit length if `unit`; `rows` ascend. The others are
+  /// gone.
+  virtual void keep(std::span<const std::int32_t> rows, bool unit) = 0;
+  /// Adds row i, brought to unit length, to the row of `sum` [num_labels, dim] that is its label,
+  /// in fp64, rows in order; rows with negative labels are left out.
+  virtual void add_unit_rows(std::span<const std::int32_t> label, Matrix<double>& sum) = 0;
 };
 
 /// In host memory; `threads` must outlive it.

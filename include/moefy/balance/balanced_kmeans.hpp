@@ -46,7 +46,8 @@ struct BalancedKMeansResult {
   double inertia = 0;  ///< J in fp64
   double inertia_initial = 0;
   double inertia_unconstrained = 0;
-  double duality_gap = 0;  ///< relative, see LayerResult
+  double inertia_random = 0;  ///< see LayerResult
+  double duality_gap = 0;     ///< relative, see LayerResult
   StopReason stop_reason = StopReason::cap;
   std::vector<double> trace;                            ///< Q by fp32 E-step
   std::vector<SolverStatistics> steps;                  ///< one an fp32 E-step
@@ -69,10 +70,6 @@ class BalancedKMeans {
                            const BalancedKMeansConfig& config, std::uint64_t layer,
                            const WarmStart* warm = nullptr, std::stop_token stop = {});
 
-  /// J of other labels [num_rows] of the rows of the last run, which are still there, each site at
-  /// its own mean; fp64. One pass over the rows.
-  double inertia_of(std::span<const std::int32_t> label, std::size_t num_sites) const;
-
  private:
   struct Impl;
   std::unique_ptr<Impl> impl_;
@@ -85,6 +82,8 @@ struct ClusteringCheck {
   double duality_gap = 0;
   double gap_bound = 0;  ///< n·τ relative to the cost: rounding between machines
   double inertia_unconstrained = 0;
+  double inertia_random = 0;
+  std::int64_t zero_rows = 0;
 };
 ClusteringCheck check_clustering(Backend& backend, const RowsView& rows,
                                  const Capacities& capacities, MatrixView<const float> centroids,

@@ -52,7 +52,7 @@ struct LayerResult {
 
   double inertia = 0;                ///< J, fp64, squared distances to the returned centroids
   double inertia_initial = 0;        ///< Q of the first fp32 E-step
-  double inertia_random = 0;         ///< J of the keyed random balanced split of the same layer
+  double inertia_random = 0;         ///< J to be expected of a random split of the same layer
   double inertia_unconstrained = 0;  ///< sum_i min_j c(i,j) at the final centroids
   double duality_gap = 0;            ///< gap · 2^-s / max(cost, 1 quantum)
   std::int64_t cost_scale_log2 = 0;
