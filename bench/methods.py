@@ -2,7 +2,7 @@
 """Every split method with every router that a stock host can carry, on SmolLM2-135M-Instruct, as JSON
 lines: what `moefy record`, `split`, `route` and `convert` give without refit, beside the dense model.
 
-    launch/bench methods                           one seed, about half an hour on one quiet core
+    launch/bench methods                           one seed, about an hour on one quiet core
     bench/methods.py --work FOLDER --seeds N       keeps what it makes there, and goes on where it stopped
 
 All with 28 routed and 4 shared experts (shared by recorded energy), measured as bench/quality.py does,
@@ -25,6 +25,8 @@ TOKENS = 14336
 SEQUENCES = 2  # of each text
 METHODS = ("random", "contiguous", "kmeans", "coactivation", "activation", "gradient", "routed")
 ROUTERS = ("centroid", "ridge")
+# What is far behind these is looked at with the first seed alone.
+FIRST_SEED_ROUTERS = ("mean-gate", "random", "zero")
 
 
 def recordings(model, work, seed):
@@ -56,16 +58,17 @@ def rows_of_seed(model, work, seed):
     """What every model of a seed is, cost, and is worth. A converted model goes once it is measured."""
     recorded, cost = recordings(model, work, seed)
     yield {"step": "record", "seed": seed, "took": cost}
+    routers = ROUTERS + FIRST_SEED_ROUTERS if seed == 0 else ROUTERS
     for method in METHODS:
         # Only this one depends on the number of experts that will be chosen.
         for top_k in TOP_KS if method == "routed" else TOP_KS[1:2]:
             split_map, split_cost = split(model, work, recorded, method, top_k, seed)
-            names = [f"{split_map.stem}-{router}" for router in ROUTERS]
+            names = [f"{split_map.stem}-{router}" for router in routers]
             costs = [kept(work, name, lambda: converted(model, work, recorded, split_map, router, seed))
-                     for name, router in zip(names, ROUTERS)]
+                     for name, router in zip(names, routers)]
             others = "" if method == "routed" else ",".join(map(str, TOP_KS))
             rows = evaluated(model, work, names, SEQUENCES, others)
-            for name, router, route_cost in zip(names, ROUTERS, costs):
+            for name, router, route_cost in zip(names, routers, costs):
                 shutil.rmtree(work / name, ignore_errors=True)
                 for row in rows[name]:
                     yield {"method": method, "router": router, "seed": seed,

@@ -18,7 +18,20 @@ find_library(OPENBLAS_LIBRARY openblas REQUIRED)
 find_path(LAPACKE_INCLUDE_DIR lapacke.h REQUIRED)  # declares OpenBLAS' LAPACK functions
 add_library(moefy_blas INTERFACE)
 target_include_directories(moefy_blas SYSTEM INTERFACE ${OPENBLAS_INCLUDE_DIR} ${LAPACKE_INCLUDE_DIR})
-target_link_libraries(moefy_blas INTERFACE ${OPENBLAS_LIBRARY})
+# To load the shared one takes half the start of the program, so that alone has 25 MB of its own. Tests would
+# grow for nothing, and the extension module shares the OpenBLAS of its Python process.
+get_filename_component(openblas_folder ${OPENBLAS_LIBRARY} DIRECTORY)
+find_library(OPENBLAS_STATIC_LIBRARY libopenblas.a HINTS ${openblas_folder} NO_DEFAULT_PATH)
+set(openblas_static ${OPENBLAS_STATIC_LIBRARY} gfortran m Threads::Threads)
+set(CMAKE_REQUIRED_LIBRARIES ${openblas_static})
+check_source_compiles(C "void dpotrf_(void);\nint main(void) { dpotrf_(); }" OPENBLAS_STATIC_LINKS)
+unset(CMAKE_REQUIRED_LIBRARIES)
+if(OPENBLAS_STATIC_LIBRARY AND OPENBLAS_STATIC_LINKS)
+  target_link_libraries(moefy_blas INTERFACE
+    "$<IF:$<STREQUAL:$<TARGET_PROPERTY:NAME>,moefy>,${openblas_static},${OPENBLAS_LIBRARY}>")
+else()
+  target_link_libraries(moefy_blas INTERFACE ${OPENBLAS_LIBRARY})
+endif()
 # One BLAS a process: FAISS' package names the system's default ones, each with threads of its own.
 get_target_property(faiss_libraries faiss INTERFACE_LINK_LIBRARIES)
 list(FILTER faiss_libraries EXCLUDE REGEX "blas|lapack|BLAS|LAPACK")

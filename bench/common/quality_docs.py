@@ -79,15 +79,14 @@ def methods_table(rows):
     for (method, router), group in grouped(
             models, lambda row: (row["method"], row["router"])).items():
         by_share = grouped(group, lambda row: SHARES[row["top_k"]])
-        body.append([method, router,
+        seeds = {row["seed"] for row in group}
+        body.append([method, router, str(len(seeds)),
                      *(mean_and_spread([row["times_dense"] for row in by_share[share]])
                        for share in SHARES.values()),
                      *(cost_text([row["took"][step] for row in group if "took" in row])
                        for step in ("split", "route"))])
-    seeds = len({row["seed"] for row in models})
-    return (lines_of(["split", "router", *map(percent, SHARES.values()), "split", "route"], body)
-            + f"\n\n{seeds} seed{'s' if seeds > 1 else ''}."
-            + (f" The recordings of a seed took {record}." if record else ""))
+    table = lines_of(["split", "router", "seeds", *map(percent, SHARES.values()), "split", "route"], body)
+    return table + (f"\n\nThe recordings of a seed took {record}." if record else "")
 
 
 def recover_table(rows):
@@ -147,7 +146,7 @@ def quality_plot(rows):
 def methods_plot(rows):
     lines = {}
     for row in rows:
-        if "router" in row:
+        if row.get("router") in ("centroid", "ridge"):
             line = lines.setdefault(f"{row['method']}, {row['router']}", {})
             line.setdefault(SHARES[row["top_k"]], []).append(row["times_dense"])
     plot_lines(ROOT / "docs/methods.png", lines)
