@@ -111,7 +111,8 @@ std::vector<BenchShape> parse_shapes(const std::string& text, std::vector<std::s
 }
 
 ExitCode run_bench(const BenchJobConfig& config, JobContext& context) {
-  const DeviceChoice device = choose_device(config.backend, config.device, context);
+  const DeviceChoice device =
+      choose_device(config.backend, config.device, config.share_devices, context);
   const std::unique_ptr<Backend> backend = make_backend(device, context.threads);
   BenchOutput output(context);
   output.line(machine_line(config, context, backend->name()));

@@ -48,7 +48,7 @@ class SplitJob {
       : config_(config), context_(context), comm_(context.comm) {}
 
   ExitCode run() {
-    device_ = choose_device(config_.backend, config_.device, context_);
+    device_ = choose_device(config_.backend, config_.device, config_.share_devices, context_);
     config_.backend = device_.backend;
     together(comm_, [&] {
       if (context_.is_root()) prepare();

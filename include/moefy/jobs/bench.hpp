@@ -24,7 +24,8 @@ struct BenchJobConfig {
       1'000'000'000;   ///< convert: size of the synthetic checkpoint; link: a piece
   bool check = false;  ///< compare with the reference backend
   std::string backend = "auto";
-  int device = 0;  ///< GPU of the first rank of a host
+  int device = 0;              ///< GPU of the first rank of a host
+  bool share_devices = false;  ///< several ranks may use the same GPU
   int repeats = 5;
 };
 

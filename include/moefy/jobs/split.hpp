@@ -25,6 +25,7 @@ struct SplitJobConfig {
   std::string recordings_identity;    ///< filled in by the job: what the recordings are
   std::string backend = "auto";       ///< its kind is a result option
   int device = 0;                     ///< run: GPU of the first rank of a host
+  bool share_devices = false;         ///< run: several ranks may use the same GPU
   std::uint64_t device_memory = 0;    ///< run: bytes of a GPU to use at the most; 0: what is free
   std::string feed = "auto";          ///< run: auto, coordinator, local
   std::int64_t shard_rows = 0;        ///< run: ranks that share the rows of a layer; 0: auto

@@ -24,6 +24,8 @@ CommandSpec bench_command() {
       {"backend", "NAME", "who computes", "auto", Shown::help, backend_names()},
       {"device", "N", "GPU of the first rank of a host; the others take the next", "0",
        Shown::help_all},
+      {"share-devices", "", "let several ranks use the same GPU, if there are more ranks than GPUs",
+       "", Shown::help_all},
   };
   command.prepare = [](OptionValues& values) -> CommandRun {
     BenchJobConfig config;
@@ -36,6 +38,7 @@ CommandSpec bench_command() {
     config.backend = values.text("backend");
     config.device = static_cast<int>(
         std::clamp<std::int64_t>(values.integer("device"), -1, std::numeric_limits<int>::max()));
+    config.share_devices = values.flag("share-devices");
     config.repeats = static_cast<int>(std::clamp<std::int64_t>(values.integer("repeats"), 0, 1000));
     if (config.repeats < 1) values.add_problem("--repeats must be between 1 and 1000");
     if (config.what == "link") config.bytes = std::uint64_t{16} << 20;  // as layers travel

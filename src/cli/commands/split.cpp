@@ -79,6 +79,8 @@ std::vector<OptionSpec> result_options() {
       {"backend", "NAME", "who computes", "auto", Shown::help_all, backend_names()},
       {"device", "N", "GPU of the first rank of a host; the others take the next", "0",
        Shown::help_all},
+      {"share-devices", "", "let several ranks use the same GPU, if there are more ranks than GPUs",
+       "", Shown::help_all},
       {"device-memory", "SIZE", "memory of a GPU to use at the most (default: what is free)", "",
        Shown::help_all},
       {"shard-rows", "N", "ranks that share the rows of a layer (auto: 1 if that will do)", "auto",
@@ -112,6 +114,7 @@ SplitJobConfig read_config(OptionValues& values) {
   config.backend = values.text("backend");
   config.device = static_cast<int>(
       std::clamp<std::int64_t>(values.integer("device"), -1, std::numeric_limits<int>::max()));
+  config.share_devices = values.flag("share-devices");
   config.device_memory = values.bytes("device-memory");
   // 0 stands for auto, which a number may not be.
   if (values.text("shard-rows") != "auto") {
@@ -182,9 +185,9 @@ CommandSpec split_command() {
     config.feed = values.text("feed");
     config.reproducible = values.flag("reproducible");
     config.dry_run = values.flag("dry-run");
-    const std::vector<std::string> run_options = {
-        "feed",    "device-memory", "shard-rows", "threads",
-        "timeout", "wall-time",     "no-verify",  "log"};
+    const std::vector<std::string> run_options = {"feed",       "share-devices", "device-memory",
+                                                  "shard-rows", "threads",       "timeout",
+                                                  "wall-time",  "no-verify",     "log"};
     config.run_options = values.to_json(run_options);
     values.add_problems(validate(config));
     return [config](JobContext& context) { return run_split(config, context); };
@@ -220,6 +223,10 @@ CommandSpec plan_command() {
     if (values.given("ranks") && config.ranks < 1) values.add_problem("--ranks must be at least 1");
     config.gpus = values.given("gpus") ? values.integer("gpus") : 0;
     if (values.given("gpus") && config.gpus < 1) values.add_problem("--gpus must be at least 1");
+    if (config.gpus > 0 && config.ranks > config.gpus && !config.split.share_devices)
+      values.add_problem("--ranks " + std::to_string(config.ranks) + ", --gpus " +
+                         std::to_string(config.gpus) +
+                         ": more ranks than GPUs need --share-devices");
     values.add_problems(validate(config.split));
     return [config](JobContext& context) mutable {
       if (config.ranks == 0) config.ranks = config.gpus > 0 ? config.gpus : context.comm.size();
