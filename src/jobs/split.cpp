@@ -50,6 +50,8 @@ class SplitJob {
   ExitCode run() {
     device_ = choose_device(config_.backend, config_.device, config_.share_devices, context_);
     config_.backend = device_.backend;
+    if (const std::string obstacle = start_obstacle(config_); !obstacle.empty())
+      throw UsageError(obstacle);
     together(comm_, [&] {
       if (context_.is_root()) prepare();
     });

@@ -153,6 +153,19 @@ def test_dry_run_touches_nothing_and_plans_every_layer(moefy, llama, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["llama"]
 
 
+@pytest.mark.parametrize("command", ["split", "plan"])
+def test_init_faiss_gpu_is_refused_before_any_file_is_touched(command, moefy, tmp_path):
+    result = moefy(command, "nowhere", "-o", "map.h5", "--experts", 8, "--init", "faiss-gpu",
+                   "--backend", "cpu", check=False)
+
+    assert result.returncode == 2
+    assert ("--init faiss-gpu: built without FAISS on the GPU; configure with -DMOEFY_FAISS_GPU=ON"
+            in result.stderr)
+    assert "--init faiss-gpu needs --backend cuda, not 'cpu'" in result.stderr
+    assert "nowhere" not in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("options, ranks, gpu_of_rank, shared_by", [
     (["--gpus", 3], 3, [0, 1, 2], 1),
     (["--gpus", 2, "--ranks", 5, "--share-devices"], 5, [0, 1, 0, 1, 0], 3),

@@ -38,6 +38,10 @@ struct SplitJobConfig {
 /// Every problem that can be told without opening a file.
 std::vector<std::string> validate(const SplitJobConfig& config);
 
+/// Why these centroids to start from are not to be had of the backend (of "auto" all are); empty if
+/// they are.
+std::string start_obstacle(const SplitJobConfig& config);
+
 /// JSON text (sorted keys) of the result options: the map's /config and part of the resume
 /// fingerprint.
 std::string result_options_json(const SplitJobConfig& config);

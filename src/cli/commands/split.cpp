@@ -66,12 +66,8 @@ std::vector<OptionSpec> result_options() {
        Shown::help_all,
        {"none", "sum", "rank", "zscore"}},
       {"top-k", "K", "kept in the map as convert's default (0: none)", "0", Shown::help_all},
-      {"init",
-       "NAME",
-       "starting centroids",
-       "faiss",
-       Shown::help_all,
-       {"faiss", "kmeans++", "random"}},
+      {"init", "NAME", "starting centroids (faiss-gpu: by FAISS' own index, --backend cuda)",
+       "faiss", Shown::help_all, start_names()},
       {"init-from", "OLD.h5", "start from an older map (re-clustering)", "", Shown::help_all},
       {"nredo", "R", "restarts; the lowest inertia wins", "1", Shown::help_all},
       {"max-iterations", "N", "E-steps at the most", "300", Shown::help_all},
@@ -90,11 +86,6 @@ std::vector<OptionSpec> result_options() {
       {"start-loose", "BOOL", "nearly balanced int8 iterations before the exact ones", "true",
        Shown::file_only},
   };
-}
-
-StartMethod start_method(const std::string& name) {
-  if (name == "random") return StartMethod::random;
-  return name == "kmeans++" ? StartMethod::kmeanspp : StartMethod::faiss;
 }
 
 bool boolean(OptionValues& values, const std::string& name) {
@@ -143,7 +134,8 @@ SplitJobConfig read_config(OptionValues& values) {
   split.sharing = values.text("sharing");
   split.keep = values.real("keep");
   split.score_norm = values.text("score-norm");
-  split.kmeans.start = start_method(values.text("init"));
+  // An unknown name is a problem already.
+  split.kmeans.start = find_start_method(values.text("init")).value_or(StartMethod::faiss);
   split.kmeans.num_redo =
       static_cast<int>(std::clamp<std::int64_t>(values.integer("nredo"), 0, 1 << 20));
   split.kmeans.max_iterations =
