@@ -11,6 +11,7 @@
 #include "bench_link.hpp"
 #include "bench_output.hpp"
 #include "bench_split.hpp"
+#include "bench_starts.hpp"
 #include "device_choice.hpp"
 #include "machine.hpp"
 #include "moefy/core/text.hpp"
@@ -124,6 +125,8 @@ ExitCode run_bench(const BenchJobConfig& config, JobContext& context) {
     bench_kernels(config, device, output);
   } else if (config.what == "split") {
     bench_split(config, *backend, context, output);
+  } else if (config.what == "starts") {
+    bench_starts(config, *backend, context, output);
   } else if (config.what == "assign") {
     report_assign(config, *backend, output);
   } else {

@@ -18,7 +18,7 @@ struct BenchShape {
 
 /// `moefy bench WHAT`.
 struct BenchJobConfig {
-  std::string what;                ///< assign, split, convert, link, faster, kernels
+  std::string what;                ///< assign, split, convert, link, faster, starts, kernels
   std::vector<BenchShape> shapes;  ///< empty: the published and model-shaped ones
   std::uint64_t bytes =
       1'000'000'000;   ///< convert: size of the synthetic checkpoint; link: a piece

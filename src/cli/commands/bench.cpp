@@ -12,7 +12,7 @@ namespace moefy {
 CommandSpec bench_command() {
   CommandSpec command;
   command.name = "bench";
-  command.positional = "assign|split|convert|link|faster|kernels";
+  command.positional = "assign|split|convert|link|faster|starts|kernels";
   command.summary = "timing benchmarks, median of several runs";
   command.example = "moefy bench split --sizes 6144x768/32 --threads 1 --json";
   command.options = {
@@ -30,8 +30,8 @@ CommandSpec bench_command() {
   command.prepare = [](OptionValues& values) -> CommandRun {
     BenchJobConfig config;
     config.what = values.positional(0);
-    const std::vector<std::string> known = {"assign", "split",  "convert",
-                                            "link",   "faster", "kernels"};
+    const std::vector<std::string> known = {"assign", "split",  "convert", "link",
+                                            "faster", "starts", "kernels"};
     if (std::find(known.begin(), known.end(), config.what) == known.end())
       values.add_problem("bench '" + config.what + "' is unknown" + suggestion(config.what, known));
     config.check = values.flag("check");
