@@ -57,13 +57,6 @@ std::size_t peak_kilobytes() {
 /// CPU time of this process: on a busy machine it says more than the wall clock.
 double cpu_seconds() { return static_cast<double>(std::clock()) / CLOCKS_PER_SEC; }
 
-moefy::StartMethod start_method(const std::string& name) {
-  if (name == "faiss") return moefy::StartMethod::faiss;
-  if (name == "kmeans++") return moefy::StartMethod::kmeanspp;
-  if (name == "random") return moefy::StartMethod::random;
-  throw moefy::UsageError("unknown start '" + name + "'; valid: faiss, kmeans++, random");
-}
-
 void run(int argc, char** argv) {
   if (argc < 3) {
     throw moefy::UsageError(
@@ -77,7 +70,7 @@ void run(int argc, char** argv) {
   const auto backend = kind == "cuda" ? moefy::make_cuda_backend(0, threads)
                                       : moefy::make_cpu_backend(threads, kind);
   moefy::BalancedKMeansConfig config;
-  if (argc > 5) config.start = start_method(argv[5]);
+  if (argc > 5) config.start = moefy::start_method(argv[5]);
   moefy::BalancedKMeans clustering(*backend);
   const auto capacities = moefy::Capacities::balanced(rows.rows(), experts);
   for (config.seed = 0; config.seed < seeds; ++config.seed) {

@@ -9,6 +9,22 @@ find_package(nlohmann_json REQUIRED)
 find_package(fmt REQUIRED)
 find_package(spdlog REQUIRED)
 find_package(OpenMP REQUIRED COMPONENTS CXX)  # FAISS' own; moefy's threads are its own pool
+
+if(MOEFY_CUDA STREQUAL "ON")
+  enable_language(CUDA)
+  find_package(CUDAToolkit REQUIRED)
+  set(moefy_cuda_architectures ${MOEFY_CUDA_ARCHITECTURES})
+  if(NOT moefy_cuda_architectures)
+    set(moefy_cuda_architectures 80 90)
+    if(CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 12.8)
+      list(APPEND moefy_cuda_architectures 100)
+    endif()
+  endif()
+elseif(NOT MOEFY_CUDA MATCHES "^(OFF|SIMULATED)$")
+  message(FATAL_ERROR "MOEFY_CUDA is '${MOEFY_CUDA}'; valid: OFF, ON, SIMULATED")
+endif()
+
+# With GPU indexes, a static FAISS names CUDA's targets.
 find_package(faiss CONFIG REQUIRED)
 
 # By name: the system's default BLAS may be another one, and threads are set through OpenBLAS' own call.
@@ -34,8 +50,29 @@ else()
 endif()
 # One BLAS a process: FAISS' package names the system's default ones, each with threads of its own.
 get_target_property(faiss_libraries faiss INTERFACE_LINK_LIBRARIES)
-list(FILTER faiss_libraries EXCLUDE REGEX "blas|lapack|BLAS|LAPACK")
+list(FILTER faiss_libraries EXCLUDE REGEX "(^|[^u])blas|lapack|BLAS|LAPACK")  # but cuBLAS
+# And one CUDA runtime, the kernels'.
+list(TRANSFORM faiss_libraries REPLACE "CUDA::cudart([^_]|$)" "CUDA::cudart_static\\1")
 set_target_properties(faiss PROPERTIES INTERFACE_LINK_LIBRARIES "${faiss_libraries};moefy_blas")
+
+# Only `split --init faiss-gpu` needs it.
+add_library(moefy_faiss_gpu INTERFACE)
+if(MOEFY_FAISS_GPU)
+  if(NOT MOEFY_CUDA STREQUAL "ON")
+    message(FATAL_ERROR "MOEFY_FAISS_GPU is ON, and needs MOEFY_CUDA=ON, which is '${MOEFY_CUDA}'")
+  endif()
+  get_target_property(faiss_folders faiss INTERFACE_INCLUDE_DIRECTORIES)
+  find_path(FAISS_GPU_INCLUDE_DIR faiss/gpu/GpuIndexFlat.h PATHS ${faiss_folders} NO_DEFAULT_PATH)
+  if(NOT FAISS_GPU_INCLUDE_DIR)
+    message(FATAL_ERROR "MOEFY_FAISS_GPU is ON, but the FAISS of ${faiss_DIR} has no GPU indexes; "
+                        "launch/build_faiss_gpu makes one that has, and says how to name it")
+  endif()
+  if(NOT TARGET CUDA::cublas)
+    message(FATAL_ERROR "MOEFY_FAISS_GPU is ON, but there is no cuBLAS to link with")
+  endif()
+  target_compile_definitions(moefy_faiss_gpu INTERFACE MOEFY_FAISS_GPU=1)
+  target_link_libraries(moefy_faiss_gpu INTERFACE CUDA::cublas CUDA::cudart_static)
+endif()
 
 # Linked statically, HDF5 does not bring the forty libraries of its drivers for remote files: loading
 # them is most of the start of a process. Position-independent code needs the shared one.
@@ -87,20 +124,6 @@ unset(CMAKE_REQUIRED_INCLUDES)
 unset(CMAKE_REQUIRED_LIBRARIES)
 if(XXHASH_HAS_DISPATCH)
   target_compile_definitions(moefy_xxhash INTERFACE MOEFY_XXHASH_DISPATCH=1)
-endif()
-
-if(MOEFY_CUDA STREQUAL "ON")
-  enable_language(CUDA)
-  find_package(CUDAToolkit REQUIRED)
-  set(moefy_cuda_architectures ${MOEFY_CUDA_ARCHITECTURES})
-  if(NOT moefy_cuda_architectures)
-    set(moefy_cuda_architectures 80 90)
-    if(CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 12.8)
-      list(APPEND moefy_cuda_architectures 100)
-    endif()
-  endif()
-elseif(NOT MOEFY_CUDA MATCHES "^(OFF|SIMULATED)$")
-  message(FATAL_ERROR "MOEFY_CUDA is '${MOEFY_CUDA}'; valid: OFF, ON, SIMULATED")
 endif()
 
 if(MOEFY_TESTS)

@@ -4,7 +4,7 @@ message(STATUS "  build type    ${CMAKE_BUILD_TYPE}  (sanitizers: ${MOEFY_SANITI
 message(STATUS "  compiler      ${CMAKE_CXX_COMPILER_ID} ${CMAKE_CXX_COMPILER_VERSION}  (ccache: ${MOEFY_CCACHE})")
 message(STATUS "  MPI           ${MPI_C_LIBRARY_VERSION_STRING}${MPI_C_VERSION}")
 message(STATUS "  HDF5          ${HDF5_VERSION}")
-message(STATUS "  FAISS         ${faiss_VERSION}")
+message(STATUS "  FAISS         ${faiss_VERSION}  (on the GPU: ${MOEFY_FAISS_GPU})")
 message(STATUS "  Boost         ${Boost_VERSION}")
 message(STATUS "  METIS         ${MOEFY_METIS} ${MOEFY_METIS_FOUND}")
 message(STATUS "  CUDA          ${MOEFY_CUDA} ${CMAKE_CUDA_COMPILER_VERSION}")

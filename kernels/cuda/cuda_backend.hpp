@@ -27,6 +27,7 @@ class CudaBackend final : public Backend {
   std::string name() const override { return name_; }
   ThreadPool& threads() override { return threads_; }
   InstructionSet instruction_set() const override { return best_instruction_set(); }
+  std::optional<int> device() const override { return device_; }
 
   CostView cost_buffer(std::size_t slot, std::size_t num_rows, std::size_t num_sites) override;
   CostView on_host(const CostView& q) override;

@@ -23,6 +23,7 @@ class GroupBackend final : public ShardedBackend {
   std::string name() const override { return own_.name(); }
   ThreadPool& threads() override { return own_.threads(); }
   InstructionSet instruction_set() const override { return own_.instruction_set(); }
+  std::optional<int> device() const override { return own_.device(); }
 
   std::unique_ptr<RowMatrix> make_rows() override;
   void fill_rows(const DescribeRows& describe) override;

@@ -2,8 +2,6 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
-#include <map>
-
 #include "bindings.hpp"
 #include "moefy/balance/balanced_kmeans.hpp"
 #include "moefy/core/error.hpp"
@@ -71,16 +69,6 @@ nb::dict assign(const Table<std::int64_t>& costs, const std::vector<std::int64_t
   return fields;
 }
 
-StartMethod start_of(const std::string& name) {
-  static const std::map<std::string, StartMethod> known = {{"faiss", StartMethod::faiss},
-                                                           {"kmeans++", StartMethod::kmeanspp},
-                                                           {"random", StartMethod::random}};
-  const auto found = known.find(name);
-  if (found == known.end())
-    throw UsageError("start '" + name + "' is none of faiss, kmeans++, random");
-  return found->second;
-}
-
 nb::dict kmeans(const Table<float>& rows, const std::vector<std::int64_t>& lower,
                 const std::vector<std::int64_t>& upper, const BalancedKMeansConfig& config,
                 std::size_t threads) {
@@ -109,7 +97,7 @@ void bind_balance(nb::module_& module) {
          const std::vector<std::int64_t>& upper, std::uint64_t seed, int restarts,
          const std::string& start, int max_iterations, std::size_t threads) {
         BalancedKMeansConfig config;
-        config.start = start_of(start);
+        config.start = start_method(start);
         config.num_redo = restarts;
         config.max_iterations = max_iterations;
         config.seed = seed;

@@ -8,6 +8,7 @@
 #include "common_mean.hpp"
 #include "early_stages.hpp"
 #include "exact_em.hpp"
+#include "faiss_gpu.hpp"
 #include "fixed_point.hpp"
 #include "inertia.hpp"
 #include "kmeans_context.hpp"
@@ -90,7 +91,7 @@ void check_warm_start(const WarmStart& warm, const RowsView& rows, std::size_t n
 
 /// Centroids and prices from which the exact EM begins.
 void cold_start(const KMeansContext& context, const BalancedKMeansConfig& config,
-                RandomStream& random, Clustering& clustering) {
+                RandomStream& random, FaissGpu& faiss_gpu, Clustering& clustering) {
   const bool thin = config.schedule.subsample && context.quantized;
   const RowSelection selection = thin ? start_selection(context) : RowSelection{};
   context.times.measure("start", [&] {
@@ -98,6 +99,10 @@ void cold_start(const KMeansContext& context, const BalancedKMeansConfig& config
       case StartMethod::faiss:
         start_from_faiss(context, selection, config.schedule.faiss_iterations, random,
                          clustering.centroids);
+        return;
+      case StartMethod::faiss_gpu:
+        faiss_gpu.start(context, selection, config.schedule.faiss_iterations, random,
+                        clustering.centroids);
         return;
       case StartMethod::kmeanspp:
         start_from_plusplus(context, random, clustering.centroids);
@@ -148,6 +153,7 @@ struct BalancedKMeans::Impl {
   std::unique_ptr<Points> points;
   std::unique_ptr<Points> open_points;
   AlignedBuffer<float> training_rows;
+  FaissGpu faiss_gpu;
 
   BalancedKMeansResult run_once(const KMeansContext& context, const BalancedKMeansConfig& config,
                                 RandomStream& random, const WarmStart* warm,
@@ -162,7 +168,7 @@ BalancedKMeansResult BalancedKMeans::Impl::run_once(const KMeansContext& context
   if (warm != nullptr) {
     apply_warm_start(context, *warm, common_mean, clustering);
   } else {
-    cold_start(context, config, random, clustering);
+    cold_start(context, config, random, faiss_gpu, clustering);
     if (context.quantized && config.schedule.loose_iterations) {
       approach(context, config, random, clustering);
     }

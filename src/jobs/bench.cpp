@@ -11,6 +11,7 @@
 #include "bench_link.hpp"
 #include "bench_output.hpp"
 #include "bench_split.hpp"
+#include "bench_starts.hpp"
 #include "device_choice.hpp"
 #include "machine.hpp"
 #include "moefy/core/text.hpp"
@@ -111,7 +112,8 @@ std::vector<BenchShape> parse_shapes(const std::string& text, std::vector<std::s
 }
 
 ExitCode run_bench(const BenchJobConfig& config, JobContext& context) {
-  const DeviceChoice device = choose_device(config.backend, config.device, context);
+  const DeviceChoice device =
+      choose_device(config.backend, config.device, config.share_devices, context);
   const std::unique_ptr<Backend> backend = make_backend(device, context.threads);
   BenchOutput output(context);
   output.line(machine_line(config, context, backend->name()));
@@ -123,6 +125,8 @@ ExitCode run_bench(const BenchJobConfig& config, JobContext& context) {
     bench_kernels(config, device, output);
   } else if (config.what == "split") {
     bench_split(config, *backend, context, output);
+  } else if (config.what == "starts") {
+    bench_starts(config, *backend, context, output);
   } else if (config.what == "assign") {
     report_assign(config, *backend, output);
   } else {

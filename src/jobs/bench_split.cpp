@@ -5,8 +5,8 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "bench_rows.hpp"
 #include "machine.hpp"
-#include "moefy/core/random.hpp"
 #include "moefy/jobs/factories.hpp"
 #include "moefy/split/splitter.hpp"
 
@@ -15,29 +15,6 @@ namespace moefy {
 namespace {
 
 using nlohmann::json;
-
-const std::vector<BenchShape> kDefaultShapes = {
-    {1536, 576, 16}, {6144, 768, 32}, {11008, 512, 16}, {14336, 512, 64}};
-
-/// Gaussian blobs of very unequal size (weight 1 / (1 + j)) and noise of their own spread.
-Matrix<float> uneven_blobs(const BenchShape& shape) {
-  RandomStream random(0, shape.rows, RandomPurpose::bench);
-  Matrix<float> centres(shape.experts, shape.columns);
-  for (float& value : centres.values()) value = 0.5f * random.next_normal();
-  std::vector<double> cumulative;
-  double total = 0;
-  for (std::size_t j = 0; j < shape.experts; ++j)
-    cumulative.push_back(total += 1.0 / static_cast<double>(1 + j));
-  Matrix<float> rows(shape.rows, shape.columns);
-  for (std::size_t i = 0; i < shape.rows; ++i) {
-    const double draw = random.next_unit() * total;
-    const auto blob = std::ranges::upper_bound(cumulative, draw) - cumulative.begin();
-    const auto centre = centres.row(std::min(static_cast<std::size_t>(blob), shape.experts - 1));
-    const auto row = rows.row(i);
-    for (std::size_t l = 0; l < shape.columns; ++l) row[l] = centre[l] + random.next_normal();
-  }
-  return rows;
-}
 
 LayerInfo layer_in_memory(const BenchShape& shape) {
   LayerInfo layer;
@@ -63,7 +40,7 @@ void bench_split(const BenchJobConfig& config, Backend& backend, JobContext& con
                  BenchOutput& output) {
   const std::unique_ptr<Splitter> splitter = make_splitter("kmeans");
   SplitWorkspace workspace(backend);
-  for (const BenchShape& shape : config.shapes.empty() ? kDefaultShapes : config.shapes) {
+  for (const BenchShape& shape : config.shapes.empty() ? model_shapes() : config.shapes) {
     const Matrix<float> rows = uneven_blobs(shape);
     const LayerInfo layer = layer_in_memory(shape);
     SplitConfig split;

@@ -1,5 +1,6 @@
 #include "device_choice.hpp"
 
+#include <optional>
 #include <set>
 #include <utility>
 
@@ -48,21 +49,42 @@ int device_of(const json& ranks, std::size_t rank, int first_device) {
   return first < count ? static_cast<int>((first + before) % count) : first_device;
 }
 
-/// The host of ranks that share a GPU; empty if every rank has one of its own.
-std::string host_with_shared_device(const json& ranks, int first_device) {
+/// A host on which ranks share a GPU.
+struct CrowdedHost {
+  std::string name;
+  std::size_t ranks = 0;
+  std::size_t devices = 0;  ///< that any of these ranks sees
+};
+
+/// The first of them; none if every rank has a GPU of its own.
+std::optional<CrowdedHost> find_crowded_host(const json& ranks, int first_device) {
   std::set<std::pair<std::string, std::string>> used;
   for (std::size_t rank = 0; rank < ranks.size(); ++rank) {
     const json& places = ranks[rank]["places"];
     const auto device = static_cast<std::size_t>(device_of(ranks, rank, first_device));
     if (device >= places.size()) continue;
-    if (!used.emplace(ranks[rank]["host"], places[device]).second) return ranks[rank]["host"];
+    if (used.emplace(ranks[rank]["host"], places[device]).second) continue;
+    CrowdedHost host{ranks[rank]["host"]};
+    std::set<std::string> seen;
+    for (const json& other : ranks) {
+      if (other["host"] != ranks[rank]["host"]) continue;
+      ++host.ranks;
+      for (const json& place : other["places"]) seen.insert(place);
+    }
+    host.devices = seen.size();
+    return host;
   }
-  return {};
+  return std::nullopt;
+}
+
+std::string devices_text(std::size_t count) {
+  return fmt::format("{} GPU{}", count, count == 1 ? "" : "s");
 }
 
 }  // namespace
 
-DeviceChoice choose_device(const std::string& backend, int first_device, JobContext& context) {
+DeviceChoice choose_device(const std::string& backend, int first_device, bool share_devices,
+                           JobContext& context) {
   if (backend != "auto" && backend != "cuda") return {.backend = backend};
   if (!cuda_is_built()) {
     if (backend == "auto" && first_device == 0) return {.backend = "cpu"};
@@ -72,18 +94,25 @@ DeviceChoice choose_device(const std::string& backend, int first_device, JobCont
   bool all_have_one = true;
   for (const json& rank : ranks) all_have_one = all_have_one && !rank["places"].empty();
   if (backend == "auto" && first_device == 0 && !all_have_one) return {.backend = "cpu"};
-  const std::string crowded = host_with_shared_device(ranks, first_device);
-  if (context.is_root() && !crowded.empty()) {
-    context.log.warning(fmt::format(
-        "more ranks than GPUs on {}: some share one, and its memory; start as many ranks as GPUs",
-        crowded));
+  const std::optional<CrowdedHost> crowded = find_crowded_host(ranks, first_device);
+  if (crowded && !share_devices) {
+    throw UsageError(fmt::format(
+        "more ranks than GPUs on {}: {} ranks, {}; start as many ranks as GPUs, let ranks share "
+        "them (--share-devices), or use none (--backend cpu)",
+        crowded->name, crowded->ranks, devices_text(crowded->devices)));
+  }
+  if (context.is_root() && crowded) {
+    context.log.warning(
+        fmt::format("{} ranks share {} on {}, and the memory there; a rank a GPU "
+                    "is faster",
+                    crowded->ranks, devices_text(crowded->devices), crowded->name));
   }
   const auto own_rank = static_cast<std::size_t>(context.comm.rank());
   const int device = device_of(ranks, own_rank, first_device);
   const json& models = ranks[own_rank]["models"];
   const auto index = static_cast<std::size_t>(device);
   return {"cuda", device, index < models.size() ? models[index].get<std::string>() : "",
-          !crowded.empty()};
+          crowded.has_value()};
 }
 
 std::unique_ptr<Backend> make_backend(const DeviceChoice& choice, std::size_t num_threads) {

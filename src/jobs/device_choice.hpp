@@ -17,9 +17,12 @@ struct DeviceChoice {
 };
 
 /// Collective. "auto" becomes "cuda" where every rank sees a GPU, else "cpu". With cuda the ranks
-/// of a host take its GPUs in turn, beginning with `first_device`; rank 0 warns if ranks share one.
-/// UsageError if a GPU is asked for (by --backend or --device) and CUDA is not built in.
-DeviceChoice choose_device(const std::string& backend, int first_device, JobContext& context);
+/// of a host take its GPUs in turn, beginning with `first_device`; with `share_devices` several may
+/// have the same one, and rank 0 warns. UsageError, on all ranks, if there are more ranks than GPUs
+/// and they must not share, or if a GPU is asked for (by --backend or --device) and CUDA is not
+/// built in.
+DeviceChoice choose_device(const std::string& backend, int first_device, bool share_devices,
+                           JobContext& context);
 
 /// The backend of the choice. Throws as the factories do.
 std::unique_ptr<Backend> make_backend(const DeviceChoice& choice, std::size_t num_threads);

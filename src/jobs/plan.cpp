@@ -90,7 +90,8 @@ std::uint64_t layer_memory(const SplitConfig& config, const LayerInfo& layer, st
 }
 
 /// What a GPU holds of a layer: its rows, the bytes that they come from and those of the layer
-/// after it, int8 rows, costs, vectors for each neuron and expert, and what cuBLAS would take.
+/// after it, int8 rows, costs, vectors for each neuron and expert, and what cuBLAS and a start over
+/// FAISS' own index would take.
 std::uint64_t device_memory(const SplitConfig& config, const LayerInfo& layer, std::int64_t ranks) {
   const LayerShape shape = shape_of(config, layer);
   const std::uint64_t stride = (shape.sites + kSiteAlignment - 1) / kSiteAlignment * kSiteAlignment;
@@ -106,8 +107,11 @@ std::uint64_t device_memory(const SplitConfig& config, const LayerInfo& layer, s
   const std::uint64_t figures = 64 * rows;
   const std::uint64_t centroids = (3 * 4 + 2 + 2 * 8) * shape.sites * shape.columns;
   const std::uint64_t arcs = 8 * shape.sites * stride;
+  const std::uint64_t start = config.kmeans.start == StartMethod::faiss_gpu
+                                  ? kFaissGpuBytes + 4 * shape.sites * shape.columns
+                                  : 0;
   return fp32_rows + kept_rows + raw + int8_rows + costs + open_rows + figures + centroids + arcs +
-         cuda::blas_memory(rows, shape.columns, shape.sites);
+         start + cuda::blas_memory(rows, shape.columns, shape.sites);
 }
 
 std::uint64_t layer_output(const SplitConfig& config, const LayerInfo& layer) {

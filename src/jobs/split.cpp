@@ -48,8 +48,10 @@ class SplitJob {
       : config_(config), context_(context), comm_(context.comm) {}
 
   ExitCode run() {
-    device_ = choose_device(config_.backend, config_.device, context_);
+    device_ = choose_device(config_.backend, config_.device, config_.share_devices, context_);
     config_.backend = device_.backend;
+    if (const std::string obstacle = start_obstacle(config_); !obstacle.empty())
+      throw UsageError(obstacle);
     together(comm_, [&] {
       if (context_.is_root()) prepare();
     });

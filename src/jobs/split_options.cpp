@@ -10,18 +10,6 @@ namespace moefy {
 
 namespace {
 
-const char* start_name(StartMethod start) {
-  switch (start) {
-    case StartMethod::faiss:
-      return "faiss";
-    case StartMethod::kmeanspp:
-      return "kmeans++";
-    case StartMethod::random:
-      return "random";
-  }
-  throw InternalError("unknown start method");
-}
-
 /// Methods and options that look at recordings need them.
 void check_recording_options(const SplitJobConfig& config, std::vector<std::string>& problems) {
   const std::vector<std::string> known = method_names();
@@ -65,6 +53,12 @@ void check_sharing_options(const SplitJobConfig& config, std::vector<std::string
 std::string quoted(const std::string& text) { return "'" + text + "'"; }
 
 }  // namespace
+
+std::string start_obstacle(const SplitJobConfig& config) {
+  if (config.split.kmeans.start != StartMethod::faiss_gpu) return {};
+  if (config.backend != "cpu" && config.backend != "reference") return {};
+  return "--init faiss-gpu needs --backend cuda, not " + quoted(config.backend);
+}
 
 std::vector<std::string> validate(const SplitJobConfig& config) {
   std::vector<std::string> problems;
@@ -113,6 +107,10 @@ std::vector<std::string> validate(const SplitJobConfig& config) {
   if (config.device > 0 && (config.backend == "cpu" || config.backend == "reference"))
     problems.push_back("--device " + std::to_string(config.device) +
                        " is for --backend cuda, not " + quoted(config.backend));
+  const bool starts_on_gpu = split.kmeans.start == StartMethod::faiss_gpu;
+  if (starts_on_gpu && !faiss_gpu_obstacle().empty()) problems.push_back(faiss_gpu_obstacle());
+  if (const std::string obstacle = start_obstacle(config); !obstacle.empty())
+    problems.push_back(obstacle);
   check_name("--feed", config.feed, {"auto", "coordinator", "local"});
   check_range("--shard-rows", config.shard_rows, 0);
   const std::string obstacle = sharding_obstacle(config);
@@ -127,7 +125,7 @@ std::string result_options_json(const SplitJobConfig& config) {
   nlohmann::json options = {
       {"backend", config.backend},
       {"experts", split.experts},
-      {"init", start_name(split.kmeans.start)},
+      {"init", to_string(split.kmeans.start)},
       {"layers", config.layers},
       {"max-iterations", split.kmeans.max_iterations},
       {"method", config.method},

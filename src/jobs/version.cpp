@@ -39,8 +39,9 @@ std::string version_report() {
       "  CPU kernels     {}\n"
       "  CUDA kernels    {}\n",
       version_line(), MOEFY_COMPILER, MOEFY_BUILD_TYPE, mpi_library_version(), hdf5_version(),
-      faiss_version(), NLOHMANN_JSON_VERSION_MAJOR, NLOHMANN_JSON_VERSION_MINOR,
-      NLOHMANN_JSON_VERSION_PATCH, FMT_VERSION / 10000, FMT_VERSION / 100 % 100, FMT_VERSION % 100,
+      faiss_version() + (faiss_gpu_obstacle().empty() ? "; faiss-gpu built" : ""),
+      NLOHMANN_JSON_VERSION_MAJOR, NLOHMANN_JSON_VERSION_MINOR, NLOHMANN_JSON_VERSION_PATCH,
+      FMT_VERSION / 10000, FMT_VERSION / 100 % 100, FMT_VERSION % 100,
       to_string(best_instruction_set()), cuda_kernels());
 }
 

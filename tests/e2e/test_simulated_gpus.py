@@ -40,9 +40,10 @@ def variables(devices, folder):
             "ASAN_OPTIONS": "detect_leaks=0"}  # Open MPI keeps memory until the end
 
 
-def start(model, folder, ranks=RANKS, devices=RANKS, experts=4, more=(), environment=None):
+def start(model, folder, ranks=RANKS, devices=RANKS, experts=4, backend="cuda", more=(),
+          environment=None):
     command = [PROGRAM, "split", model, "-o", folder / "map.h5", "--experts", str(experts),
-               "--reproducible", "--threads", "1", "--backend", "cuda", "--feed", "coordinator",
+               "--reproducible", "--threads", "1", "--backend", backend, "--feed", "coordinator",
                *more]
     return Job(command, ranks, {**variables(devices, folder), **(environment or {})})
 
@@ -75,10 +76,11 @@ def test_nccl_and_host_messages_make_the_same_map(model, expected, tmp_path):
             ("none", RANKS, tmp_path / "missing.so", "as host messages (rank 0: NCCL cannot be loaded")]:
         folder = tmp_path / name
         folder.mkdir()
-        job = start(model, folder, devices=devices, environment={"MOEFY_NCCL": str(nccl)})
+        job = start(model, folder, devices=devices, more=["--share-devices"],
+                    environment={"MOEFY_NCCL": str(nccl)})
         assert job.finish()[0] == 0, job.stderr
         assert line in job.stderr
-        assert ("more ranks than GPUs" in job.stderr) == (devices < RANKS)
+        assert (f"{RANKS} ranks share 1 GPU on " in job.stderr) == (devices < RANKS)
         assert (folder / "map.h5").read_bytes() == expected
 
 
@@ -160,6 +162,16 @@ def test_devices_that_are_not_there(devices, more, text, model, tmp_path):
     assert job.finish()[0] == 6, job.stderr
     assert len(job.messages()) == 1 and text in job.messages()[0], job.stderr
     assert not (tmp_path / "map.h5").exists()
+
+
+@pytest.mark.parametrize("backend", ["cuda", "auto"])
+def test_more_ranks_than_gpus_are_refused(backend, model, tmp_path):
+    job = start(model, tmp_path, devices=2, backend=backend)
+
+    assert job.finish()[0] == 2, job.stderr
+    message, = job.messages()
+    assert f": {RANKS} ranks, 2 GPUs;" in message and "--share-devices" in message, job.stderr
+    assert list(tmp_path.glob("map.h5*")) == []
 
 
 def test_bench_kernels_names_what_bounds_them(tmp_path):

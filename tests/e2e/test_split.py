@@ -153,8 +153,22 @@ def test_dry_run_touches_nothing_and_plans_every_layer(moefy, llama, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["llama"]
 
 
+@pytest.mark.parametrize("command", ["split", "plan"])
+def test_init_faiss_gpu_is_refused_before_any_file_is_touched(command, moefy, tmp_path):
+    result = moefy(command, "nowhere", "-o", "map.h5", "--experts", 8, "--init", "faiss-gpu",
+                   "--backend", "cpu", check=False)
+
+    assert result.returncode == 2
+    assert ("--init faiss-gpu: built without FAISS on the GPU; configure with -DMOEFY_FAISS_GPU=ON"
+            in result.stderr)
+    assert "--init faiss-gpu needs --backend cuda, not 'cpu'" in result.stderr
+    assert "nowhere" not in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("options, ranks, gpu_of_rank, shared_by", [
-    (["--gpus", 3], 3, [0, 1, 2], 1), (["--gpus", 2, "--ranks", 5], 5, [0, 1, 0, 1, 0], 3),
+    (["--gpus", 3], 3, [0, 1, 2], 1),
+    (["--gpus", 2, "--ranks", 5, "--share-devices"], 5, [0, 1, 0, 1, 0], 3),
     (["--gpus", 4, "--ranks", 1], 1, [0], 1)])
 def test_plan_says_which_rank_uses_which_gpu(options, ranks, gpu_of_rank, shared_by, moefy, llama):
     plan, = moefy.json_lines("plan", llama, "--experts", 8, *options)
@@ -165,6 +179,13 @@ def test_plan_says_which_rank_uses_which_gpu(options, ranks, gpu_of_rank, shared
     assert layout["memory_of_a_gpu"] == shared_by * plan["peak_device_memory"]
     assert f"GPUs             {options[1]}, " in moefy(
         "plan", llama, "--experts", 8, *options).stdout
+
+
+def test_plan_lets_ranks_share_a_gpu_only_if_told_to(moefy, llama):
+    result = moefy("plan", llama, "--experts", 8, "--gpus", 2, "--ranks", 5, check=False)
+
+    assert result.returncode == 2
+    assert "--ranks 5, --gpus 2: more ranks than GPUs need --share-devices" in result.stderr
 
 
 def test_json_lines_describe_every_layer(moefy, llama):

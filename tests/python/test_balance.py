@@ -122,7 +122,7 @@ def test_clusters_keep_to_given_sizes_and_do_not_depend_on_threads():
 
 @pytest.mark.parametrize("options, message", [
     ({"k": 0}, "clusters"), ({"k": 7}, "clusters"), ({"k": 2, "start": "magic"}, "kmeans"),
-    ({"k": 2, "lo": 4, "hi": 4}, "6"), ({"k": 2, "restarts": 0}, "restarts")])
+    ({"k": 2, "start": "faiss-gpu"}, "faiss-gpu"), ({"k": 2, "lo": 4, "hi": 4}, "6"), ({"k": 2, "restarts": 0}, "restarts")])
 def test_clusterings_that_cannot_be_are_refused(options, message):
     with pytest.raises(MoefyError, match=message):
         moefy.balanced_kmeans(np.zeros((6, 2)), **options)

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -96,6 +97,8 @@ class Backend {
   virtual ThreadPool& threads() = 0;
   /// What loops above this interface that run on the host (the solver's) should use, too.
   virtual InstructionSet instruction_set() const { return InstructionSet::portable; }
+  /// The GPU that computes, an index among the visible ones; none on the host.
+  virtual std::optional<int> device() const { return std::nullopt; }
 
   /// Memory for a cost matrix in this backend's space, valid until the next call with the same
   /// slot (0..3) and at least num_rows x num_sites large; contents undefined but padding columns 0.

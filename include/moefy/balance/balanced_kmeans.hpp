@@ -10,11 +10,10 @@
 
 #include "moefy/backend/backend.hpp"
 #include "moefy/balance/assignment.hpp"
+#include "moefy/balance/start_method.hpp"
 #include "moefy/partition/layer_result.hpp"
 
 namespace moefy {
-
-enum class StartMethod { faiss, kmeanspp, random };
 
 /// Which earlier stages lead to the exact EM.
 struct StartSchedule {
@@ -65,7 +64,8 @@ class BalancedKMeans {
 
   /// rows [num_rows, dim], in host memory or the backend's, unchanged. `layer` keys the random
   /// streams. Throws InputError for NaN or infinity (row, column) and for infeasible capacities,
-  /// Interrupted at the next safe point (well below 0.5 s) after a stop is requested.
+  /// UsageError for StartMethod::faiss_gpu without such a build or a backend on a GPU, Interrupted
+  /// at the next safe point (well below 0.5 s) after a stop is requested.
   BalancedKMeansResult run(const RowsView& rows, const Capacities& capacities,
                            const BalancedKMeansConfig& config, std::uint64_t layer,
                            const WarmStart* warm = nullptr, std::stop_token stop = {});

@@ -18,13 +18,14 @@ struct BenchShape {
 
 /// `moefy bench WHAT`.
 struct BenchJobConfig {
-  std::string what;                ///< assign, split, convert, link, faster, kernels
+  std::string what;                ///< assign, split, convert, link, faster, starts, kernels
   std::vector<BenchShape> shapes;  ///< empty: the published and model-shaped ones
   std::uint64_t bytes =
       1'000'000'000;   ///< convert: size of the synthetic checkpoint; link: a piece
   bool check = false;  ///< compare with the reference backend
   std::string backend = "auto";
-  int device = 0;  ///< GPU of the first rank of a host
+  int device = 0;              ///< GPU of the first rank of a host
+  bool share_devices = false;  ///< several ranks may use the same GPU
   int repeats = 5;
 };
 

@@ -25,6 +25,7 @@ struct SplitJobConfig {
   std::string recordings_identity;    ///< filled in by the job: what the recordings are
   std::string backend = "auto";       ///< its kind is a result option
   int device = 0;                     ///< run: GPU of the first rank of a host
+  bool share_devices = false;         ///< run: several ranks may use the same GPU
   std::uint64_t device_memory = 0;    ///< run: bytes of a GPU to use at the most; 0: what is free
   std::string feed = "auto";          ///< run: auto, coordinator, local
   std::int64_t shard_rows = 0;        ///< run: ranks that share the rows of a layer; 0: auto
@@ -36,6 +37,10 @@ struct SplitJobConfig {
 
 /// Every problem that can be told without opening a file.
 std::vector<std::string> validate(const SplitJobConfig& config);
+
+/// Why these centroids to start from are not to be had of the backend (of "auto" all are); empty if
+/// they are.
+std::string start_obstacle(const SplitJobConfig& config);
 
 /// JSON text (sorted keys) of the result options: the map's /config and part of the resume
 /// fingerprint.

@@ -66,12 +66,8 @@ std::vector<OptionSpec> result_options() {
        Shown::help_all,
        {"none", "sum", "rank", "zscore"}},
       {"top-k", "K", "kept in the map as convert's default (0: none)", "0", Shown::help_all},
-      {"init",
-       "NAME",
-       "starting centroids",
-       "faiss",
-       Shown::help_all,
-       {"faiss", "kmeans++", "random"}},
+      {"init", "NAME", "starting centroids (faiss-gpu: by FAISS' own index, --backend cuda)",
+       "faiss", Shown::help_all, start_names()},
       {"init-from", "OLD.h5", "start from an older map (re-clustering)", "", Shown::help_all},
       {"nredo", "R", "restarts; the lowest inertia wins", "1", Shown::help_all},
       {"max-iterations", "N", "E-steps at the most", "300", Shown::help_all},
@@ -79,6 +75,8 @@ std::vector<OptionSpec> result_options() {
       {"backend", "NAME", "who computes", "auto", Shown::help_all, backend_names()},
       {"device", "N", "GPU of the first rank of a host; the others take the next", "0",
        Shown::help_all},
+      {"share-devices", "", "let several ranks use the same GPU, if there are more ranks than GPUs",
+       "", Shown::help_all},
       {"device-memory", "SIZE", "memory of a GPU to use at the most (default: what is free)", "",
        Shown::help_all},
       {"shard-rows", "N", "ranks that share the rows of a layer (auto: 1 if that will do)", "auto",
@@ -88,11 +86,6 @@ std::vector<OptionSpec> result_options() {
       {"start-loose", "BOOL", "nearly balanced int8 iterations before the exact ones", "true",
        Shown::file_only},
   };
-}
-
-StartMethod start_method(const std::string& name) {
-  if (name == "random") return StartMethod::random;
-  return name == "kmeans++" ? StartMethod::kmeanspp : StartMethod::faiss;
 }
 
 bool boolean(OptionValues& values, const std::string& name) {
@@ -112,6 +105,7 @@ SplitJobConfig read_config(OptionValues& values) {
   config.backend = values.text("backend");
   config.device = static_cast<int>(
       std::clamp<std::int64_t>(values.integer("device"), -1, std::numeric_limits<int>::max()));
+  config.share_devices = values.flag("share-devices");
   config.device_memory = values.bytes("device-memory");
   // 0 stands for auto, which a number may not be.
   if (values.text("shard-rows") != "auto") {
@@ -140,7 +134,8 @@ SplitJobConfig read_config(OptionValues& values) {
   split.sharing = values.text("sharing");
   split.keep = values.real("keep");
   split.score_norm = values.text("score-norm");
-  split.kmeans.start = start_method(values.text("init"));
+  // An unknown name is a problem already.
+  split.kmeans.start = find_start_method(values.text("init")).value_or(StartMethod::faiss);
   split.kmeans.num_redo =
       static_cast<int>(std::clamp<std::int64_t>(values.integer("nredo"), 0, 1 << 20));
   split.kmeans.max_iterations =
@@ -182,9 +177,9 @@ CommandSpec split_command() {
     config.feed = values.text("feed");
     config.reproducible = values.flag("reproducible");
     config.dry_run = values.flag("dry-run");
-    const std::vector<std::string> run_options = {
-        "feed",    "device-memory", "shard-rows", "threads",
-        "timeout", "wall-time",     "no-verify",  "log"};
+    const std::vector<std::string> run_options = {"feed",       "share-devices", "device-memory",
+                                                  "shard-rows", "threads",       "timeout",
+                                                  "wall-time",  "no-verify",     "log"};
     config.run_options = values.to_json(run_options);
     values.add_problems(validate(config));
     return [config](JobContext& context) { return run_split(config, context); };
@@ -220,6 +215,10 @@ CommandSpec plan_command() {
     if (values.given("ranks") && config.ranks < 1) values.add_problem("--ranks must be at least 1");
     config.gpus = values.given("gpus") ? values.integer("gpus") : 0;
     if (values.given("gpus") && config.gpus < 1) values.add_problem("--gpus must be at least 1");
+    if (config.gpus > 0 && config.ranks > config.gpus && !config.split.share_devices)
+      values.add_problem("--ranks " + std::to_string(config.ranks) + ", --gpus " +
+                         std::to_string(config.gpus) +
+                         ": more ranks than GPUs need --share-devices");
     values.add_problems(validate(config.split));
     return [config](JobContext& context) mutable {
       if (config.ranks == 0) config.ranks = config.gpus > 0 ? config.gpus : context.comm.size();

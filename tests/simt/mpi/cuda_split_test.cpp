@@ -56,6 +56,7 @@ class CudaSplitTest : public testing::Test {
     config.feed = feed_;
     config.shard_rows = shard_rows_;
     config.backend = backend;
+    config.share_devices = share_devices_;
     config.reproducible = true;
     LogConfig log_config;
     log_config.level = LogLevel::off;
@@ -78,6 +79,7 @@ class CudaSplitTest : public testing::Test {
   SplitConfig split_ = four_experts();
   std::string feed_ = "auto";
   std::int64_t shard_rows_ = 1;
+  bool share_devices_ = false;
 
   static SplitConfig four_experts() {
     SplitConfig config;
@@ -224,17 +226,37 @@ TEST_F(CudaSplitTest, stays_on_the_cpu_unless_every_rank_has_a_device) {
 
 TEST_F(CudaSplitTest, warns_when_ranks_share_a_device) {
   simt::set_device_count(1);
+  share_devices_ = true;
 
   split(world(), "cuda", "shared.h5");
 
   if (world().rank() != 0) return;
-  const bool warned =
-      text_of(folder_ / "shared.h5.log").find("more ranks than GPUs") != std::string::npos;
-  EXPECT_EQ(warned, world().size() > 1);
+  const std::string text = std::to_string(world().size()) + " ranks share 1 GPU on ";
+  EXPECT_EQ(text_of(folder_ / "shared.h5.log").find(text) != std::string::npos, world().size() > 1);
+}
+
+TEST_F(CudaSplitTest, lets_no_ranks_share_a_device_unless_told_to) {
+  if (world().size() == 1) return;
+  simt::set_device_count(1);
+  const std::string counts = std::to_string(world().size()) + " ranks, 1 GPU;";
+
+  for (const char* backend : {"cuda", "auto"}) {
+    try {
+      split(world(), backend, "refused.h5");
+      ADD_FAILURE() << backend << ": no error";
+    } catch (const UsageError& error) {
+      const std::string message = error.what();
+      EXPECT_NE(message.find(counts), std::string::npos) << message;
+      EXPECT_NE(message.find("--share-devices"), std::string::npos) << message;
+    }
+  }
+
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "refused.h5"));
 }
 
 TEST_F(CudaSplitTest, ends_on_all_ranks_when_a_device_is_missing) {
   simt::set_device_count(world().rank() == world().size() - 1 ? 0 : 1);
+  share_devices_ = true;
 
   EXPECT_THROW(split(world(), "cuda", "missing.h5"), DeviceError);
 
