@@ -6,7 +6,8 @@
 - split: the whole process (start, reading, clustering, certificate, writing) of a one-layer model
   against k-means-constrained on the same rows in memory, one thread each;
 - ranks: 16 equal layers on one and on two ranks, one thread each; throughput is that of the queue,
-  the whole process with launching is given beside it;
+  the whole process with launching is given beside it; every rank bound to a core of its own, and free,
+  where the thread that reads the next layer of a single rank has the other core;
 - convert: a 1 GB checkpoint on tmpfs against `cp -r --reflink=never` of it, with and without check;
 - start: --help, --version, and a one-layer split of a small model.
 
@@ -117,19 +118,24 @@ def split_against_peer(folder, repeats):
 def two_ranks(folder, repeats):
     model = write_model(folder / "equal", [blobs(6144, 768, 32, 10 + layer) for layer in range(16)])
     command = split_command(model, folder / "map.h5", 32)
+    for binding in ("core", "none"):
+        yield ranks_figure(command, binding, repeats)
+
+
+def ranks_figure(command, binding, repeats):
     runs = {1: [], 2: []}
     for _ in range(repeats):
         for ranks, times in runs.items():
             begin = time.perf_counter()
-            done = subprocess.run([str(ROOT / "launch/mpirun"), "-np", str(ranks), *command, "--json"],
-                                  capture_output=True, text=True, check=True)
+            done = subprocess.run([str(ROOT / "launch/mpirun"), "--bind-to", binding, "-np", str(ranks),
+                                   *command, "--json"], capture_output=True, text=True, check=True)
             whole = time.perf_counter() - begin
             times.append((json.loads(done.stdout.splitlines()[-1])["queue_seconds"], whole))
 
     def median(ranks, which):
         return statistics.median(run[which] for run in runs[ranks])
 
-    yield {"figure": "ranks", "layers": 16, "queue_seconds": [median(1, 0), median(2, 0)],
+    return {"figure": "ranks", "layers": 16, "bound_to": binding, "queue_seconds": [median(1, 0), median(2, 0)],
            "process_seconds": [median(1, 1), median(2, 1)],
            "throughput_ratio": statistics.median(a[0] / b[0] for a, b in zip(runs[1], runs[2])),
            "process_ratio": statistics.median(a[1] / b[1] for a, b in zip(runs[1], runs[2]))}

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <string>
 
-#include <faiss/Clustering.h>
 #include <omp.h>
 
 #include "moefy/core/error.hpp"
@@ -24,27 +23,24 @@ class OneOpenMpThread {
   int before_;
 };
 
-/// The selected rows one after another; the rows themselves if all are selected and lie here.
-const float* training_rows(const KMeansContext& context, RowSelection selection,
-                           std::size_t count) {
-  const RowsView& rows = context.points.rows;
-  if (selection.step == 1 && rows.space == MemorySpace::host) return rows.data;
-  std::vector<std::int32_t> selected(count);
-  for (std::size_t i = 0; i < count; ++i) {
-    selected[i] = static_cast<std::int32_t>(selection.global(i));
-  }
-  AlignedBuffer<float>& copy = context.training_rows;
-  copy.resize(count * context.dim());
-  context.backend.read_rows(context.points, selected, {copy.data(), count, context.dim()});
-  return copy.data();
-}
-
 }  // namespace
 
-void cluster_with_faiss(
-    const KMeansContext& context, RowSelection selection, int iterations, RandomStream& random,
-    const std::function<std::unique_ptr<faiss::Index>(const float* rows)>& make_index,
-    Matrix<float>& centroids) {
+MatrixView<const float> training_rows(const KMeansContext& context, RowSelection selection) {
+  const RowsView& rows = context.points.rows;
+  if (selection.step == 1 && rows.space == MemorySpace::host) return rows.on_host();
+  std::vector<std::int32_t> selected(selection.count(rows.rows));
+  for (std::size_t i = 0; i < selected.size(); ++i)
+    selected[i] = static_cast<std::int32_t>(selection.global(i));
+  AlignedBuffer<float>& copy = context.training_rows;
+  copy.resize(selected.size() * context.dim());
+  const MatrixView<float> view(copy.data(), selected.size(), context.dim());
+  context.backend.read_rows(context.points, selected, view);
+  return {view.data, view.rows, view.cols};
+}
+
+void cluster_with_faiss(const KMeansContext& context, RowSelection selection, int iterations,
+                        RandomStream& random, const std::function<void(faiss::Clustering&)>& train,
+                        Matrix<float>& centroids) {
   const std::size_t count = selection.count(context.num_rows());
   const std::size_t num_sites = context.num_sites;
   if (count <= num_sites || context.points.max_squared_norm == 0) {
@@ -65,9 +61,7 @@ void cluster_with_faiss(
 #endif
   faiss::Clustering clustering(static_cast<int>(context.dim()), static_cast<int>(num_sites),
                                parameters);
-  const float* rows = training_rows(context, selection, count);
-  const std::unique_ptr<faiss::Index> index = make_index(rows);
-  clustering.train(static_cast<FaissCount>(count), rows, *index);
+  train(clustering);
   require(clustering.centroids.size() == centroids.values().size(), "FAISS returns all centroids");
   std::copy(clustering.centroids.begin(), clustering.centroids.end(), centroids.values().begin());
 }

@@ -94,8 +94,10 @@ void FaissGpu::start(const KMeansContext& context, RowSelection selection, int i
     }
     cluster_with_faiss(
         context, selection, iterations, random,
-        [&](const float*) {
-          return std::make_unique<GpuIndex>(context, resources_->faiss, *device);
+        [&](faiss::Clustering& clustering) {
+          const MatrixView<const float> rows = training_rows(context, selection);
+          GpuIndex index(context, resources_->faiss, *device);
+          clustering.train(static_cast<FaissCount>(rows.rows), rows.data, index);
         },
         centroids);
   } catch (const faiss::FaissException& error) {
