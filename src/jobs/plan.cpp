@@ -26,7 +26,7 @@ namespace {
 using nlohmann::json;
 
 /// Program, libraries and small buffers of one rank (VmHWM of a split less what is counted below).
-constexpr std::uint64_t kBaseBytes = 36'000'000;
+constexpr std::uint64_t kBaseBytes = 20'000'000;
 /// Balanced k-means on one thread: seconds per row, column and site of the distance products that a
 /// whole run needs, and per row and column of its passes over the rows (bench/results).
 constexpr double kSecondsPerProduct = 0.26e-9;
@@ -79,7 +79,8 @@ std::uint64_t layer_memory(const SplitConfig& config, const LayerInfo& layer, st
   const std::uint64_t rows = own_rows(shape, ranks);
   const std::uint64_t fp32_rows = 4 * rows * shape.columns;
   const std::uint64_t part = resolved_weights(config, layer) == "concat" ? fp32_rows / 3 : 0;
-  const std::uint64_t start_rows = shape.rows * shape.columns;  // fp32, a quarter: for FAISS
+  // The quarter that FAISS averages, where the rows are not all here.
+  const std::uint64_t start_rows = ranks > 1 ? shape.rows * shape.columns : 0;
   const std::uint64_t int8_rows = rows * shape.columns;
   const std::uint64_t costs = 2 * 4 * (rows + (ranks > 1 ? shape.rows : 0)) * stride;
   const std::uint64_t open_rows = (int8_rows + costs) / 3;  // at most, copied to settle alone
