@@ -22,11 +22,10 @@ from measured import MOEFY, calibration_texts, cost_of, dense_model, evaluated, 
 TOP_KS = (20, 12, 4)
 EXPERTS, SHARED = 28, 4
 TOKENS = 14336
-SEQUENCES = 2  # of each text
 METHODS = ("random", "contiguous", "kmeans", "coactivation", "activation", "gradient", "routed")
-ROUTERS = ("centroid", "ridge")
-# What is far behind these is looked at with the first seed alone.
-FIRST_SEED_ROUTERS = ("mean-gate", "random", "zero")
+# Sequences of each text by router. What is far behind the others is looked at with the first seed alone.
+ROUTERS = {"centroid": 2, "ridge": 2}
+FIRST_SEED_ROUTERS = {"mean-gate": 1, "random": 1, "zero": 1}
 
 
 def recordings(model, work, seed):
@@ -58,28 +57,28 @@ def rows_of_seed(model, work, seed):
     """What every model of a seed is, cost, and is worth. A converted model goes once it is measured."""
     recorded, cost = recordings(model, work, seed)
     yield {"step": "record", "seed": seed, "took": cost}
-    routers = ROUTERS + FIRST_SEED_ROUTERS if seed == 0 else ROUTERS
+    routers = ROUTERS | FIRST_SEED_ROUTERS if seed == 0 else ROUTERS
     for method in METHODS:
         # Only this one depends on the number of experts that will be chosen.
         for top_k in TOP_KS if method == "routed" else TOP_KS[1:2]:
             split_map, split_cost = split(model, work, recorded, method, top_k, seed)
-            names = [f"{split_map.stem}-{router}" for router in routers]
-            costs = [kept(work, name, lambda: converted(model, work, recorded, split_map, router, seed))
-                     for name, router in zip(names, routers)]
             others = "" if method == "routed" else ",".join(map(str, TOP_KS))
-            rows = evaluated(model, work, names, SEQUENCES, others)
-            for name, router, route_cost in zip(names, routers, costs):
+            for router, sequences in routers.items():
+                name = f"{split_map.stem}-{router}"
+                route_cost = kept(work, name, lambda: converted(model, work, recorded, split_map,
+                                                                router, seed))
+                rows = evaluated(model, work, [name], sequences, others)[name]
                 shutil.rmtree(work / name, ignore_errors=True)
-                for row in rows[name]:
+                for row in rows:
                     yield {"method": method, "router": router, "seed": seed,
                            "took": {"split": split_cost, "route": route_cost}, **row}
 
 
 def run(model, work, seeds):
-    rows = [row for seed in range(seeds) for row in rows_of_seed(model, work, seed)]
-    print(json.dumps({"method": "dense", **evaluated(model, work, [], SEQUENCES)["dense"][0]}))
-    for row in rows:
-        print(json.dumps(row))
+    print(json.dumps({"method": "dense", **evaluated(model, work, [], 2)["dense"][0]}), flush=True)
+    for seed in range(seeds):
+        for row in rows_of_seed(model, work, seed):
+            print(json.dumps(row), flush=True)
 
 
 def main():
