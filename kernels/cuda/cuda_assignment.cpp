@@ -1,6 +1,7 @@
 #include "cuda/cuda_backend.hpp"
 
 #include <algorithm>
+#include <utility>
 
 #include "moefy/core/error.hpp"
 
@@ -112,6 +113,47 @@ PassResult CudaBackend::price_passes(const CostView& q, const SiteRoom& room,
   const auto count = counts.subspan(static_cast<std::size_t>(outcome[0].last_count) * k, k);
   choice.count.assign(count.begin(), count.end());
   return {outcome[0].imbalance_before, outcome[0].imbalance, outcome[0].passes};
+}
+
+AuctionResult CudaBackend::auction_phase(const CostView& q, std::span<const std::int64_t> size,
+                                         const AuctionLimits& limits,
+                                         std::span<std::int32_t> prices) {
+  const std::size_t n = q.num_rows;
+  const std::size_t k = q.num_sites;
+  if (n == 0 || k > cuda::kMostPricedSites) {
+    return Backend::auction_phase(q, size, limits, prices);
+  }
+  enter();
+  fit_auction_prices(prices.first(k));
+  first_place_.assign(1, 0);
+  for (const std::int64_t places : size) {
+    first_place_.push_back(first_place_.back() + static_cast<std::int32_t>(places));
+  }
+  std::int32_t* memory = auction_.resize(8 * n + 3 * k + 4);
+  const auto take = [&memory](std::size_t count) { return std::exchange(memory, memory + count); };
+  cuda::DeviceAuction auction;
+  std::int32_t* const first_place = take(k + 1);
+  stream_.upload(std::span<const std::int32_t>(first_place_), first_place);
+  auction.first_place = first_place;
+  auction.prices = upload_prices(q, prices);
+  auction.waiting[0] = take(n);
+  auction.waiting[1] = take(n);
+  auction.site = take(n);
+  auction.bid = take(n);
+  auction.num_new = take(k);
+  auction.num_kept = take(k);
+  auction.kept = {take(n), take(n)};
+  auction.rivals = {take(n), take(n)};
+  auction.num_waiting = take(2);
+  auction.num_rivals = take(1);
+  auction.result = auction_result_.resize(1);
+  cuda::auction_phase(device_costs(q), auction, limits, stream_.handle());
+  const auto last_prices = stream_.download<std::int32_t>(auction.prices, k);
+  const auto result = stream_.download<AuctionResult>(auction.result, 1);
+  stream_.wait();
+  std::ranges::copy(last_prices, prices.begin());
+  fit_auction_prices(prices.first(k));
+  return result[0];
 }
 
 std::int64_t CudaBackend::total_cost(const CostView& q, std::span<const std::int32_t> label) {

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "cuda/assignment_kernels.hpp"
+#include "cuda/auction_kernels.hpp"
 #include "cuda/blas.hpp"
 #include "cuda/cost_kernels.hpp"
 #include "cuda/cuda_points.hpp"
@@ -64,6 +65,8 @@ class CudaBackend final : public Backend {
                                    std::span<const std::int32_t> prices) override;
   PassResult price_passes(const CostView& q, const SiteRoom& room, const PassLimits& limits,
                           std::span<std::int32_t> prices, SiteChoice& choice) override;
+  AuctionResult auction_phase(const CostView& q, std::span<const std::int64_t> size,
+                              const AuctionLimits& limits, std::span<std::int32_t> prices) override;
   std::int64_t total_cost(const CostView& q, std::span<const std::int32_t> label) override;
   std::vector<std::int32_t> tied_rows(const CostView& q, std::span<const std::int32_t> label,
                                       std::span<const std::int32_t> prices) override;
@@ -135,6 +138,9 @@ class CudaBackend final : public Backend {
   cuda::DeviceBuffer<std::int32_t> price_scratch_;
   cuda::DeviceBuffer<std::int64_t> room_;
   cuda::DeviceBuffer<cuda::PassOutcome> outcome_;
+  cuda::DeviceBuffer<std::int32_t> auction_;
+  std::vector<std::int32_t> first_place_;  ///< host memory on the way to auction_
+  cuda::DeviceBuffer<AuctionResult> auction_result_;
   cuda::DeviceBuffer<unsigned> count_;
   cuda::DeviceBuffer<unsigned long long> total_;
   cuda::DeviceBuffer<unsigned long long> moves_;

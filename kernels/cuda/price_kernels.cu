@@ -5,85 +5,21 @@
 #include "cuda/cost_rows.cuh"
 #include "cuda/device_code.cuh"
 #include "cuda/launch.cuh"
+#include "cuda/order_statistic.cuh"
 
 namespace moefy::cuda {
 namespace {
 
 constexpr unsigned kMostThreads = 512;
-/// Order statistics are found digit by digit, from the top: four digits of eight bits.
-constexpr unsigned kDigitBits = 8;
-constexpr unsigned kDigits = 1U << kDigitBits;
-
-/// Where an order statistic goes on: a digit, and the rank among the values that have it.
-struct FoundDigit {
-  unsigned digit;  ///< kDigits: there are no values
-  unsigned rank;
-};
-
 /// Shared memory of a block; behind it prices [stride] and counts [stride].
 struct PassMemory {
-  unsigned digits[kDigits];  ///< how many values have each; 0 while no statistic is looked for
-  FoundDigit found[2];       ///< by turns, so that one barrier is enough
+  OrderStatisticMemory statistic;
   unsigned long long over;
   unsigned long long under;
   std::int32_t least;
   std::int32_t largest;
 };
 static_assert(sizeof(PassMemory) % sizeof(std::int64_t) == 0);
-
-/// Finds the digit in which this rank lies (beyond the last value: that of the last one), and
-/// leaves the digits at 0. One warp.
-__device__ void find_digit(unsigned rank, unsigned* digits, FoundDigit& found) {
-  constexpr unsigned kOwn = kDigits / kWarp;
-  const unsigned first = lane_index() * kOwn;
-  unsigned own = 0;
-  for (unsigned d = 0; d < kOwn; ++d) own += digits[first + d];
-  unsigned up_to = own;
-  for (unsigned step = 1; step < kWarp; step *= 2) {
-    const unsigned below = __shfl_up_sync(kAllLanes, up_to, step);
-    if (lane_index() >= step) up_to += below;
-  }
-  const unsigned total = __shfl_sync(kAllLanes, up_to, kWarp - 1);
-  if (total == 0) {
-    if (lane_index() == 0) found = {kDigits, 0};
-    return;
-  }
-  const unsigned wanted = rank < total ? rank : total - 1;
-  unsigned before = up_to - own;
-  const bool is_here = wanted >= before && wanted < up_to;
-  for (unsigned d = first; d < first + kOwn; ++d) {
-    const unsigned here = digits[d];
-    digits[d] = 0;
-    if (is_here && wanted >= before && wanted < before + here) found = {d, wanted - before};
-    before += here;
-  }
-}
-
-/// The value of this rank (from 0; beyond the last: the last) among the non-negative ones of
-/// value_of(0), …, value_of(count - 1); -1 if there is none. All threads of the block.
-template <class ValueOf>
-__device__ std::int32_t order_statistic(std::size_t count, unsigned rank, PassMemory& memory,
-                                        const ValueOf& value_of) {
-  std::uint32_t known = 0;  // the digits found so far
-  for (unsigned shift = 32; shift > 0;) {
-    shift -= kDigitBits;
-    for (std::size_t a = threadIdx.x; a < count; a += blockDim.x) {
-      const std::int32_t value = value_of(a);
-      const auto bits = static_cast<std::uint64_t>(value);
-      if (value >= 0 && bits >> (shift + kDigitBits) == known) {
-        atomicAdd(memory.digits + (bits >> shift & (kDigits - 1)), 1U);
-      }
-    }
-    __syncthreads();
-    FoundDigit& found = memory.found[shift / kDigitBits % 2];
-    if (threadIdx.x < kWarp) find_digit(rank, memory.digits, found);
-    __syncthreads();
-    if (found.digit == kDigits) return -1;
-    known = known << kDigitBits | found.digit;
-    rank = found.rank;
-  }
-  return static_cast<std::int32_t>(known);
-}
 
 /// One block's part in a run.
 class BlockPasses {
@@ -94,7 +30,7 @@ class BlockPasses {
         memory_(*block_memory<PassMemory>()),
         prices_(reinterpret_cast<std::int32_t*>(&memory_ + 1)),
         count_(reinterpret_cast<unsigned*>(prices_ + costs.stride)) {
-    for (unsigned d = threadIdx.x; d < kDigits; d += blockDim.x) memory_.digits[d] = 0;
+    memory_.statistic.clear();
   }
 
   __device__ void take_prices(const std::int32_t* from) {
@@ -192,10 +128,12 @@ class BlockPasses {
   /// The margin of this rank among the rows of site j.
   __device__ std::int32_t rise(std::size_t j, double rank) {
     const std::int32_t margin =
-        order_statistic(costs_.num_rows, static_cast<unsigned>(rank), memory_, [&](std::size_t i) {
-          const bool own = passes_.choice.label[i] == static_cast<std::int32_t>(j);
-          return own ? passes_.choice.margin[i] : -1;
-        });
+        order_statistic(costs_.num_rows, static_cast<unsigned>(rank), memory_.statistic,
+                        [&](std::size_t i) {
+                          const bool own = passes_.choice.label[i] == static_cast<std::int32_t>(j);
+                          return own ? passes_.choice.margin[i] : -1;
+                        })
+            .value;
     return margin < kMaxCost ? margin : kMaxCost;
   }
 
@@ -207,11 +145,12 @@ class BlockPasses {
     const std::size_t num_samples = (costs_.num_rows + step - 1) / step;
     const auto rank = static_cast<unsigned>(wanted > 1 ? wanted - 1 : 0);
     const std::int32_t price = prices_[j];
-    const std::int32_t distance = order_statistic(num_samples, rank, memory_, [&](std::size_t a) {
-      const std::size_t i = a * step;
-      if (passes_.choice.label[i] == static_cast<std::int32_t>(j)) return -1;
-      return costs_.q[i * costs_.stride + j] - passes_.choice.best[i] + price;
-    });
+    const std::int32_t distance =
+        order_statistic(num_samples, rank, memory_.statistic, [&](std::size_t a) {
+          const std::size_t i = a * step;
+          if (passes_.choice.label[i] == static_cast<std::int32_t>(j)) return -1;
+          return costs_.q[i * costs_.stride + j] - passes_.choice.best[i] + price;
+        }).value;
     return distance < 0 ? 0 : -distance;
   }
 

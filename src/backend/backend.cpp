@@ -75,6 +75,11 @@ PassResult Backend::price_passes(const CostView& q, const SiteRoom& room, const 
   return host_passes_.run(host_costs(on_host(q)), best, room, limits, kMaxCost, prices, choice);
 }
 
+AuctionResult Backend::auction_phase(const CostView& q, std::span<const std::int64_t> size,
+                                     const AuctionLimits& limits, std::span<std::int32_t> prices) {
+  return host_auction_.run(host_costs(on_host(q)), threads(), size, limits, prices);
+}
+
 std::int64_t Backend::total_cost(const CostView& q, std::span<const std::int32_t> label) {
   return moefy::total_cost(host_costs(on_host(q)), label);
 }

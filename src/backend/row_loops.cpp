@@ -7,7 +7,7 @@ namespace moefy {
 namespace {
 
 const RowLoops& widest_row_loops() {
-  static constexpr RowLoops kPortable{squared_norm, add_scaled};
+  static constexpr RowLoops kPortable{squared_norm, add_scaled, two_cheapest};
 #if defined(__x86_64__)
   if (is_supported(InstructionSet::avx512_vnni)) return row_loops_avx512();
   if (is_supported(InstructionSet::avx2)) return row_loops_avx2();

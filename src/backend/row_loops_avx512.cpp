@@ -4,7 +4,7 @@
 namespace moefy {
 
 const RowLoops& row_loops_avx512() {
-  static constexpr RowLoops kLoops{squared_norm, add_scaled};
+  static constexpr RowLoops kLoops{squared_norm, add_scaled, two_cheapest};
   return kLoops;
 }
 

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <limits>
+#include <type_traits>
 
+#include "auction_prices.hpp"
 #include "moefy/core/error.hpp"
 #include "tie_rule.hpp"
 
@@ -15,13 +17,7 @@ SolverStatistics ExactSolver<Cost>::solve(const SiteCosts<Cost>& costs,
   start(costs, capacities, prices, label);
   SolverStatistics statistics;
   if (costs.num_rows() > 0) {
-    // A pass costs about as much as n / 2k augmentations.
-    const auto rows = static_cast<std::int64_t>(costs.num_rows());
-    const auto sites = static_cast<std::int64_t>(costs.num_sites());
-    PassLimits limits;
-    limits.target = std::max<std::int64_t>(16, rows / sites);
-    limits.min_gain = rows / (2 * sites);
-    statistics = run_passes(costs, limits);
+    statistics = find_prices(costs);
     if (state_.surplus() > 0) {
       if (costs.num_sites() > tuning_.max_dense_sites) {
         finish_on_candidates(costs, statistics);
@@ -65,6 +61,29 @@ void ExactSolver<Cost>::start(const SiteCosts<Cost>& costs, const Capacities& ca
   require(costs.num_rows() < std::numeric_limits<std::int32_t>::max(), "row ids fit int32");
   capacities.check_feasible(costs.num_rows());
   state_.reset(costs.num_rows(), costs.stride(), capacities, prices);
+}
+
+template <class Cost>
+SolverStatistics ExactSolver<Cost>::find_prices(const SiteCosts<Cost>& costs) {
+  // A pass costs about as much as n / 2k augmentations.
+  const auto rows = static_cast<std::int64_t>(costs.num_rows());
+  const auto sites = static_cast<std::int64_t>(costs.num_sites());
+  PassLimits limits;
+  limits.target = std::max<std::int64_t>(16, rows / sites);
+  limits.min_gain = rows / (2 * sites);
+  if constexpr (std::is_same_v<Cost, std::int32_t>) {
+    if (costs.num_sites() >= tuning_.min_auction_sites && can_be_auctioned(state_.room())) {
+      const AuctionOutcome auction =
+          auction_prices(costs, state_.lower, state_.site_prices(), choice_);
+      if (auction.ended) limits.max_passes = 0;  // passes would not make them better
+      SolverStatistics statistics = run_passes(costs, limits);
+      statistics.surplus = auction.surplus;
+      statistics.auction_rounds = auction.rounds;
+      statistics.auction_bids = auction.bids;
+      return statistics;
+    }
+  }
+  return run_passes(costs, limits);
 }
 
 template <class Cost>

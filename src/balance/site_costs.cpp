@@ -17,6 +17,12 @@ PassResult BackendCosts::price_passes(const SiteRoom& room, const PassLimits& li
   return backend_->price_passes(q_, room, limits, prices, choice);
 }
 
+AuctionResult BackendCosts::auction_phase(std::span<const std::int64_t> size,
+                                          const AuctionLimits& limits,
+                                          std::span<std::int32_t> prices) const {
+  return backend_->auction_phase(q_, size, limits, prices);
+}
+
 void BackendCosts::best_sites(std::span<const std::int32_t> prices, bool with_margins,
                               SiteChoice& choice) const {
   backend_->best_sites(q_, prices, with_margins, choice);

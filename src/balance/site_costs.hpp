@@ -23,9 +23,22 @@ inline constexpr Cost kLargestCost = std::is_same_v<Cost, std::int32_t>
                                          ? static_cast<Cost>(kMaxCost)
                                          : static_cast<Cost>(1LL << 46);
 
+/// Costs that a backend may hold, and so bid for.
+template <class Cost>
+class AuctionCosts {};
+template <>
+class AuctionCosts<std::int32_t> {
+ public:
+  virtual ~AuctionCosts() = default;
+  /// See Backend.
+  virtual AuctionResult auction_phase(std::span<const std::int64_t> size,
+                                      const AuctionLimits& limits,
+                                      std::span<std::int32_t> prices) const = 0;
+};
+
 /// A cost matrix, and who scans it as a whole.
 template <class Cost>
-class SiteCosts {
+class SiteCosts : public AuctionCosts<Cost> {
  public:
   virtual ~SiteCosts() = default;
 
@@ -71,6 +84,8 @@ class BackendCosts final : public SiteCosts<std::int32_t> {
   BackendCosts(Backend& backend, const CostView& q);
   PassResult price_passes(const SiteRoom& room, const PassLimits& limits,
                           std::span<std::int32_t> prices, SiteChoice& choice) const override;
+  AuctionResult auction_phase(std::span<const std::int64_t> size, const AuctionLimits& limits,
+                              std::span<std::int32_t> prices) const override;
   void best_sites(std::span<const std::int32_t> prices, bool with_margins,
                   SiteChoice& choice) const override;
   std::vector<std::int32_t> tied_rows(std::span<const std::int32_t> label,

@@ -65,6 +65,8 @@ void report_assign(const BenchJobConfig& config, Backend& backend, BenchOutput& 
                  {"seconds", seconds_of(row.seconds_min, row.seconds_median, row.seconds_max)},
                  {"surplus", row.surplus},
                  {"price_passes", row.price_passes},
+                 {"auction_rounds", row.auction_rounds},
+                 {"auction_bids", row.auction_bids},
                  {"augmentations", row.augmentations},
                  {"cost", row.cost}};
     if (config.check) line["optimal"] = row.optimal;

@@ -93,6 +93,8 @@ BenchAssignRow time_one(Backend& backend, const BenchAssignSize& size, int repea
     seconds.push_back(std::chrono::duration<double>(Clock::now() - start).count());
     result.surplus = statistics.surplus;
     result.price_passes = statistics.price_passes;
+    result.auction_rounds = statistics.auction_rounds;
+    result.auction_bids = statistics.auction_bids;
     result.augmentations = statistics.augmentations;
   }
   std::ranges::sort(seconds);

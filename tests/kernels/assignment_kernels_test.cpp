@@ -283,6 +283,54 @@ TEST_P(AssignmentKernelsTest, price_passes_equal_the_reference) {
   }
 }
 
+/// Runs the same phase on two backends.
+void compare_auctions(Backend& reference, Backend& backend, const CostShape& shape,
+                      const AuctionLimits& limits) {
+  SCOPED_TRACE(testing::Message() << backend.name() << ", " << shape.num_rows << " x "
+                                  << shape.num_sites << ", epsilon " << limits.epsilon);
+  const CostView expected_q = random_costs(reference, shape);
+  const CostView q = random_costs(backend, shape);
+  const std::vector<std::int64_t> size = Room(q, 0).lower;
+  std::vector<std::int32_t> expected_prices = random_prices(q);
+  std::vector<std::int32_t> prices = expected_prices;
+
+  const AuctionResult expected = reference.auction_phase(expected_q, size, limits, expected_prices);
+  const AuctionResult result = backend.auction_phase(q, size, limits, prices);
+
+  EXPECT_EQ(result.rounds, expected.rounds);
+  EXPECT_EQ(result.bids, expected.bids);
+  EXPECT_EQ(result.unassigned, expected.unassigned);
+  EXPECT_EQ(prices, expected_prices);
+}
+
+TEST_P(AssignmentKernelsTest, auction_phases_equal_the_reference) {
+  const auto reference = make_reference_backend(1);
+  AuctionLimits most;
+  most.epsilon = kMaxCost;
+  AuctionLimits some;
+  some.epsilon = 1 << 12;
+  AuctionLimits nearly;
+  nearly.epsilon = 1 << 17;
+  nearly.enough = 4;
+  AuctionLimits few_rounds;
+  few_rounds.max_rounds = 3;
+  AuctionLimits few_bids;
+  few_bids.max_bids = 301;
+  for (const auto& backend : backends()) {
+    compare_auctions(*reference, *backend, {1, 1, 9}, some);
+    for (std::size_t rows : {31, 32, 33, 257, 1000}) {
+      compare_auctions(*reference, *backend, {rows, 7, 1 << 20}, some);
+      compare_auctions(*reference, *backend, {rows, 31, 1 << 28}, most);
+    }
+    for (std::size_t sites : {1, 2, 16, 17, 33, 70, 130}) {
+      compare_auctions(*reference, *backend, {300, sites, 3}, {});
+      compare_auctions(*reference, *backend, {300, sites, 1 << 20}, nearly);
+      compare_auctions(*reference, *backend, {300, sites, 9}, few_rounds);
+      compare_auctions(*reference, *backend, {300, sites, 9}, few_bids);
+    }
+  }
+}
+
 TEST_P(AssignmentKernelsTest, total_cost_and_ties_equal_the_reference) {
   const auto reference = make_reference_backend(1);
   for (const auto& backend : backends()) {

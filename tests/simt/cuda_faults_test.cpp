@@ -34,6 +34,7 @@ void use(Backend& backend) {
   std::fill_n(prices.begin(), 4, 0);
   SiteChoice choice;
   backend.best_sites(q, prices, true, choice);
+  backend.auction_phase(q, std::vector<std::int64_t>(4, 25), {1 << 20, 0, 2}, prices);
   backend.on_host(q);
 }
 

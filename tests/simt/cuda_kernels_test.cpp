@@ -17,6 +17,8 @@ struct Everything {
   std::vector<std::int32_t> prices, tied;
   SiteChoice balanced;
   PassResult passes;
+  std::vector<std::int32_t> auction_prices;
+  AuctionResult auction;
   std::int64_t total = 0;
   std::vector<std::int64_t> sums;
   double inertia = 0;
@@ -74,6 +76,14 @@ Everything compute(Backend& backend, std::size_t num_rows, std::size_t num_sites
   limits.max_passes = 2;
   all.passes = backend.price_passes(q, {size, size, true}, limits, all.prices, all.balanced);
 
+  all.auction_prices = prices;
+  AuctionLimits bids;
+  bids.epsilon = 1 << 16;
+  bids.max_rounds = 3;
+  std::vector<std::int64_t> places = size;
+  places[0] += static_cast<std::int64_t>(num_rows % num_sites);
+  all.auction = backend.auction_phase(q, places, bids, all.auction_prices);
+
   SiteSums sums;
   sums.sum.resize(num_sites, kDim);
   std::ranges::fill(sums.sum.values(), 0);
@@ -116,6 +126,10 @@ TEST_P(CudaKernelsTest, agree_with_the_reference) {
   EXPECT_EQ(found.passes.passes, expected.passes.passes);
   EXPECT_EQ(found.prices, expected.prices);
   EXPECT_EQ(found.balanced.label, expected.balanced.label);
+  EXPECT_EQ(found.auction_prices, expected.auction_prices);
+  EXPECT_EQ(found.auction.rounds, expected.auction.rounds);
+  EXPECT_EQ(found.auction.bids, expected.auction.bids);
+  EXPECT_EQ(found.auction.unassigned, expected.auction.unassigned);
   EXPECT_EQ(found.sums, expected.sums);
   EXPECT_NEAR(found.inertia, expected.inertia, 1e-9 * expected.inertia);
   for (std::size_t e = 0; e < found.exact.size(); ++e) {

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "moefy/backend/auction.hpp"
 #include "moefy/backend/device_transfers.hpp"
 #include "moefy/backend/instruction_set.hpp"
 #include "moefy/backend/price_passes.hpp"
@@ -165,6 +166,10 @@ class Backend {
   /// ones; of `choice` their labels and counts are filled.
   virtual PassResult price_passes(const CostView& q, const SiteRoom& room, const PassLimits& limits,
                                   std::span<std::int32_t> prices, SiteChoice& choice);
+  /// A phase of the auction from `prices` [stride], which become those that it ends with; size
+  /// [num_sites]: see AuctionPhase, which defines the result for every backend.
+  virtual AuctionResult auction_phase(const CostView& q, std::span<const std::int64_t> size,
+                                      const AuctionLimits& limits, std::span<std::int32_t> prices);
   /// Σ_i q[i, label_i]
   virtual std::int64_t total_cost(const CostView& q, std::span<const std::int32_t> label);
   /// Rows, ascending, for which a site other than their own costs the same under prices [stride].
@@ -190,6 +195,7 @@ class Backend {
 
  private:
   PricePasses<std::int32_t> host_passes_;
+  AuctionPhase host_auction_;
 };
 
 std::unique_ptr<Backend> make_reference_backend(std::size_t num_threads);

@@ -42,6 +42,8 @@ struct SolverStatistics {
   std::int64_t surplus = 0;       ///< rows too many before price passes
   std::int64_t surplus_left = 0;  ///< … before the exact finish
   std::int64_t price_passes = 0;
+  std::int64_t auction_rounds = 0;
+  std::int64_t auction_bids = 0;  ///< each looks at a row of costs
   std::int64_t augmentations = 0;
   std::int64_t rescans = 0;
 };

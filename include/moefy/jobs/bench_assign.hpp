@@ -29,6 +29,8 @@ struct BenchAssignRow {
   double seconds_max = 0;
   std::int64_t surplus = 0;  ///< rows too many at their nearest centroids
   std::int64_t price_passes = 0;
+  std::int64_t auction_rounds = 0;
+  std::int64_t auction_bids = 0;
   std::int64_t augmentations = 0;
   std::int64_t cost = 0;  ///< fixed point, of the optimum
   std::int64_t gap = 0;   ///< checked if asked for; 0: optimal
