@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <ostream>
 
+#include "moefy/convert/expert_width.hpp"
 #include "moefy/convert/gguf.hpp"
 #include "moefy/core/file.hpp"
 #include "moefy/core/text.hpp"
@@ -59,6 +60,7 @@ class ConvertJob {
     std::shared_ptr<const SafetensorsFile> refit;
     if (config_.convert.use_refit) refit = open_refit(*map, config_.map);
     plan_ = plan_conversion(source_->checkpoint, source_->layers, map, config_.convert, refit);
+    require_runnable_width(*plan_);
     if (config_.gguf.empty()) return;
     check_gguf(planned_config(*plan_), config_.output.string());
     if (!context_.force && fs::exists(config_.gguf))
