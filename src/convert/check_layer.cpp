@@ -259,11 +259,13 @@ Matrix<float> LayerChecker::stored_logits() {
   return product_.by_columns(stored(*second, experts), transposed(logits.view()).view());
 }
 
-/// Σ_e |w_e - 1|·‖y_e‖ over the experts that the stored router chooses, the largest over the
-/// inputs, relative to the dense output.
+/// Σ_e |w_e - 1|·‖y_e‖, w_e with the score scale, over the experts that the stored router chooses,
+/// the largest over the inputs, relative to the dense output.
 double LayerChecker::weight_bound(std::span<const Matrix<float>> outputs,
                                   std::span<const NeuronSet> sets, const Matrix<float>& dense) {
-  if (plan_.weighting == RouterWeighting::one) return 0;
+  const bool is_one = plan_.weighting == RouterWeighting::one;
+  const double factor = plan_.score_factor(layer_);
+  if (is_one && factor == 1) return 0;
   const auto experts = static_cast<std::size_t>(plan_.shape.num_experts);
   const Matrix<float> logits = stored_logits();
   const bool over_chosen = plan_.weighting == RouterWeighting::softmax_over_chosen;
@@ -280,9 +282,11 @@ double LayerChecker::weight_bound(std::span<const Matrix<float>> outputs,
     std::map<std::int64_t, double> weight;
     for (std::size_t i = 0; i < chosen; ++i)
       weight[static_cast<std::int64_t>(order[i].second)] =
-          plan_.weighting == RouterWeighting::twice_sigmoid
-              ? 2 / (1 + std::exp(order[i].first))
-              : std::exp(order[0].first - order[i].first) / total * plan_.sum_of_weights();
+          factor *
+          (is_one ? 1
+           : plan_.weighting == RouterWeighting::twice_sigmoid
+               ? 2 / (1 + std::exp(order[i].first))
+               : std::exp(order[0].first - order[i].first) / total * plan_.sum_of_weights());
     double sum = 0;
     double dense_norm = 0;
     for (std::size_t s = 0; s < sets.size(); ++s) {

@@ -198,10 +198,27 @@ ConversionSummary summarize(const ConversionPlan& plan) {
             ? fmt::format("top-k may be changed later: edit {} in config.json.", plan.top_k_key)
             : "top-k is fixed in the weights: for another, run convert --top-k again.");
   }
+  std::vector<double> scales;
+  for (std::size_t layer = 0; layer < plan.results.size(); ++layer)
+    if (plan.is_moe() && plan.results[layer]) scales.push_back(plan.routed_scale(layer));
+  if (!scales.empty()) {
+    summary.smallest_routed_scale = std::ranges::min(scales);
+    summary.largest_routed_scale = std::ranges::max(scales);
+  }
   summary.shares_neurons = plan.shares_neurons();
   if (summary.shares_neurons) summary.notes.push_back(sharing_sentence(plan) + ".");
   summary.notes.insert(summary.notes.end(), plan.notes.begin(), plan.notes.end());
   return summary;
+}
+
+std::string up_to_score_scale(const ConversionSummary& summary) {
+  const double least = summary.smallest_routed_scale;
+  const double most = summary.largest_routed_scale;
+  if (least == 1 && most == 1) return "";
+  if (least == most)
+    return fmt::format(", up to a factor {:.6g} of the routed experts (--score-scale)", least);
+  return fmt::format(", up to factors {:.6g} to {:.6g} of the routed experts (--score-scale)",
+                     least, most);
 }
 
 }  // namespace moefy

@@ -63,7 +63,10 @@ class ConversionPlan {
   /// What --score-scale multiplies a layer's routed experts by, beside the host's own factor that
   /// makes their weights one.
   double score_factor(std::size_t layer) const;
-  /// The part of it that is folded into down.
+  /// What the routed experts' sum is of the dense one where all are on and the router tells none
+  /// from another.
+  double routed_scale(std::size_t layer) const;
+  /// The part of score_factor that is folded into down.
   double folded_score(std::size_t layer) const { return score_in_config ? 1 : score_factor(layer); }
   /// Whether a role's values come from the refit file.
   bool is_refitted(FfnRole role) const { return config.use_refit && role == FfnRole::down; }

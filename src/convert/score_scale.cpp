@@ -29,6 +29,16 @@ double ConversionPlan::score_factor(std::size_t layer) const {
   return static_cast<double>(shape.num_experts) / static_cast<double>(shape.top_k);
 }
 
+double ConversionPlan::routed_scale(std::size_t layer) const {
+  const bool is_share =
+      weighting == RouterWeighting::softmax_over_all ||
+      (weighting == RouterWeighting::softmax_over_chosen && config.gate_scale == "1");
+  // Shares of all experts are 1 / E each; a softmax over the chosen k that is nearly flat makes
+  // each chosen one weigh one whatever k is.
+  const double weight = is_share ? sum_of_weights() / static_cast<double>(shape.num_experts) : 1.0;
+  return weight * score_factor(layer);
+}
+
 void check_score_scale(const ConversionPlan& plan) {
   if (plan.config.score_scale == "auto") return;
   if (plan.config.host == "dense")

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <ostream>
 
+#include "moefy/convert/expert_width.hpp"
 #include "moefy/convert/gguf.hpp"
 #include "moefy/core/file.hpp"
 #include "moefy/core/text.hpp"
@@ -59,6 +60,7 @@ class ConvertJob {
     std::shared_ptr<const SafetensorsFile> refit;
     if (config_.convert.use_refit) refit = open_refit(*map, config_.map);
     plan_ = plan_conversion(source_->checkpoint, source_->layers, map, config_.convert, refit);
+    require_runnable_width(*plan_);
     if (config_.gguf.empty()) return;
     check_gguf(planned_config(*plan_), config_.output.string());
     if (!context_.force && fs::exists(config_.gguf))
@@ -133,41 +135,46 @@ class ConvertJob {
                });
   }
 
+  std::string equality(const ConversionSummary& summary) const {
+    const char* what =
+        summary.shares_neurons ? ", equal to dense layers in which a neuron counts as often as it "
+                                 "stands in the lists"
+        : config_.convert.use_refit ? ", equal to the dense model but for refitted down projections"
+                                    : ", equal to the dense model with all experts on";
+    return what + up_to_score_scale(summary);
+  }
+
   void report(double seconds) {
     const ConversionSummary summary = summarize(*plan_);
     if (context_.json) {
-      context_.out << nlohmann::ordered_json{{"schema_version", 1},
-                                             {"type", "convert"},
-                                             {"output", valid_utf8(config_.output.string())},
-                                             {"host", summary.host},
-                                             {"host_reason", summary.host_reason},
-                                             {"experts", summary.num_experts},
-                                             {"shared", summary.num_shared},
-                                             {"top_k", summary.top_k},
-                                             {"top_k_editable", summary.top_k_editable},
-                                             {"expert_width", summary.expert_width},
-                                             {"shares_neurons", summary.shares_neurons},
-                                             {"parameters_before", summary.parameters_before},
-                                             {"parameters_after", summary.parameters_after},
-                                             {"parameters_in_experts",
-                                              summary.parameters_in_experts},
-                                             {"parameters_active", summary.parameters_active},
-                                             {"verified", context_.verify},
-                                             {"seconds", seconds}}
-                          .dump()
-                   << "\n";
+      context_.out
+          << nlohmann::ordered_json{{"schema_version", 1},
+                                    {"type", "convert"},
+                                    {"output", valid_utf8(config_.output.string())},
+                                    {"host", summary.host},
+                                    {"host_reason", summary.host_reason},
+                                    {"experts", summary.num_experts},
+                                    {"shared", summary.num_shared},
+                                    {"top_k", summary.top_k},
+                                    {"top_k_editable", summary.top_k_editable},
+                                    {"expert_width", summary.expert_width},
+                                    {"shares_neurons", summary.shares_neurons},
+                                    {"routed_scale",
+                                     {summary.smallest_routed_scale, summary.largest_routed_scale}},
+                                    {"parameters_before", summary.parameters_before},
+                                    {"parameters_after", summary.parameters_after},
+                                    {"parameters_in_experts", summary.parameters_in_experts},
+                                    {"parameters_active", summary.parameters_active},
+                                    {"verified", context_.verify},
+                                    {"seconds", seconds}}
+                 .dump()
+          << "\n";
       return;
     }
-    context_.log.info(fmt::format(
-        "{}: {} in {} files, {}{}", config_.output.string(),
-        format_bytes(static_cast<double>(shards_of(*plan_).total_bytes)),
-        shards_of(*plan_).files.size(), format_seconds(seconds),
-        !context_.verify            ? ""
-        : summary.shares_neurons    ? ", equal to dense layers in which a neuron counts as often "
-                                      "as it stands in the lists"
-        : config_.convert.use_refit ? ", equal to the dense model but for refitted "
-                                      "down projections"
-                                    : ", equal to the dense model with all experts on"));
+    context_.log.info(fmt::format("{}: {} in {} files, {}{}", config_.output.string(),
+                                  format_bytes(static_cast<double>(shards_of(*plan_).total_bytes)),
+                                  shards_of(*plan_).files.size(), format_seconds(seconds),
+                                  context_.verify ? equality(summary) : ""));
   }
 
   const ConvertJobConfig& config_;

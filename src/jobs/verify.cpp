@@ -111,6 +111,10 @@ class VerifyJob {
                 {"differences", differences_},
                 {"largest_difference", difference},
                 {"largest_bound", bound}};
+      if (plan_) {
+        const ConversionSummary summary = summarize(*plan_);
+        json["routed_scale"] = {summary.smallest_routed_scale, summary.largest_routed_scale};
+      }
       if (uses_refit()) json["refit_distance"] = relative_refit_distance();
       for (const LayerCheck& check : checks_)
         if (config_.bound) json["bounds"][std::to_string(check.layer_index)] = check.bound;
@@ -127,25 +131,28 @@ class VerifyJob {
       context_.out << differences_[i] << "\n";
     if (differences_.size() > kShown)
       context_.out << fmt::format("… and {} more\n", differences_.size() - kShown);
-    if (differences_.empty() && uses_refit())
-      context_.out << fmt::format(
+    if (differences_.empty()) context_.out << equality(difference) << "\n";
+    return tell(code);
+  }
+
+  std::string equality(double difference) const {
+    const ConversionSummary summary = summarize(*plan_);
+    const std::string scale = up_to_score_scale(summary);
+    if (uses_refit())
+      return fmt::format(
           "{} is {} rearranged: every byte has its place but for the down projections, which are "
           "refitted (distance {:.1e} of their norm; with all experts on outputs differ by {:.1e} "
-          "at most)\n",
-          config_.output.string(), config_.model, relative_refit_distance(), difference);
-    else if (differences_.empty() && summarize(*plan_).shares_neurons)
-      context_.out << fmt::format(
+          "at most{})",
+          config_.output.string(), config_.model, relative_refit_distance(), difference, scale);
+    if (summary.shares_neurons)
+      return fmt::format(
           "{} is made of {} as the map's lists say: every byte has its place; all experts on "
-          "differ "
-          "by {:.1e} at most from dense layers in which a neuron counts as often as it stands in "
-          "the lists\n",
-          config_.output.string(), config_.model, difference);
-    else if (differences_.empty())
-      context_.out << fmt::format(
-          "{} is {} rearranged: every byte has its place, all experts on differ by {:.1e} at "
-          "most\n",
-          config_.output.string(), config_.model, difference);
-    return tell(code);
+          "differ by {:.1e} at most from dense layers in which a neuron counts as often as it "
+          "stands in the lists{}",
+          config_.output.string(), config_.model, difference, scale);
+    return fmt::format(
+        "{} is {} rearranged: every byte has its place, all experts on differ by {:.1e} at most{}",
+        config_.output.string(), config_.model, difference, scale);
   }
 
   bool uses_refit() const { return options_.use_refit; }

@@ -1,9 +1,12 @@
 #include "moefy/router/ridge_router.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <numeric>
 #include <optional>
+#include <string_view>
+#include <utility>
 
 #include "moefy/core/error.hpp"
 #include "moefy/router/router_fitter.hpp"
@@ -46,24 +49,84 @@ Matrix<double> gram_of_inputs(CalibrationTokens& tokens) {
 /// The target of each expert on each token.
 class TargetScores {
  public:
-  TargetScores(CalibrationTokens& tokens, const ExpertMembers& members, RidgeTarget what)
-      : what_(what), threads_(tokens.threads()), members_(members) {
+  TargetScores(CalibrationTokens& tokens, const ExpertMembers& members, RidgeTarget what,
+               std::size_t top_k)
+      : what_(what), top_k_(top_k), threads_(tokens.threads()), members_(members) {
     if (what != RidgeTarget::score) norms_.emplace(tokens.layer(), members, threads_);
+    if (what == RidgeTarget::standardized) measure(tokens);
   }
 
   void compute(MatrixView<const float> hidden, MatrixView<float> out) const {
     if (what_ == RidgeTarget::score) return oracle_scores(hidden, members_, out, threads_);
     norms_->compute(hidden, out, threads_);
-    if (what_ == RidgeTarget::output) return;
-    for (float& value : out.values()) value = std::log(std::max(value, kLeastNorm));
+    switch (what_) {
+      case RidgeTarget::log_output:
+        for (float& value : out.values()) value = std::log(std::max(value, kLeastNorm));
+        break;
+      case RidgeTarget::energy:
+        for (float& value : out.values()) value *= value;
+        break;
+      case RidgeTarget::topk: {
+        Matrix<float> norms(out.rows, out.cols);
+        std::ranges::copy(out.values(), norms.values().begin());
+        choose_experts(std::as_const(norms).view(), top_k_, out, threads_);
+        break;
+      }
+      case RidgeTarget::standardized:
+        for (std::size_t t = 0; t < out.rows; ++t) standardize(out.row(t));
+        break;
+      case RidgeTarget::output:
+      case RidgeTarget::score:
+        break;
+    }
   }
 
  private:
   static constexpr float kLeastNorm = 1e-6F;
+
+  /// Mean and deviation of each expert's norm, in two passes.
+  void measure(CalibrationTokens& tokens) {
+    const auto count = static_cast<double>(std::max<std::size_t>(tokens.num_tokens(), 1));
+    mean_.assign(members_.size(), 0.0);
+    deviation_.assign(members_.size(), 0.0);
+    sum_over_tokens(tokens, mean_, [](double norm, std::size_t) { return norm; });
+    for (double& value : mean_) value /= count;
+    sum_over_tokens(tokens, deviation_, [&](double norm, std::size_t e) {
+      return (norm - mean_[e]) * (norm - mean_[e]);
+    });
+    for (double& value : deviation_) value = std::sqrt(value / count);
+  }
+
+  /// Blocks are added in order.
+  template <class Term>
+  void sum_over_tokens(CalibrationTokens& tokens, std::vector<double>& sums, const Term& term) {
+    Matrix<float> norms;
+    tokens.for_each_block([&](const CalibrationTokens::Block& block) {
+      norms.resize(block.hidden.rows, members_.size());
+      norms_->compute(block.hidden, norms.view(), threads_);
+      std::vector<double> block_sums(sums.size(), 0.0);
+      for (std::size_t t = 0; t < norms.rows(); ++t)
+        for (std::size_t e = 0; e < sums.size(); ++e)
+          block_sums[e] += term(static_cast<double>(norms.row(t)[e]), e);
+      for (std::size_t e = 0; e < sums.size(); ++e) sums[e] += block_sums[e];
+    });
+  }
+
+  /// An expert whose norm never changes has nothing to tell: 0.
+  void standardize(std::span<float> norms) const {
+    for (std::size_t e = 0; e < norms.size(); ++e)
+      norms[e] =
+          deviation_[e] > 0
+              ? static_cast<float>((static_cast<double>(norms[e]) - mean_[e]) / deviation_[e])
+              : 0.0F;
+  }
+
   RidgeTarget what_;
+  std::size_t top_k_;
   ThreadPool& threads_;
   const ExpertMembers& members_;
   std::optional<ExpertNorms> norms_;
+  std::vector<double> mean_, deviation_;  ///< by expert, for standardized alone
 };
 
 /// 1 - ‖x / ‖x‖ - c_e‖² = 2 c_e · x / ‖x‖ - ‖c_e‖²; for x = 0 as if x / ‖x‖ were 0.
@@ -86,10 +149,12 @@ RidgeRouter::RidgeRouter(CalibrationTokens& tokens, double ridge)
 
 RouterWeights RidgeRouter::fit(CalibrationTokens& tokens,
                                const std::vector<std::vector<std::int32_t>>& members,
-                               RidgeTarget what) const {
+                               RidgeTarget what, std::size_t top_k) const {
+  require(what != RidgeTarget::topk || (top_k >= 1 && top_k <= members.size()),
+          "a number of experts for the target topk");
   const std::size_t width = tokens.layer().hidden_size();
   const std::size_t experts = members.size();
-  const TargetScores scores(tokens, members, what);
+  const TargetScores scores(tokens, members, what, top_k);
   Matrix<double> rhs = zeros(width, experts);
   Matrix<float> target;
   tokens.for_each_block([&](const CalibrationTokens::Block& block) {
@@ -139,20 +204,36 @@ void choose_experts(MatrixView<const float> scores, std::size_t top_k, MatrixVie
 
 namespace {
 
+/// Values of --target, the default first.
+constexpr std::array<std::pair<std::string_view, RidgeTarget>, 6> kRidgeTargets = {{
+    {"output", RidgeTarget::output},
+    {"log-output", RidgeTarget::log_output},
+    {"score", RidgeTarget::score},
+    {"energy", RidgeTarget::energy},
+    {"topk", RidgeTarget::topk},
+    {"standardized", RidgeTarget::standardized},
+}};
+
 /// `route --router ridge`.
 class RidgeFitter : public RouterFitter {
  public:
   std::string name() const override { return "ridge"; }
   bool needs_recordings() const override { return true; }
-  std::vector<std::string> targets() const override { return {"output", "log-output", "score"}; }
+  std::vector<std::string> targets() const override {
+    std::vector<std::string> names;
+    for (const auto& [name, target] : kRidgeTargets) names.emplace_back(name);
+    return names;
+  }
 
   RouterWeights fit(const RouterTask& task) const override {
+    RidgeTarget target = RidgeTarget::output;
+    for (const auto& [name, value] : kRidgeTargets)
+      if (name == task.config.target) target = value;
+    if (target == RidgeTarget::topk && task.config.top_k < 1)
+      throw UsageError("--target topk needs --top-k K, the experts a token is sent to");
     const RidgeRouter ridge(*task.tokens, task.config.ridge);
-    const std::string& target = task.config.target;
-    return ridge.fit(*task.tokens, members_of(task.lists),
-                     target == "score"        ? RidgeTarget::score
-                     : target == "log-output" ? RidgeTarget::log_output
-                                              : RidgeTarget::output);
+    return ridge.fit(*task.tokens, members_of(task.lists), target,
+                     static_cast<std::size_t>(task.config.top_k));
   }
 };
 

@@ -90,6 +90,54 @@ TEST(ScoreScaleTest, calibrated_takes_each_layers_own) {
   EXPECT_THAT(manifest["originals"], ElementsAre("model.layers.1.mlp.down_proj.weight"));
 }
 
+ConversionSummary summary_of(const ConvertConfig& config) {
+  const Conversion conversion(tiny_model("llama", {2, 16, 24, DType::f32, 3}), {4, 0, 2, -1, 1});
+  return summarize(*conversion.plan(config));
+}
+
+TEST(ScoreScaleTest, what_all_experts_on_add_up_to_is_told) {
+  for (const char* host : {"qwen2-moe", "mixtral", "glm4-moe", "llama-moe"}) {
+    SCOPED_TRACE(host);
+    EXPECT_EQ(up_to_score_scale(summary_of({.host = host})), "");
+    EXPECT_EQ(up_to_score_scale(summary_of({.host = host, .score_scale = "3"})),
+              ", up to a factor 3 of the routed experts (--score-scale)");
+    // By default a softmax is multiplied by the number of experts.
+    EXPECT_EQ(up_to_score_scale(summary_of({.host = host, .gate_scale = "1"})), "");
+  }
+  // A softmax over four experts times 3: each of them weighs 3/4.
+  EXPECT_EQ(
+      summary_of({.host = "mixtral", .gate_scale = "1", .score_scale = "3"}).largest_routed_scale,
+      0.75);
+  EXPECT_EQ(
+      summary_of({.host = "glm4-moe", .gate_scale = "1", .score_scale = "3"}).largest_routed_scale,
+      3);
+  EXPECT_EQ(up_to_score_scale(summary_of({.host = "dense"})), "");
+}
+
+TEST(ScoreScaleTest, layers_may_differ) {
+  Conversion conversion(tiny_model("llama", {2, 16, 24, DType::f32, 3}), {4, 0, 2, -1, 1});
+  conversion.change_map([](ExpertMap& map) {
+    map.layers[0].score_scale = 2;
+    map.layers[1].score_scale = 0.75;
+  });
+  EXPECT_EQ(up_to_score_scale(summarize(*conversion.plan({.score_scale = "calibrated"}))),
+            ", up to factors 0.75 to 2 of the routed experts (--score-scale)");
+}
+
+TEST(ScoreScaleTest, the_bound_of_what_is_stored_counts_the_scale) {
+  Conversion conversion(tiny_model("llama", {2, 16, 24, DType::f32, 3}), {1, 0, 1, -1, 1});
+  const ConvertConfig config{.host = "llama-moe", .score_scale = "3"};
+  conversion.convert(config);
+  const auto backend = make_reference_backend(1);
+
+  const LayerCheck check = check_layer(*conversion.plan(config), conversion.dense(),
+                                       Checkpoint::open(conversion.output()), 0, *backend, {});
+
+  // The only expert is the dense layer, and weighs 3 in place of 1.
+  EXPECT_NEAR(check.bound, 2, 1e-5);
+  EXPECT_LT(check.difference, 1e-5);
+}
+
 TEST(ScoreScaleTest, a_value_that_overflows_is_named) {
   TinyModel model = tiny_model("llama", {1, 16, 24, DType::f16, 1});
   TinyTensor& down = model.at(kDown);

@@ -228,6 +228,16 @@ def test_restore_refuses_what_is_in_the_way(edit, words, moefy, llama, converted
     assert load_file(tmp_path / "back/model.safetensors").keys() == load_file(only_shard(llama)).keys()
 
 
+def test_a_score_scale_is_no_equality(moefy, llama, converted):
+    assert "with all experts on\n" in moefy("convert", llama, "map.h5", "-o", "plain").stderr
+    assert "--score-scale" not in moefy("verify", llama, "plain").stdout
+
+    told = "up to a factor 3 of the routed experts (--score-scale)"
+    assert told in moefy("convert", llama, "map.h5", "-o", "scaled", "--score-scale", 3).stderr
+    assert told in moefy("verify", llama, "scaled").stdout
+    assert moefy.json_lines("verify", llama, "scaled")[0]["routed_scale"] == [3, 3]
+
+
 def test_no_verify_is_logged(moefy, llama):
     moefy("split", llama, "-o", "map.h5", "--method", "random", "--experts", 4)
 

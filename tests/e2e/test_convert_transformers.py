@@ -126,6 +126,29 @@ def test_all_experts_on_equal_the_dense_model(family, model_type, split_options,
     assert_restored(moefy, tmp_path / "model", tmp_path / "out")
 
 
+# dtype -> the smallest alignment for experts of 24 / 9 neurons, 3 at most: rows of 16 bytes
+SMALLEST_ALIGN = {torch.float32: 2, torch.bfloat16: 8}
+
+
+@pytest.mark.parametrize("family, host", [("llama", "glm4-moe"), ("llama", "qwen2-moe"), ("llama", "mixtral"),
+                                          ("qwen3", "qwen3-moe"), ("qwen3", "dots1"), ("qwen3", "exaone-moe"),
+                                          ("llama", "solar-open"), ("granite", "granitemoe"),
+                                          ("granite", "granitemoeshared")])
+@pytest.mark.parametrize("dtype", SMALLEST_ALIGN)
+def test_widths_that_stock_classes_cannot_multiply_are_refused(family, host, dtype, moefy, tmp_path):
+    dense = write_tiny(family, tmp_path / "model", dtype=dtype)
+    moefy("split", tmp_path / "model", "-o", "map.h5", "--experts", 9, "--method", "contiguous")
+    options = ("--host", host, "--top-k", 2)
+
+    refused = moefy("convert", tmp_path / "model", "map.h5", "-o", "out", *options, "--align", 1, check=False)
+
+    assert refused.returncode == 2 and not (tmp_path / "out").exists()
+    assert f"smallest --align that works is {SMALLEST_ALIGN[dtype]}\n" in refused.stderr
+    moefy("convert", tmp_path / "model", "map.h5", "-o", "out", *options, "--align", SMALLEST_ALIGN[dtype])
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=dtype).eval()
+    assert output_of(model).shape == output_of(dense).shape
+
+
 def test_bf16_checkpoints_keep_their_dtype(moefy, tmp_path):
     write_tiny("llama", tmp_path / "model", dtype=torch.bfloat16)
     split(moefy, tmp_path / "model")

@@ -161,6 +161,51 @@ TEST(RidgeFitterTest, the_score_target_is_the_sum_of_magnitudes) {
               Pointwise(FloatNear(1e-6F), {0.5F, 0.0F, 0.0F, 0.5F}));
 }
 
+/// Identity up rows, down rows of length 1 and 2, ReLU, the basis vectors as tokens: norms (1, 0)
+/// and (0, 2). Gram = I, so a ridge of 1 makes a router of half the targets, turned by a transpose.
+Scene two_norms(const std::string& target) {
+  Scene scene(plain_layer(identity(2), matrix_of<float>(2, 2, {1, 0, 0, 2}), "relu"), {0, 1},
+              identity(2));
+  scene.config.target = target;
+  return scene;
+}
+
+TEST(RidgeFitterTest, the_energy_target_is_the_squared_norm) {
+  EXPECT_THAT(two_norms("energy").fit(*make_ridge_fitter()).weight.values(),
+              Pointwise(FloatNear(1e-6F), {0.5F, 0.0F, 0.0F, 2.0F}));
+}
+
+TEST(RidgeFitterTest, the_standardized_target_has_mean_zero_and_deviation_one) {
+  // Norms 1, 0 of expert 0 and 0, 2 of expert 1: means 1/2 and 1, deviations 1/2 and 1.
+  EXPECT_THAT(two_norms("standardized").fit(*make_ridge_fitter()).weight.values(),
+              Pointwise(FloatNear(1e-6F), {0.5F, -0.5F, -0.5F, 0.5F}));
+}
+
+TEST(RidgeFitterTest, an_expert_that_is_always_the_same_has_the_standardized_target_zero) {
+  Scene scene(plain_layer(matrix_of<float>(2, 2, {1, 1, 0, 1}), identity(2), "relu"), {0, 1},
+              identity(2));
+  scene.config.target = "standardized";
+  EXPECT_THAT(scene.fit(*make_ridge_fitter()).weight.values(),
+              Pointwise(FloatNear(1e-6F), {0.0F, 0.0F, -0.5F, 0.5F}));
+}
+
+TEST(RidgeFitterTest, the_topk_target_marks_the_largest_norms) {
+  // Norms of the three tokens: 1 2 1, 3 1 0, 0 0 1; of two equal ones the lower expert counts.
+  Scene scene(plain_layer(matrix_of<float>(3, 3, {1, 3, 0, 2, 1, 0, 1, 0, 1}), identity(3), "relu"),
+              {0, 1, 2}, identity(3));
+  scene.config.target = "topk";
+  scene.config.top_k = 1;
+  EXPECT_THAT(scene.fit(*make_ridge_fitter()).weight.values(),
+              Pointwise(FloatNear(1e-6F), {0.0F, 0.5F, 0.0F, 0.5F, 0.0F, 0.0F, 0.0F, 0.0F, 0.5F}));
+  scene.config.top_k = 2;
+  EXPECT_THAT(scene.fit(*make_ridge_fitter()).weight.values(),
+              Pointwise(FloatNear(1e-6F), {0.5F, 0.5F, 0.5F, 0.5F, 0.5F, 0.0F, 0.0F, 0.0F, 0.5F}));
+}
+
+TEST(RidgeFitterTest, the_topk_target_needs_a_number) {
+  EXPECT_THROW(two_norms("topk").fit(*make_ridge_fitter()), UsageError);
+}
+
 TEST(RidgeFitterTest, learns_more_than_the_centroids_know) {
   Scene scene(plain_layer(random_matrix(32, 8, 1), random_matrix(32, 8, 2), "silu"),
               {0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3, 4, 5, 6, 7,

@@ -197,13 +197,30 @@ class RecordedMethodTest : public ::testing::Test {
     return method.split(task, workspace);
   }
 
-  std::vector<std::int32_t> gradient(const Matrix<double>& importance, SplitConfig config) {
+  LayerResult gradient_result(const Matrix<double>& importance, const SplitConfig& config) {
     const std::size_t n = importance.cols();
     const FfnLayer layer = plain_layer(random_matrix(n, 2, 1), random_matrix(n, 2, 2), "relu");
     const FixedInputs inputs(random_matrix(4, 2, 3));
-    config.score_norm = config.score_norm == "sum" ? "none" : config.score_norm;
-    const LayerResult result = split(*make_gradient_splitter(), layer, inputs, config, &importance);
+    return split(*make_gradient_splitter(), layer, inputs, config, &importance);
+  }
+
+  std::vector<std::int32_t> gradient(const Matrix<double>& importance, const SplitConfig& config) {
+    const LayerResult result = gradient_result(importance, config);
     return {result.partition.labels().begin(), result.partition.labels().end()};
+  }
+
+  /// The total score of the labels; of a criterion min the negative sum.
+  double importance_kept(const Matrix<double>& importance, const SplitConfig& config) {
+    const LayerResult result = gradient_result(importance, config);
+    const std::map<std::string, double> metrics(result.metrics.begin(), result.metrics.end());
+    return metrics.at("importance_kept");
+  }
+
+  /// Scores are compared as they are recorded.
+  static SplitConfig unnormalized(std::int64_t num_experts, std::int64_t shared = 0) {
+    SplitConfig config = experts(num_experts, shared);
+    config.score_norm = "none";
+    return config;
   }
 
   static SplitConfig experts(std::int64_t experts, std::int64_t shared = 0) {
@@ -220,7 +237,7 @@ using GradientSplitTest = RecordedMethodTest;
 TEST_F(GradientSplitTest, exact_is_the_smallest_of_the_best_labels_and_greedy_the_known_one) {
   const Matrix<double> scores =
       matrix_of<double>(3, 6, {9, 1, 8, 2, 7, 3, 9, 8, 1, 2, 3, 7, 5, 5, 5, 5, 5, 5});
-  SplitConfig config = experts(3);
+  SplitConfig config = unnormalized(3);
   EXPECT_THAT(gradient(scores, config), ElementsAre(0, 1, 0, 2, 2, 1));
   config.criterion = "min";
   EXPECT_THAT(gradient(scores, config), ElementsAre(2, 0, 1, 0, 1, 2));
@@ -233,7 +250,7 @@ TEST_F(GradientSplitTest, exact_is_the_smallest_of_the_best_labels_and_greedy_th
 TEST_F(GradientSplitTest, uneven_sizes) {
   const Matrix<double> scores =
       matrix_of<double>(3, 7, {7, 1, 2, 3, 1, 5, 1, 5, 8, 7, 7, 7, 8, 3, 6, 2, 1, 3, 8, 4, 5});
-  SplitConfig config = experts(3);
+  SplitConfig config = unnormalized(3);
   EXPECT_THAT(gradient(scores, config), ElementsAre(0, 1, 1, 1, 2, 0, 2));
   config.assign = "greedy";
   EXPECT_THAT(gradient(scores, config), ElementsAre(0, 1, 1, 0, 2, 1, 2));
@@ -242,7 +259,7 @@ TEST_F(GradientSplitTest, uneven_sizes) {
 TEST_F(GradientSplitTest, neurons_that_many_want_are_shared) {
   const Matrix<double> scores = matrix_of<double>(
       3, 8, {9, 1, 8, 2, 7, 3, 6, 4, 9, 8, 1, 2, 3, 7, 6, 5, 1, 9, 2, 8, 3, 7, 4, 6});
-  SplitConfig config = experts(3, 1);
+  SplitConfig config = unnormalized(3, 1);
   EXPECT_THAT(gradient(scores, config), ElementsAre(-1, -1, 0, 2, 0, 1, 1, 2));
   config.assign = "greedy";
   EXPECT_THAT(gradient(scores, config), ElementsAre(-1, -1, 0, 2, 0, 2, 1, 1));
@@ -251,15 +268,17 @@ TEST_F(GradientSplitTest, neurons_that_many_want_are_shared) {
 TEST_F(GradientSplitTest, scale_of_a_cluster_does_not_matter_after_normalising) {
   const Matrix<double> scores =
       matrix_of<double>(3, 6, {9, 1, 8, 2, 7, 3, 9, 8, 1, 2, 3, 7, 5, 4, 6, 5, 2, 5});
-  for (const char* how : {"rank", "zscore"}) {
+  Matrix<double> scaled = matrix_of<double>(3, 6, {scores.values().begin(), scores.values().end()});
+  for (double& value : scaled.row(1)) value *= 1000;
+  for (const char* how : {"sum", "rank", "zscore"}) {
     SplitConfig config = experts(3);
     config.score_norm = how;
-    const std::vector<std::int32_t> expected = gradient(scores, config);
-    Matrix<double> scaled =
-        matrix_of<double>(3, 6, {scores.values().begin(), scores.values().end()});
-    for (double& value : scaled.row(1)) value *= 1024;
-    EXPECT_EQ(gradient(scaled, config), expected) << how;
+    EXPECT_EQ(gradient(scaled, config), gradient(scores, config)) << how;
   }
+  // Divided by the sums the best labels are these alone; as they are, the loud cluster decides.
+  EXPECT_EQ(experts(3).score_norm, "sum");
+  EXPECT_THAT(gradient(scaled, experts(3)), ElementsAre(0, 1, 2, 2, 0, 1));
+  EXPECT_THAT(gradient(scaled, unnormalized(3)), ElementsAre(1, 1, 0, 2, 0, 2));
 }
 
 TEST_F(GradientSplitTest, too_few_clusters_are_refused) {

@@ -83,9 +83,16 @@ struct ConversionSummary {
   std::uint64_t parameters_in_experts = 0;  ///< routed experts
   std::uint64_t parameters_active = 0;      ///< touched for one token
   bool shares_neurons = false;              ///< neurons may stand in several experts or in none
-  std::vector<std::string> notes;           ///< whole sentences
+  /// The routed experts' sum relative to the dense one, all experts on: the least and the largest
+  /// of the layers. 1 unless --score-scale says otherwise.
+  double smallest_routed_scale = 1;
+  double largest_routed_scale = 1;
+  std::vector<std::string> notes;  ///< whole sentences
 };
 ConversionSummary summarize(const ConversionPlan& plan);
+/// What a sentence that calls the output equal to the dense model must add: ", up to a factor 3 of
+/// the routed experts (--score-scale)"; empty where it is 1.
+std::string up_to_score_scale(const ConversionSummary& summary);
 /// config.json of the output.
 const std::string& planned_config(const ConversionPlan& plan);
 /// Files to write: one queue item each.
@@ -112,14 +119,15 @@ void write_metadata(const ConversionPlan& plan, const Checkpoint& checkpoint,
                     const std::filesystem::path& map_file, const std::filesystem::path& directory);
 
 /// One FFN layer of the output against the dense one on a few random inputs, all experts on,
-/// routers out of the way. Where experts share neurons, a neuron of the dense layer counts as often
-/// as it stands in their lists.
+/// routers and score scale out of the way. Where experts share neurons, a neuron of the dense layer
+/// counts as often as it stands in their lists.
 struct LayerCheck {
   std::int64_t layer_index = 0;
   double difference = 0;  ///< largest |y_moe - y_dense|, relative to the largest |y_dense|
-  double bound = 0;       ///< largest Σ_e |w_e - 1|·‖y_e‖ as stored, relative to ‖y‖
-  std::string problem;    ///< layer, expert and neuron of the first difference; empty: equal
-                          ///< (with a refit the difference is no problem)
+  double bound = 0;  ///< largest Σ_e |w_e - 1|·‖y_e‖ as stored, relative to ‖y‖; w_e with its
+                     ///< score scale
+  std::string problem;  ///< layer, expert and neuron of the first difference; empty: equal
+                        ///< (with a refit the difference is no problem)
 };
 /// Number of FFN layers, those that stay dense included.
 std::size_t num_layers(const ConversionPlan& plan);

@@ -10,9 +10,15 @@
 
 namespace moefy {
 
-/// What each expert's score on a token shall be: the norm of its output, the logarithm of that
-/// norm, or the sum of |hidden| over its neurons.
-enum class RidgeTarget { output, log_output, score };
+/// What each expert's score on a token shall be.
+enum class RidgeTarget {
+  output,        ///< the norm of its output
+  log_output,    ///< the logarithm of that norm
+  score,         ///< the sum of |hidden| over its neurons
+  energy,        ///< the squared norm of its output
+  topk,          ///< 1 where it is among the top_k of the largest norms, else 0
+  standardized,  ///< the norm less the expert's mean over the tokens, over its standard deviation
+};
 
 /// Routers fitted in closed form: least squares of a target per expert on the layer's inputs, with
 /// a ridge of `ridge` times the mean of the Gram matrix' diagonal and no intercept. The Gram matrix
@@ -22,10 +28,11 @@ class RidgeRouter {
   /// Reads all tokens once. InputError if no ridge makes the system solvable.
   RidgeRouter(CalibrationTokens& tokens, double ridge);
 
-  /// `members`: neurons of each routed expert. kind "ridge"; logit_std is left 0 (logit_spread).
+  /// `members`: neurons of each routed expert. `top_k`: experts a token, for RidgeTarget::topk
+  /// alone (1 .. number of experts). kind "ridge"; logit_std is left 0 (logit_spread).
   RouterWeights fit(CalibrationTokens& tokens,
                     const std::vector<std::vector<std::int32_t>>& members,
-                    RidgeTarget target = RidgeTarget::output) const;
+                    RidgeTarget target = RidgeTarget::output, std::size_t top_k = 0) const;
 
  private:
   CholeskyFactor factor_;

@@ -25,10 +25,12 @@ CommandSpec route_command() {
        Shown::help_all},
       {"target",
        "NAME",
-       "ridge: output (norms), log-output, score; mlp-topk: topk, softmax (default: the first)",
+       "ridge: output (norms), log-output, score (sum of magnitudes), energy (squared norms), topk "
+       "(0/1: the best --top-k), standardized (norms by expert); mlp-topk: topk, softmax (default: "
+       "the first)",
        "",
        Shown::help_all,
-       {"output", "log-output", "score", "topk", "softmax"}},
+       {"output", "log-output", "score", "energy", "topk", "standardized", "softmax"}},
       {"similarity",
        "NAME",
        "router centroid: euclidean is for --evaluate alone, no host computes it",
