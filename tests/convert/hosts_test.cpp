@@ -295,6 +295,85 @@ TEST(HostTest, uneven_experts_are_padded_or_refused) {
   EXPECT_EQ(refusal(tiny_model("llama", {}), shape, config), "");
 }
 
+/// Two heads of 12 in a hidden state of 16, with config.json silent about it or saying null.
+TinyModel wide_heads(const std::string& family, bool null) {
+  TinyModel model = tiny_model(family, {});
+  json config = json::parse(model.config);
+  config["num_attention_heads"] = 2;
+  config["num_key_value_heads"] = 1;
+  config.erase("head_dim");
+  if (null) config["head_dim"] = nullptr;
+  model.config = config.dump();
+  for (int layer = 0; layer < 2; ++layer) {
+    const std::string attention = "model.layers." + std::to_string(layer) + ".self_attn.";
+    const auto set = [&](const char* name, std::vector<std::int64_t> shape) {
+      model.at(attention + name) = random_tensor(attention + name, DType::f32, std::move(shape));
+    };
+    set("q_proj.weight", {24, 16});
+    set("k_proj.weight", {12, 16});
+    set("v_proj.weight", {12, 16});
+    set("o_proj.weight", {16, 24});
+    if (family == "qwen3")
+      for (const char* norm : {"q_norm.weight", "k_norm.weight"}) set(norm, {12});
+  }
+  return model;
+}
+
+TEST(HostTest, the_width_of_heads_is_read_off_the_tensors) {
+  const std::vector<std::pair<std::string, std::vector<std::string>>> hosts = {
+      {"llama",
+       {"qwen2-moe", "mixtral", "glm4-moe", "granitemoe", "granitemoeshared", "solar-open"}},
+      {"qwen3", {"qwen3-moe", "dots1", "exaone-moe"}}};
+  for (const auto& [family, names] : hosts)
+    for (const std::string& host : names)
+      for (const bool null : {false, true}) {
+        SCOPED_TRACE(host);
+        const json config = planned_config(wide_heads(family, null), {}, {.host = host});
+        EXPECT_EQ(config["head_dim"], 12);
+        EXPECT_EQ(config["num_key_value_heads"], 1);
+      }
+}
+
+TEST(HostTest, a_width_of_heads_that_cannot_be_known_is_refused) {
+  TinyModel model = wide_heads("llama", true);
+  json config = json::parse(model.config);
+  config["num_attention_heads"] = 5;
+  model.config = config.dump();
+  EXPECT_THAT(refusal(model, {}), HasSubstr("do not fit num_attention_heads"));
+  config.erase("num_attention_heads");
+  model.config = config.dump();
+  EXPECT_THAT(refusal(model, {}), HasSubstr("no num_attention_heads"));
+}
+
+TEST(HostTest, both_spellings_of_rope_are_carried_as_they_are) {
+  const json older = {{"rope_theta", 500.0},
+                      {"rope_scaling", {{"rope_type", "linear"}, {"factor", 4.0}}}};
+  const json newer = {
+      {"rope_parameters", {{"rope_type", "linear"}, {"rope_theta", 500.0}, {"factor", 4.0}}}};
+  const std::vector<std::pair<std::string, std::vector<std::string>>> hosts = {
+      {"llama", {"qwen2-moe", "mixtral", "glm4-moe", "granitemoe", "solar-open"}},
+      {"qwen3", {"qwen3-moe", "dots1", "exaone-moe"}}};
+  for (const auto& [family, names] : hosts)
+    for (const std::string& host : names)
+      for (const json& rope : {older, newer}) {
+        SCOPED_TRACE(host);
+        TinyModel model = tiny_model(family, {});
+        json settings = json::parse(model.config);
+        for (const char* key : {"rope_theta", "rope_scaling", "rope_parameters"})
+          settings.erase(key);
+        settings.update(rope);
+        model.config = settings.dump();
+        const json config = planned_config(std::move(model), {}, {.host = host});
+        if (rope.contains("rope_theta")) {
+          EXPECT_EQ(config["rope_theta"], 500.0);
+          EXPECT_EQ(config["rope_scaling"], older["rope_scaling"]);
+          continue;
+        }
+        for (const char* key : {"rope_type", "rope_theta", "factor"})
+          EXPECT_EQ(config["rope_parameters"][key], newer["rope_parameters"][key]) << key;
+      }
+}
+
 TEST(HostTest, sliding_window_is_carried) {
   const TinyModel mistral = model_with("mistral", {{"sliding_window", 7}});
 

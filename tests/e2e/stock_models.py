@@ -37,6 +37,19 @@ def scale_of(*models):
     return max(1.0, *(float(output_of(model).abs().max()) for model in models))
 
 
+def count_ffn(mlp, counts, always, router, top_k):
+    """Lets a gated dense FFN count each neuron as often as the experts that `router` [experts, hidden]
+    chooses for a token have it, counts [experts, neurons], and the always-on ones, always [neurons]."""
+    times = {}
+
+    def see(_, arguments):
+        chosen = (arguments[0] @ router.T).topk(top_k, dim=-1).indices
+        times["neurons"] = counts[chosen].sum(-2) + always
+
+    mlp.register_forward_pre_hook(see)
+    mlp.down_proj.register_forward_pre_hook(lambda _, arguments: (arguments[0] * times["neurons"],))
+
+
 def mask_ffn(mlp, labels, router, top_k, bias=0):
     """Lets a gated dense FFN compute only the experts that `router` chooses for each token.
 

@@ -12,7 +12,7 @@ import transformers
 from safetensors.torch import load_file
 
 from conftest import helper
-from stock_models import CLOSE, SAME, difference, load, mask_ffn
+from stock_models import CLOSE, SAME, difference, load, mask_ffn, scale_of
 from tiny_models import FAMILIES, LAYERS, LLAMA, load_tiny, output_of, write_tiny
 
 DENSE_ONLY = ["llama-bias", "llama-base", "gemma2", "gemma3", "granite-bias", "gpt2",
@@ -235,15 +235,19 @@ def test_what_qwen3_needs_is_carried(settings, moefy, tmp_path):
 
 
 @pytest.mark.parametrize("family, hosts", [
-    ("llama", ["glm4-moe", "solar-open", "granitemoe", "granitemoeshared"]), ("qwen3", ["dots1", "exaone-moe"])])
-def test_the_older_spelling_of_rope_is_read_by_every_host(family, hosts, moefy, tmp_path):
-    """config.json of transformers 4: rope_theta and rope_scaling beside the other fields."""
+    ("llama", ["qwen2-moe", "mixtral", "glm4-moe", "solar-open", "granitemoe", "granitemoeshared"]),
+    ("qwen3", ["qwen3-moe", "dots1", "exaone-moe"])])
+@pytest.mark.parametrize("spelling", ["transformers 4", "transformers 5"])
+def test_both_spellings_of_rope_are_read_by_every_host(family, hosts, spelling, moefy, tmp_path):
+    """rope_theta and rope_scaling beside the other fields, or rope_parameters."""
     dense = save(family, tmp_path / "model", rope_parameters=dict(
         rope_type="linear", rope_theta=500.0, factor=4.0))
     config = config_of(tmp_path / "model")
-    del config["rope_parameters"]
-    config |= dict(rope_theta=500.0, rope_scaling=dict(type="linear", factor=4.0))
-    (tmp_path / "model/config.json").write_text(json.dumps(config))
+    assert "rope_parameters" in config and "rope_theta" not in config
+    if spelling == "transformers 4":
+        del config["rope_parameters"]
+        config |= dict(rope_theta=500.0, rope_scaling=dict(type="linear", factor=4.0))
+        (tmp_path / "model/config.json").write_text(json.dumps(config))
     split(moefy, tmp_path / "model")
 
     for host in hosts:
@@ -251,6 +255,27 @@ def test_the_older_spelling_of_rope_is_read_by_every_host(family, hosts, moefy, 
 
         scale = max(float(output_of(dense).abs().max()), 1)
         assert difference(dense, zero_routers(load(tmp_path / host))) <= SAME * scale, host
+
+
+@pytest.mark.parametrize("family, hosts", [
+    ("llama", ["qwen2-moe", "mixtral", "glm4-moe", "solar-open", "granitemoe", "granitemoeshared"]),
+    ("qwen3", ["qwen3-moe", "dots1", "exaone-moe"])])
+@pytest.mark.parametrize("edit", ["null", "left out"])
+def test_head_dim_is_read_off_the_tensors(family, hosts, edit, moefy, tmp_path):
+    """Two heads of 12 in a model of width 16: classes would take 8 where config.json is silent."""
+    dense = save(family, tmp_path / "model", head_dim=12)
+    config = config_of(tmp_path / "model")
+    config["head_dim"] = None
+    if edit == "left out":
+        del config["head_dim"]
+    (tmp_path / "model/config.json").write_text(json.dumps(config))
+    split(moefy, tmp_path / "model")
+
+    for host in hosts:
+        moefy("convert", tmp_path / "model", "map.h5", "-o", host, "--host", host)
+
+        assert config_of(tmp_path / host)["head_dim"] == 12
+        assert difference(dense, zero_routers(load(tmp_path / host))) <= SAME * scale_of(dense), host
 
 
 @pytest.mark.parametrize("partial", [1.0, 0.5])

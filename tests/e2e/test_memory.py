@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from conftest import program_path, write_llama
+from recorded import write_recordings
 
 ROOT = Path(__file__).resolve().parents[2]
 # Stands between mpirun and the program, and leaves the peak of what it started.
@@ -75,6 +76,18 @@ def test_peak_grows_with_the_number_of_layers_by_the_map_alone(moefy, tmp_path):
 
     # Results, HDF5's image of them and the file; a matrix more of each layer would be 25 MB.
     assert peaks[1] - peaks[0] <= 8 * (sizes[1] - sizes[0])
+
+
+def test_peak_does_not_grow_with_recordings_beyond_the_cache(moefy, tmp_path):
+    """Activations are kept up to 256 MB: 8192 tokens of a layer that is wide and thin."""
+    cached = 256 << 20
+    model = write_llama(tmp_path / "thin", layers=1, hidden=8, ffn=8192, vocab=8)
+    peaks = [peak(moefy, model, "--experts", 4, "--shared", 1, "--max-iterations", 1, "--recordings",
+                  write_recordings(moefy, model, tmp_path / f"{tokens}.h5", tokens), "--max-tokens", tokens)
+             for tokens in (12288, 24576)]
+
+    assert peaks[0] >= cached
+    assert peaks[1] <= 1.1 * peaks[0]
 
 
 @pytest.fixture(scope="module")

@@ -109,6 +109,14 @@ TEST(RouterFitterTest, zero_and_random) {
       std::ranges::equal(router.weight.values(), wide.fit(*make_random_fitter()).weight.values()));
 }
 
+TEST(RouterMetricsTest, the_oracle_scores_by_the_sum_of_magnitudes) {
+  Matrix<float> scores(1, 2);
+  ThreadPool threads(1);
+  oracle_scores(matrix_of<float>(1, 4, {1, -2, 3, 0.5F}).view(), {{0, 1}, {2, 3}}, scores.view(),
+                threads);
+  EXPECT_THAT(scores.values(), ElementsAre(3, 3.5F));
+}
+
 TEST(RouterMetricsTest, captured_mass_of_a_hand_computed_token) {
   Scene scene = two_experts();
   RouterWeights router;
@@ -163,21 +171,21 @@ TEST(RidgeFitterTest, the_score_target_is_the_sum_of_magnitudes) {
 
 /// Identity up rows, down rows of length 1 and 2, ReLU, the basis vectors as tokens: norms (1, 0)
 /// and (0, 2). Gram = I, so a ridge of 1 makes a router of half the targets, turned by a transpose.
-Scene two_norms(const std::string& target) {
+std::vector<float> fitted_to_two_norms(const std::string& target) {
   Scene scene(plain_layer(identity(2), matrix_of<float>(2, 2, {1, 0, 0, 2}), "relu"), {0, 1},
               identity(2));
   scene.config.target = target;
-  return scene;
+  const RouterWeights router = scene.fit(*make_ridge_fitter());
+  return {router.weight.values().begin(), router.weight.values().end()};
 }
 
 TEST(RidgeFitterTest, the_energy_target_is_the_squared_norm) {
-  EXPECT_THAT(two_norms("energy").fit(*make_ridge_fitter()).weight.values(),
-              Pointwise(FloatNear(1e-6F), {0.5F, 0.0F, 0.0F, 2.0F}));
+  EXPECT_THAT(fitted_to_two_norms("energy"), Pointwise(FloatNear(1e-6F), {0.5F, 0.0F, 0.0F, 2.0F}));
 }
 
 TEST(RidgeFitterTest, the_standardized_target_has_mean_zero_and_deviation_one) {
   // Norms 1, 0 of expert 0 and 0, 2 of expert 1: means 1/2 and 1, deviations 1/2 and 1.
-  EXPECT_THAT(two_norms("standardized").fit(*make_ridge_fitter()).weight.values(),
+  EXPECT_THAT(fitted_to_two_norms("standardized"),
               Pointwise(FloatNear(1e-6F), {0.5F, -0.5F, -0.5F, 0.5F}));
 }
 
@@ -203,7 +211,7 @@ TEST(RidgeFitterTest, the_topk_target_marks_the_largest_norms) {
 }
 
 TEST(RidgeFitterTest, the_topk_target_needs_a_number) {
-  EXPECT_THROW(two_norms("topk").fit(*make_ridge_fitter()), UsageError);
+  EXPECT_THROW(fitted_to_two_norms("topk"), UsageError);
 }
 
 TEST(RidgeFitterTest, learns_more_than_the_centroids_know) {

@@ -116,6 +116,18 @@ TEST(NeuronGraphTest, the_percentile_rises_while_it_is_zero) {
   EXPECT_THAT(graph.weight, ElementsAre(2, 2, 1, 1, 1, 2, 1, 2));
 }
 
+TEST(NeuronGraphTest, four_tokens_are_cut_between_the_pairs_that_are_active_together) {
+  if (!metis_available()) GTEST_SKIP() << "built without METIS";
+  const NeuronGraph graph = coactivation_graph(coactivation_of(four_tokens(), clamped(2)));
+  std::vector<std::int32_t> label =
+      rebalance_parts(graph, partition_graph(graph, 2, 0), Capacities::balanced(4, 2));
+  swap_improving(graph, 2, label);
+  EXPECT_EQ(label[0], label[1]);
+  EXPECT_EQ(label[2], label[3]);
+  EXPECT_NE(label[0], label[2]);
+  EXPECT_EQ(edge_cut(graph, label), 2);
+}
+
 TEST(NeuronGraphTest, no_coactivation_is_an_error) {
   Matrix<double> zeros(3, 3);
   std::ranges::fill(zeros.values(), 0.0);
@@ -239,12 +251,17 @@ TEST_F(GradientSplitTest, exact_is_the_smallest_of_the_best_labels_and_greedy_th
       matrix_of<double>(3, 6, {9, 1, 8, 2, 7, 3, 9, 8, 1, 2, 3, 7, 5, 5, 5, 5, 5, 5});
   SplitConfig config = unnormalized(3);
   EXPECT_THAT(gradient(scores, config), ElementsAre(0, 1, 0, 2, 2, 1));
+  EXPECT_EQ(importance_kept(scores, config), 42);
   config.criterion = "min";
   EXPECT_THAT(gradient(scores, config), ElementsAre(2, 0, 1, 0, 1, 2));
+  EXPECT_EQ(importance_kept(scores, config), -17);
+  // The greedy ways reach the same sums.
   config.assign = "greedy";
   EXPECT_THAT(gradient(scores, config), ElementsAre(2, 0, 1, 1, 2, 0));
+  EXPECT_EQ(importance_kept(scores, config), -17);
   config.criterion = "max";
   EXPECT_THAT(gradient(scores, config), ElementsAre(1, 1, 0, 2, 0, 2));
+  EXPECT_EQ(importance_kept(scores, config), 42);
 }
 
 TEST_F(GradientSplitTest, uneven_sizes) {
@@ -252,8 +269,10 @@ TEST_F(GradientSplitTest, uneven_sizes) {
       matrix_of<double>(3, 7, {7, 1, 2, 3, 1, 5, 1, 5, 8, 7, 7, 7, 8, 3, 6, 2, 1, 3, 8, 4, 5});
   SplitConfig config = unnormalized(3);
   EXPECT_THAT(gradient(scores, config), ElementsAre(0, 1, 1, 1, 2, 0, 2));
+  EXPECT_EQ(importance_kept(scores, config), 47);
   config.assign = "greedy";
   EXPECT_THAT(gradient(scores, config), ElementsAre(0, 1, 1, 0, 2, 1, 2));
+  EXPECT_EQ(importance_kept(scores, config), 46);
 }
 
 TEST_F(GradientSplitTest, neurons_that_many_want_are_shared) {
