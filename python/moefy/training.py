@@ -93,9 +93,10 @@ class Weights:
                                            fused=True)
 
     def take_gradients(self):
-        """Moves the gradients of the last backward pass to the fp32 values."""
+        """Moves the gradients of the last backward pass to the fp32 values. Routers have none where every
+        expert runs for every token: there is no choice to learn."""
         for exact, used in zip(self.exact, self.used):
-            exact.grad = used.grad.float()
+            exact.grad = None if used.grad is None else used.grad.float()
             used.grad = None
 
     def update(self, rate):
@@ -170,7 +171,8 @@ class Training:
     def average_gradients(self):
         if self.ranks.size == 1:
             return
-        gradients = [exact.grad for exact in self.weights.exact]
+        # The same parameters have one on every rank.
+        gradients = [exact.grad for exact in self.weights.exact if exact.grad is not None]
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
         self.ranks.sum(flat)
         flat /= self.ranks.size

@@ -21,12 +21,12 @@ HOSTS = {"qwen2-moe": 4, "qwen3-moe": 0, "mixtral": 0, "glm4-moe": 1}  # shared 
 def converted(moefy, tiny, text):
     """converted(host): (dense folder, converted folder, text)."""
 
-    def make(host="glm4-moe", experts=8, shared=None):
+    def make(host="glm4-moe", experts=8, shared=None, top_k=4):
         dense = tiny("qwen3" if host == "qwen3-moe" else "llama")
         shared = HOSTS[host] if shared is None else shared
         moefy("split", dense, "-o", "map.h5", "--experts", experts, "--shared", shared, "--force",
               "--method", "random")
-        moefy("convert", dense, "map.h5", "-o", "moe", "--host", host, "--top-k", 4, "--force")
+        moefy("convert", dense, "map.h5", "-o", "moe", "--host", host, "--top-k", top_k, "--force")
         return dense, moefy.folder / "moe", text("a.txt")
 
     return make
@@ -92,6 +92,17 @@ def test_training_brings_the_model_nearer_to_its_teacher(moefy, converted, host,
         return float((teacher.exp() * (teacher - student)).sum(-1).mean())
 
     assert distance(tmp_path / "out") < distance(moe)
+
+
+def test_experts_learn_where_all_of_them_run(moefy, converted, tmp_path):
+    """There is no choice to learn then, so routers stay as they are."""
+    dense, moe, words = converted(top_k=8)
+    recover(moefy, dense, moe, words, "--steps", 3, "--rate", "3e-3")
+
+    before, after = weights(moe), weights(tmp_path / "out")
+    same = {name for name in before if torch.equal(before[name], after[name])}
+    for name in before:
+        assert (name in same) == (".mlp." not in name or ".gate." in name), name
 
 
 def test_it_says_what_it_is(moefy, converted, tmp_path):
