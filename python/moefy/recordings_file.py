@@ -69,7 +69,8 @@ def is_done(output, config):
 
 def prepare(output, attributes, layers, sequence_id, dtype, num_batches, config, force,
             make_clusters=None):
-    """Lays the file out in the journal, or finds it there. Returns the number of finished batches.
+    """Lays the file out in the journal, or finds it there. Returns the number of finished batches. A
+    journal of another run gives way if no batch of it is finished.
 
     make_clusters(): the cluster of each sequence, if there are any. attributes: of the root. layers: dicts with index, name, hidden_size, num_neurons, fingerprint.
     sequence_id: int32 [T], the sequence of each token. config: what the recordings depend on."""
@@ -79,13 +80,14 @@ def prepare(output, attributes, layers, sequence_id, dtype, num_batches, config,
         shutil.rmtree(folder, ignore_errors=True)
     if fingerprint.exists():
         found = differences(json.loads(fingerprint.read_text()), config)
-        if found:
+        if found and not discard_unbegun(output):
             raise UsageError(f"{folder} is of another run: {found}; --force starts anew")
-        return int(np.count_nonzero(np.fromfile(folder / "done", np.uint8)))
+        if not found:
+            return _count_finished(folder)
+    clusters = make_clusters()[sequence_id] if make_clusters else None
     try:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        clusters = make_clusters()[sequence_id] if make_clusters else None
         _lay_out(folder / "recordings.h5", attributes, layers, sequence_id, clusters, dtype, config)
         (folder / "done").write_bytes(bytes(num_batches))
         unfinished = folder / "fingerprint.json.part"
@@ -98,6 +100,24 @@ def prepare(output, attributes, layers, sequence_id, dtype, num_batches, config,
         shutil.rmtree(folder, ignore_errors=True)
         raise IoError(f"{folder}: cannot write: {error.strerror or error}") from None
     return 0
+
+
+def _count_finished(folder):
+    return int(np.count_nonzero(np.fromfile(folder / "done", np.uint8)))
+
+
+def discard_unbegun(output):
+    """Removes the journal if no batch of it is finished and nobody is writing it. Whether it did."""
+    folder = journal_folder(output)
+    try:
+        with open(folder / "done", "rb") as done:
+            fcntl.flock(done, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _count_finished(folder):
+                return False
+            shutil.rmtree(folder)
+            return True
+    except OSError:  # there is none, it is in use, or it cannot be removed
+        return False
 
 
 def _lay_out(path, attributes, layers, sequence_id, clusters, dtype, config):

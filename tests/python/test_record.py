@@ -220,6 +220,73 @@ def test_a_stopped_program_resumes_to_the_same_bytes(moefy, tiny, text, tmp_path
     assert (tmp_path / "rec.h5").read_bytes() == (tmp_path / "whole.h5").read_bytes()
 
 
+def test_a_run_that_finished_nothing_leaves_nothing(tiny, tmp_path):
+    """And the journal of one that was killed before its first batch gives way to other options."""
+    import moefy
+    from moefy import recordings_file
+    from moefy.errors import UsageError
+    from moefy.models import load_as_saved
+
+    model = load_as_saved(tiny("llama"))
+    ids, output = torch.arange(3, 11)[None], tmp_path / "rec.h5"
+
+    def fail(*_):
+        raise RuntimeError("no memory")
+
+    with pytest.raises(RuntimeError), model.model.layers[0].register_forward_pre_hook(fail):
+        moefy.record(model, [ids], output, quiet=True)
+    assert not list(tmp_path.glob("rec*"))
+
+    def lay_out(config, batches_done=0):
+        layers = [{"index": 0, "name": "a", "hidden_size": 4, "num_neurons": 8, "fingerprint": ""}]
+        found = recordings_file.prepare(output, {}, layers, np.zeros(3, np.int32), "float16", 1, config,
+                                        False)
+        (recordings_file.journal_folder(output) / "done").write_bytes(bytes([batches_done]))
+        return found
+
+    lay_out({"tokens": 1})
+    with recordings_file.RecordingsWriter(output) as writer:
+        writer.lock()
+        with pytest.raises(UsageError, match="another run"):  # somebody is about to finish one
+            lay_out({"tokens": 2})
+    assert lay_out({"tokens": 2}, batches_done=1) == 0
+    with pytest.raises(UsageError, match="another run"):
+        lay_out({"tokens": 3})
+    assert lay_out({"tokens": 2}) == 1
+
+
+def test_recordings_are_labelled_with_the_model_that_ran(tiny, tmp_path):
+    import moefy
+    from moefy.errors import InputError
+    from moefy.models import load_as_saved
+
+    folder = tiny("phi3")
+    ids = torch.arange(3, 11)[None]
+    for number, dtype in enumerate((torch.bfloat16, torch.float16)):
+        loaded = load_as_saved(folder, dtype=dtype)
+        moefy.record(loaded, [ids], tmp_path / f"{number}.h5", quiet=True)
+        moefy.record(loaded.float(), [ids], tmp_path / f"{number}wide.h5", quiet=True)
+    model = load_as_saved(folder)
+    with torch.no_grad():
+        model.model.layers[1].mlp.down_proj.weight[0, 0] += 0.01
+    with pytest.raises(InputError, match="model.layers.1.mlp.down_proj.weight.* is not that of"):
+        moefy.record(model, [ids], tmp_path / "rec.h5", quiet=True)
+    moefy.record(model, [ids], tmp_path / "rec.h5", layers="0", quiet=True)  # that one is the same
+
+
+@pytest.mark.parametrize("importance, error", [
+    (True, TypeError), ("feature-change", TypeError), ((1, 2, 3), TypeError),
+    (("feature-change", "sample"), ValueError), (("feature-change", "each", "l1"), ValueError)])
+def test_importance_must_be_three_names(tiny, tmp_path, importance, error):
+    import moefy
+    from moefy.models import load_as_saved
+
+    model = load_as_saved(tiny("llama"))
+    with pytest.raises(error, match="importance"):
+        moefy.record(model, [torch.arange(3, 11)[None]], tmp_path / "rec.h5", importance=importance)
+    assert not list(tmp_path.glob("rec*"))
+
+
 def test_a_second_run_is_done_and_another_is_refused(moefy, tiny, text, tmp_path):
     model = tiny("llama")
     command = ("record", model, "-o", "rec.h5", "--text", text("a.txt"), "--length", "16",
@@ -274,13 +341,16 @@ def test_values_beyond_float16_and_nan_are_refused(tiny, tmp_path):
     (["--dtype", "int8"], 2, "int8"),
     (["--batch-size", "0"], 2, "--batch-size 0"),
     (["--text", "none.txt"], 2, "no such file"),
-    (["-o", "none/rec.h5"], 2, "no such folder"),
+    (["-o", "none/rec.h5"], 4, "no such folder"),
+    (["-o", "."], 2, "is a folder"),
+    (["--clusters", "21", "--max-tokens", "64", "--length", "16"], 2, "there are only 4 sequences"),
+    (["--device", "gpu"], 2, "--device 'gpu': expected cpu"),
 ])
 def test_wrong_options_are_refused(moefy, tiny, text, tmp_path, more, code, message):
     words = text("a.txt", "words of a text. " * 20)
     result = moefy("record", tiny("llama"), "-o", "rec.h5", "--text", words, *more, code=code)
     assert message in result.stderr
-    assert result.stderr.rstrip().endswith(f"moefy: exit {code} (usage)")
+    assert result.stderr.rstrip().endswith(f"moefy: exit {code} ({'usage' if code == 2 else 'file system'})")
     assert not list(tmp_path.glob("rec*"))
 
 
