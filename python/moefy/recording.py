@@ -14,6 +14,7 @@ from . import interrupts, options, recordings_file
 from .devices import device_name
 from .errors import InputError, UsageError
 from .ffn_inputs import InputWatcher
+from .ffn_scales import ScaleWatcher
 from .importance import KERNELS, LEVELS, TYPES, ImportanceSums, kinds_of, require_next_tokens
 from .live_weights import require_weights_of
 from .models import (ffn_layers, identity_of, load_as_saved, load_tokenizer, longest_sequence,
@@ -225,12 +226,15 @@ class Recording:
             def receive(layer, rows):
                 writer.write(layer, place[0], to_stored(rows, self.dtype, layer, place[0]))
 
-            with InputWatcher(model, self.layers, receive) as watcher, torch.no_grad():
+            with InputWatcher(model, self.layers, receive) as watcher, \
+                    ScaleWatcher(model, self.layers) as scales, torch.no_grad():
                 for number in mine:
                     batch = self.batches[number]
                     place[0] = int(self.first_rows[number])
                     fields = batch.arguments(model, device)
-                    watcher.run(lambda: body(**fields, use_cache=False), batch.mask)
+                    writer.write_scales(number, scales.run(
+                        lambda: watcher.run(lambda: body(**fields, use_cache=False), batch.mask),
+                        batch.mask))
                     writer.finish_batch(number)
                     bar.advance()
             bar.finish()
@@ -287,6 +291,7 @@ def run_recording(recording, make_model, device, force, progress, inform, timeou
         try:
             model = ranks.together(model_here)
             ranks.together(lambda: recording.run(model, device, ranks, progress))
+            ranks.first(lambda: recordings_file.add_scales(recording.output))
             if recording.importance:
                 recording.add_importance(model, device, ranks, progress)
         except BaseException:

@@ -7,6 +7,7 @@ OUT.journal/ beside its place, with
 
     fingerprint.json   what the recordings depend on: a later run must agree, else it is refused
     done               one byte a batch: 1 when its rows are on disk
+    scales             float64 [batches, layers, 2]: sums of |FFN output| and |residual stream| of a batch
 """
 
 import fcntl
@@ -25,6 +26,7 @@ FORMAT = "moefy-recordings"
 SCHEMA_VERSION = 1
 # How values lie in the file; HDF5 has no bfloat16.
 STORED = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2"), "bfloat16": np.dtype("<u2")}
+SCALE = np.dtype("<f8")
 SYNC_SECONDS = 5.0  # what a power cut may cost
 
 
@@ -90,9 +92,10 @@ def prepare(output, attributes, layers, sequence_id, dtype, num_batches, config,
         folder.mkdir(parents=True)
         _lay_out(folder / "recordings.h5", attributes, layers, sequence_id, clusters, dtype, config)
         (folder / "done").write_bytes(bytes(num_batches))
+        (folder / "scales").write_bytes(bytes(num_batches * len(layers) * 2 * SCALE.itemsize))
         unfinished = folder / "fingerprint.json.part"
         unfinished.write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
-        for name in ("recordings.h5", "done", unfinished.name):
+        for name in ("recordings.h5", "done", "scales", unfinished.name):
             _sync(folder / name)
         unfinished.rename(fingerprint)
         _sync(folder)
@@ -170,6 +173,7 @@ class RecordingsWriter:
                     values.id.get_offset(), values.shape[1] * values.dtype.itemsize)
         self._file = os.open(self.folder / "recordings.h5", os.O_RDWR)
         self._done = os.open(self.folder / "done", os.O_RDWR)
+        self._scales = os.open(self.folder / "scales", os.O_RDWR)
         self._unmarked = []
         self._marked_at = time.monotonic()
 
@@ -182,6 +186,7 @@ class RecordingsWriter:
         finally:
             os.close(self._file)
             os.close(self._done)
+            os.close(self._scales)
 
     def lock(self):
         """Keeps a second moefy away until this object is left. UsageError if there is one."""
@@ -196,11 +201,18 @@ class RecordingsWriter:
     def write(self, layer, first_row, rows):
         """rows [count, hidden_size] of a layer, in the file's dtype, from token first_row on."""
         begin, row_bytes = self._offsets[layer]
-        data = memoryview(np.ascontiguousarray(rows)).cast("B")
-        place = begin + first_row * row_bytes
+        self._write(self._file, rows, begin + first_row * row_bytes)
+
+    def write_scales(self, batch, sums):
+        """sums [layers, 2] of a batch."""
+        sums = sums.astype(SCALE)
+        self._write(self._scales, sums, batch * sums.nbytes)
+
+    def _write(self, file, values, place):
+        data = memoryview(np.ascontiguousarray(values)).cast("B")
         try:
             while data:
-                written = os.pwrite(self._file, data, place)
+                written = os.pwrite(file, data, place)
                 data, place = data[written:], place + written
         except OSError as error:
             raise IoError(f"{self.folder}: cannot write: {error.strerror}") from None
@@ -214,6 +226,7 @@ class RecordingsWriter:
     def _mark(self):
         if self._unmarked:
             os.fdatasync(self._file)
+            os.fdatasync(self._scales)
         for batch in self._unmarked:
             os.pwrite(self._done, b"\x01", batch)
         self._unmarked = []
@@ -228,6 +241,22 @@ def sequence_clusters(output):
         if "cluster_id" not in file:
             return np.zeros(len(first), np.int32)
         return file["cluster_id"][:][first]
+
+
+def add_scales(output):
+    """Means over tokens of each layer's |FFN output| and |residual stream|, from the sums of all batches,
+    added up in their order."""
+    folder = journal_folder(output)
+    try:
+        with h5py.File(folder / "recordings.h5", "r+") as file:
+            sums = np.fromfile(folder / "scales", SCALE).reshape(-1, len(file["layers"]), 2)
+            means = sums.cumsum(0)[-1] / file.attrs["num_tokens"]
+            for name, values in zip(("ffn_l1", "residual_l1"), means.T):
+                if name in file:
+                    del file[name]
+                file[name] = np.ascontiguousarray(values)
+    except OSError as error:
+        raise IoError(f"{folder}: cannot write: {error}") from None
 
 
 def add_importance(output, sums, attributes):

@@ -78,6 +78,94 @@ def test_every_family_gives_the_inputs_of_its_ffns(tiny, family, tmp_path):
         np.testing.assert_allclose(found[index], rows, rtol=1e-5, atol=1e-5)
 
 
+def scales_of(path):
+    with h5py.File(path) as file:
+        return file["ffn_l1"][:], file["residual_l1"][:]
+
+
+@pytest.mark.parametrize("family, part, above, below", [
+    # name of the FFN, and of the norm whose input is the residual stream
+    ("llama", "model.layers.{}", "post_attention_layernorm", "mlp.down_proj"),
+    ("gemma2", "model.layers.{}", "pre_feedforward_layernorm", "mlp.down_proj"),
+    ("granite", "model.layers.{}", "post_attention_layernorm", "mlp.down_proj"),
+    ("phi3", "model.layers.{}", "post_attention_layernorm", "mlp.down_proj"),
+    ("gpt2", "transformer.h.{}", "ln_2", "mlp.c_proj"),
+    ("opt", "model.decoder.layers.{}", "final_layer_norm", "fc2"),
+    ("bert", "bert.encoder.layer.{}", "intermediate", "output.dense"),
+    ("t5", "encoder.block.{}.layer.1", "layer_norm", "DenseReluDense.wo"),
+    ("gpt_neox", "gpt_neox.layers.{}", None, "mlp.dense_4h_to_h"),
+])
+def test_outputs_are_weighed_against_the_residual_stream(tiny, tmp_path, family, part, above, below):
+    """Means of absolute sums over the real tokens of two batches, against hooks at the places by name."""
+    import moefy
+    from moefy.models import load_as_saved
+
+    model = load_as_saved(tiny(family))
+    batches = [{"input_ids": torch.arange(12).reshape(2, 6) % 29 + 3,
+                "attention_mask": torch.tensor([[1] * 6, [1] * 4 + [0] * 2])},
+               {"input_ids": torch.arange(5, 11)[None]}]
+    layers = 2
+    moefy.record(model, batches, tmp_path / "rec.h5", quiet=True)
+
+    found, expected, hooks = scales_of(tmp_path / "rec.h5"), np.zeros((2, layers)), []
+    mask = [None]
+
+    def add(row, layer, values):
+        kept = values.detach().reshape(mask[0].numel(), -1)[mask[0].reshape(-1)]
+        expected[row, layer] += kept.double().abs().sum().item()
+
+    outputs = {}
+    for layer in range(layers):
+        block = model.get_submodule(part.format(layer))
+
+        def down(module, arguments, output, layer=layer):
+            outputs[layer] = output
+            add(0, layer, output)
+
+        hooks.append(block.get_submodule(below).register_forward_hook(down))
+        if above:
+            hooks.append(block.get_submodule(above).register_forward_pre_hook(
+                lambda module, arguments, layer=layer: add(1, layer, arguments[0])))
+        else:
+            hooks.append(block.register_forward_hook(lambda module, arguments, output, layer=layer: add(
+                1, layer, (output[0] if isinstance(output, tuple) else output) - outputs[layer])))
+    for batch in batches:
+        mask[0] = batch.get("attention_mask", torch.ones_like(batch["input_ids"])).bool()
+        more = {}
+        if model.config.is_encoder_decoder:
+            more["decoder_input_ids"] = torch.cat([torch.zeros_like(batch["input_ids"][:, :1]),
+                                                   batch["input_ids"][:, :-1]], 1)
+        with torch.no_grad():
+            model(**batch, **more)
+    for hook in hooks:
+        hook.remove()
+    for row in range(2):
+        np.testing.assert_allclose(found[row][:layers], expected[row] / 16, rtol=1e-5)
+        assert np.all(found[row] > 0)
+
+
+def test_scales_agree_with_what_calibrate_measures(tiny, tmp_path):
+    """The dense ratio of residual stream and output, measured with the FFN taken out of its layer."""
+    import moefy
+    from moefy.ffn_switch import FfnSwitch, ffn_module_name
+    from moefy.models import LayerRunner, ffn_layers, load_model
+    from moefy.score_scale import run_layer
+
+    folder = tiny("llama")
+    model = load_model(str(folder))
+    ids = torch.arange(3, 19)
+    moefy.record(model, [ids[None]], tmp_path / "rec.h5", quiet=True)
+    output, residual = scales_of(tmp_path / "rec.h5")
+    names = [ffn_module_name(model, layer) for layer in ffn_layers(str(folder))]
+    runner = LayerRunner(model, [name.rsplit(".", 1)[0] for name in names])
+    streams = [runner.begin(ids)]
+    for index, name in enumerate(names):
+        switch = FfnSwitch(model.get_submodule(name))
+        streams, gap = run_layer(runner, index, switch, streams, switch.compute)
+        switch.restore()
+        assert gap.ratio() == pytest.approx(residual[index] / output[index], rel=1e-4)
+
+
 def test_the_file_says_what_it_is(moefy, tiny, text, tmp_path):
     import _moefy
 
