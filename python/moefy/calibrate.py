@@ -7,13 +7,12 @@ import time
 import numpy as np
 import torch
 
-from . import score_scale
-from .errors import UsageError
+from . import options, score_scale
+from .calibration_text import CalibrationText
+from .devices import device_name
 from .ffn_switch import FfnSwitch, ffn_module_name
-from .models import LayerRunner, load_model, load_tokenizer
+from .models import LayerRunner, load_model, native
 from .progress import Progress
-from .sampling import SAMPLED_LENGTH, sample_text
-from .texts import choose_sequences, digest_of_tokens, read_text, to_sequences
 
 # Options that say what map is made, and their defaults: --score-scale has a map.
 MAP_OPTIONS = {"granularity": 32, "active": 0.5, "shared": "auto", "refit": 0.2}
@@ -32,10 +31,10 @@ def add_options(parser):
     parser.add_argument("--granularity", type=int, default=MAP_OPTIONS["granularity"],
                         metavar="G",
                         help="experts and shared experts together (default 32)")
-    parser.add_argument("--active", type=float, default=MAP_OPTIONS["active"],
+    parser.add_argument("--active", type=options.number, default=MAP_OPTIONS["active"],
                         metavar="SHARE",
                         help="share of the neurons that run for a token (default 0.5)")
-    parser.add_argument("--shared", default=MAP_OPTIONS["shared"], metavar="S",
+    parser.add_argument("--shared", type=options.auto_or_number, default=MAP_OPTIONS["shared"], metavar="S",
                         help="always-on experts among them (default auto)")
     parser.add_argument("--tokens", type=int, default=8192, metavar="N",
                         help="calibration tokens (default 8192)")
@@ -45,7 +44,7 @@ def add_options(parser):
                              " text does not")
     parser.add_argument("--length", type=int, default=512, metavar="N",
                         help="tokens a sequence of text (default 512)")
-    parser.add_argument("--refit", type=float, default=MAP_OPTIONS["refit"],
+    parser.add_argument("--refit", type=options.number, default=MAP_OPTIONS["refit"],
                         metavar="LAMBDA",
                         help="ridge of the refitted down projections; 0 keeps the dense ones"
                              " (default 0.2)")
@@ -53,82 +52,54 @@ def add_options(parser):
                         help="make no map, but measure for this one what `convert --score-scale"
                              " calibrated` multiplies the routed experts by, and keep it there (or"
                              " in -o)")
-    parser.add_argument("--device", default="cpu", help="where the model runs (default cpu)")
+    parser.add_argument("--device", type=device_name, default="cpu",
+                        help="where the model runs: cpu (default), cuda, cuda:1, …")
 
 
-def calibration_sequences(args, model, tokenizer, progress):
-    """(arrays of token ids, one a sequence; what identifies them)."""
-    sequences, sampled = [], args.tokens
-    if args.text:
-        sampled = args.sampled
-        by_text = [to_sequences(tokenizer, read_text(path), args.length, path)
-                   for path in args.text]
-        sequences += list(choose_sequences(by_text, args.tokens, args.seed))
-    if sampled > 0:
-        length = min(args.length, SAMPLED_LENGTH)
-        sequences += list(sample_text(model, tokenizer, sampled, length, args.seed, progress))
-    return sequences, {"tokens": sum(map(len, sequences)),
-                       "sampled": sampled,
-                       "digest": digest_of_tokens(sequences)}
-
-
-def shared_count(text):
-    if text == "auto":
-        return -1
-    try:
-        return int(text)
-    except ValueError:
-        raise UsageError(f"--shared '{text}' is neither auto nor a number") from None
-
-
-def check(args):
-    if not args.output and not args.score_scale:
-        raise UsageError("calibrate needs -o MAP.h5, the map to make")
-    if args.score_scale:
-        for name, default in MAP_OPTIONS.items():
-            if getattr(args, name) != default:
-                raise UsageError(f"--{name} says what map is made; --score-scale measures one")
-    for name, least in (("tokens", 1), ("length", 2), ("sampled", 0)):
-        if getattr(args, name) < least:
-            raise UsageError(f"--{name} {getattr(args, name)} is below {least}")
-
-
-def prepare(args):
-    """Model, layers, token sequences, what identifies them, and a factory of progress bars."""
+def problems(args):
     import _moefy
 
-    torch.set_num_threads(args.threads)
-    progress = Progress.factory(args)
-    layers = _moefy.ffn_layers(args.model, args.architecture or "")
-    tokenizer = load_tokenizer(args.model)
-    model = load_model(args.model).to(args.device)
-    sequences, identity = calibration_sequences(args, model, tokenizer, progress)
-    return model, layers, sequences, identity, progress
+    lines = [*options.too_small(args, tokens=1, length=2, sampled=0), *options.missing_texts(args),
+             *options.folders_in_place_of(args.output),
+             *_moefy.calibrate_problems(args.granularity, args.active, options.number_or_auto(args.shared),
+                                        args.refit)]
+    if args.score_scale:
+        lines += [f"--{name} says what map is made; --score-scale measures one"
+                  for name, default in MAP_OPTIONS.items() if getattr(args, name) != default]
+    elif not args.output:
+        lines.append("calibrate needs -o MAP.h5, the map to make")
+    return lines
 
 
 def run(args, out):
     import _moefy
 
-    check(args)
+    torch.set_num_threads(args.threads)
     if args.score_scale:
-        return score_scale.run(args, out, prepare)
+        return score_scale.run(args, out)
     begin = time.monotonic()
-    model, layers, sequences, identity, progress = prepare(args)
+    progress = Progress.factory(args)
+    layers = native(_moefy.ffn_layers, args.model, args.architecture or "")
+    text = CalibrationText(args)
+    identity = text.identity
     calibrator = _moefy.Calibrator(
-        args.model, args.output, args.granularity, args.active, shared_count(args.shared), 1.0,
+        args.model, args.output, args.granularity, args.active, options.number_or_auto(args.shared), 1.0,
         args.refit, 4, args.seed, json.dumps(identity), args.architecture or "", args.threads,
         args.force, out.warning)
     if calibrator.already_done:
         out.info(f"{args.output}: already done")
         return
+    model = load_model(args.model).to(args.device)
+    names = [ffn_module_name(model, layer) for layer in layers]
+    sequences = text.sequences(model, progress, calibrator.sampled, calibrator.keep_sampled)
     counts = calibrator.counts
     out.info(f"{counts['experts']} routed experts, {counts['shared']} shared, top-{counts['top_k']};"
              f" {identity['tokens']} tokens in {len(sequences)} sequences")
     if any(map(calibrator.finished, range(calibrator.num_layers))):
         done = sum(map(calibrator.finished, range(calibrator.num_layers)))
         out.info(f"resuming: {done} of {calibrator.num_layers} layers were finished before")
-    errors = fit_layers(calibrator, model, layers, sequences, args.device,
-                        progress("calibrate", len(layers), "layers"))
+    errors = fit_layers(calibrator, model, names, sequences, args.device,
+                        progress("calibrate", len(names), "layers"))
     calibrator.finish()
     seconds = time.monotonic() - begin
     out.result({"map": args.output, **counts, **identity, "output_error": float(np.mean(errors)),
@@ -150,9 +121,9 @@ def converted_outputs(calibrator, index, inputs, errors):
     return outputs.split([len(rows) for rows in inputs])
 
 
-def fit_layers(calibrator, model, layers, sequences, device, bar):
-    """Every layer on the inputs it will see after conversion. Returns the layers' output errors."""
-    names = [ffn_module_name(model, layer) for layer in layers]
+def fit_layers(calibrator, model, names, sequences, device, bar):
+    """Every layer on the inputs it will see after conversion. names: of the layers' FFN modules. Returns
+    the layers' output errors."""
     runner = LayerRunner(model, [name.rsplit(".", 1)[0] for name in names], device)
     streams = [runner.begin(ids) for ids in sequences]
     errors = []

@@ -8,14 +8,15 @@ import sys
 import traceback
 
 from . import interrupts, options
+from .devices import require_device
 from .errors import MoefyError, UsageError
 from .help import command_help
 from .output import LEVELS, Output
 from .ranks import launched_rank, ranks_on_this_host, under_torchrun
 
-# One module a command, with DESCRIPTION, USAGE, EXAMPLE, RARE_OPTIONS, add_options(parser) and
-# run(args, out); those that share their work under torchrun say DATA_PARALLEL, the others work on
-# rank 0.
+# One module a command, with DESCRIPTION, USAGE, EXAMPLE, RARE_OPTIONS, add_options(parser),
+# problems(args), what is wrong with the options as texts, and run(args, out); those that share their
+# work under torchrun say DATA_PARALLEL, the others work on rank 0.
 COMMANDS = {"record": "recording", "calibrate": "calibrate", "recover": "recover",
             "evaluate": "evaluate"}
 
@@ -85,7 +86,7 @@ def make_parser():
             short = () if everything else ("-h",)
             command.add_argument(*short, option, action=HelpPage, help="all options",
                                  page=functools.partial(command_help, name, module, command, everything))
-        command.set_defaults(run=module.run, parallel=parallel)
+        command.set_defaults(run=module.run, problems=module.problems, parallel=parallel)
     return parser, commands.choices
 
 
@@ -96,14 +97,17 @@ def parse(arguments):
     if not arguments or arguments[0] not in commands:
         return parser.parse_args(arguments)
     command = commands[arguments[0]]
-    options.take_file(command, options.value_of("--config", arguments))
+    problems = options.take_file(command, options.value_of("--config", arguments))
     required = options.take_required(command)
-    args, unknown = parser.parse_known_args(arguments)
-    problems = options.problems(command, args, [] if args.dump_config else required, unknown)
-    if args.threads < 1:
-        problems.append(f"--threads {args.threads} is below 1")
-    if args.seed < 0:
-        problems.append(f"--seed {args.seed} is negative")
+    bad_values = options.collect_bad_values(command)
+    try:
+        args, unknown = parser.parse_known_args(arguments)
+    except UsageError as error:
+        raise UsageError("\n".join([*problems, *bad_values, str(error)])) from None
+    problems += options.problems(command, args, [] if args.dump_config else required, unknown)
+    problems += bad_values + options.too_small(args, threads=1, seed=0)
+    if not args.dump_config:
+        problems += args.problems(args)
     if problems:
         raise UsageError("\n".join(problems))
     args.resolved = options.dump(command, args)
@@ -152,12 +156,14 @@ def run_command(arguments):
         if launched_rank() != 0 and not (args.parallel and under_torchrun()):
             return 0
         options.require_other_places(args)
+        options.require_folders(args)
         from transformers.utils import logging
 
         logging.set_verbosity_error()
         logging.disable_progress_bar()
         out = Output(args)
         out.log("info", f"moefy {args.command} {args.resolved}")
+        require_device(args.device, ranks_on_this_host() if args.parallel else 1)
         return args.run(args, out) or 0
     except Exception as error:
         if out:

@@ -34,3 +34,9 @@ class PeerError(MoefyError):
     """Another process of the job is gone or silent."""
 
     code = 5
+
+
+class DeviceError(MoefyError):
+    """A GPU is missing or failed."""
+
+    code = 6

@@ -9,8 +9,13 @@ import time
 import numpy as np
 import torch
 
-from .errors import InputError, UsageError
-from .models import load_model, load_tokenizer, model_directory
+from . import options
+from .devices import device_name
+from .errors import MoefyError, UsageError
+from .manifest import manifest_of, was_made_from
+from .models import load_model, load_tokenizer, model_directory, require_causal
+from .names import distinct_names, repeated
+from .output import json_text
 from .progress import Progress
 from .texts import read_text, to_sequences
 
@@ -26,13 +31,15 @@ def add_options(parser):
     parser.add_argument("outputs", nargs="*", metavar="OUT", help="converted directories")
     parser.add_argument("--text", nargs="+", required=True, metavar="FILE",
                         help="texts (plain, .html, .jsonl) or folders; one figure each")
-    parser.add_argument("--top-k", default="", metavar="K,K,…",
+    parser.add_argument("--top-k", type=options.list_of_counts, default="", metavar="K,K,…",
                         help="also with these numbers of routed experts, where editable")
     parser.add_argument("--sequences", type=int, default=16, metavar="N",
                         help="sequences of each text, drawn with --seed (default 16)")
     parser.add_argument("--length", type=int, default=512, metavar="N",
                         help="tokens a sequence (default 512)")
-    parser.add_argument("--device", default="cpu", help="default cpu")
+    parser.add_argument("--device", type=device_name, default="cpu", help="cpu (default), cuda, cuda:1, …")
+    parser.add_argument("--no-verify", action="store_true",
+                        help="do not look whether the converted models were made from this dense one")
     parser.add_argument("-o", "--output", metavar="FILE.json", help="results as JSON")
     parser.add_argument("--plot", metavar="FILE",
                         help="perplexity against active parameters (.png, .svg or .pdf)")
@@ -49,11 +56,11 @@ class Text:
 
 def load_texts(args, tokenizer):
     texts = []
-    for path in args.text:
+    for name, path in zip(distinct_names(args.text), args.text):
         sequences = to_sequences(tokenizer, read_text(path), args.length, path)
         order = np.random.default_rng(args.seed).permutation(len(sequences))
         sequences = sequences[np.sort(order[: args.sequences])]
-        texts.append(Text(pathlib.Path(path).stem, sequences))
+        texts.append(Text(name, sequences))
     return texts
 
 
@@ -86,16 +93,6 @@ def interval(differences):
     return 1.96 * float(np.std(differences, ddof=1)) / math.sqrt(len(differences))
 
 
-def manifest_of(folder):
-    path = pathlib.Path(folder) / "moefy" / "manifest.json"
-    if not path.exists():
-        raise InputError(f"{folder}: no moefy/manifest.json; not made by moefy convert")
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise InputError(f"{path}: {error}") from None
-
-
 def variants(folder, top_ks):
     """The numbers of routed experts to measure a converted model with."""
     manifest = manifest_of(folder)
@@ -123,16 +120,6 @@ def active_parameters(folder, manifest, total, top_k):
     return total - layers * idle * experts["expert_width"] * config["hidden_size"] * 3
 
 
-def parse_top_ks(text):
-    try:
-        top_ks = [int(part) for part in text.split(",") if part]
-    except ValueError:
-        raise UsageError(f"--top-k '{text}' is not a list of numbers") from None
-    if any(top_k < 1 for top_k in top_ks):
-        raise UsageError(f"--top-k '{text}': at least 1")
-    return top_ks
-
-
 def measure(name, model, texts, dense, device, progress, **fields):
     """One row of the table. dense: figures of the dense model, or None for its own row."""
     bar = progress(f"evaluating {name}", sum(len(text.sequences) for text in texts), "sequences")
@@ -148,13 +135,13 @@ def measure(name, model, texts, dense, device, progress, **fields):
         agreements.append(float((guesses == dense_guesses).mean()))
         row["texts"][text.name] = {
             "perplexity": float(np.exp(losses.mean())),
-            "times_dense": math.exp(ratios[-1]),
+            "times_dense": float(np.exp(ratios[-1])),
             "interval": interval(difference),
             "agreement": agreements[-1],
         }
-    row["perplexity"] = math.exp(float(np.mean([np.log(text["perplexity"])
-                                                for text in row["texts"].values()])))
-    row["times_dense"] = math.exp(float(np.mean(ratios)))
+    row["perplexity"] = float(np.exp(np.mean([np.log(text["perplexity"])
+                                              for text in row["texts"].values()])))
+    row["times_dense"] = float(np.exp(np.mean(ratios)))
     row["interval"] = math.sqrt(sum(interval(d) ** 2 for d in differences)) / len(differences)
     row["agreement"] = float(np.mean(agreements))
     return row, figures
@@ -221,35 +208,52 @@ def tasks_table(rows):
     return "\n".join(lines)
 
 
-def check_packages(args):
+def missing_packages(args):
     """What an option needs besides, before hours of work rather than after."""
+    lines = []
     for option, wanted, module, package in (("--plot", args.plot, "matplotlib", "matplotlib"),
                                             ("--tasks", args.tasks, "lm_eval", "lm-eval")):
         if wanted and importlib.util.find_spec(module) is None:
             name = "lm-evaluation-harness" if module == "lm_eval" else module
-            raise UsageError(f"{option} needs {name}, which is not installed: pip install {package}")
+            lines.append(f"{option} needs {name}, which is not installed: pip install {package}")
+    return lines
 
 
-def check(args):
-    for name in ("sequences", "length"):
-        if getattr(args, name) < (2 if name == "length" else 1):
-            raise UsageError(f"--{name} {getattr(args, name)} is too small")
+def problems(args):
+    lines = [*options.too_small(args, sequences=1, length=2), *options.missing_texts(args),
+             *options.folders_in_place_of(args.output, args.plot), *missing_packages(args)]
+    lines += [f"{path} is given twice" for path in [*repeated(args.text or []), *repeated(args.outputs)]]
     for path in (args.output, args.plot):
-        if path and not pathlib.Path(path).resolve().parent.is_dir():
-            raise UsageError(f"{path}: no such folder")
-        if path and pathlib.Path(path).exists() and not args.force:
-            raise UsageError(f"{path} exists; --force replaces it")
+        if path and pathlib.Path(path).is_file() and not args.force:
+            lines.append(f"{path} exists; --force replaces it")
     if args.plot and pathlib.Path(args.plot).suffix not in PLOT_SUFFIXES:
-        raise UsageError(f"--plot {args.plot}: its name must end in {', '.join(PLOT_SUFFIXES)}")
-    check_packages(args)
+        lines.append(f"--plot {args.plot}: its name must end in {', '.join(PLOT_SUFFIXES)}")
+    return lines
+
+
+def check_origins(args, out):
+    """Warns of converted models that were not made from the dense one."""
+    if args.no_verify:
+        return
+    for folder in args.outputs:
+        try:
+            made = was_made_from(manifest_of(folder), args.model, args.architecture)
+        except MoefyError as error:
+            out.warning(f"it cannot be told whether {folder} was made from {args.model}: {error}")
+            continue
+        if not made:
+            out.warning(f"{folder} was not made from {args.model}: figures relative to the dense model"
+                        " compare it with another one")
 
 
 def run(args, out):
-    check(args)
+    for folder in (args.model, *args.outputs):
+        require_causal(folder, "evaluate")
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
-    top_ks = parse_top_ks(args.top_k)
-    plans = [(folder, variants(folder, top_ks)) for folder in args.outputs]
+    plans = [(name, folder, variants(folder, options.counts(args.top_k)))
+             for name, folder in zip(distinct_names(args.outputs, {"dense"}), args.outputs)]
+    check_origins(args, out)
     progress = Progress.factory(args)
     texts = load_texts(args, load_tokenizer(args.model))
     model = load_model(args.model).to(args.device)
@@ -258,13 +262,13 @@ def run(args, out):
                          parameters=total, active_parameters=total)
     rows = [row]
     as_stored = [(row, args.model)]
-    for folder, chosen in plans:
+    for name, folder, chosen in plans:
         manifest = manifest_of(folder)
         for top_k in chosen:
             edits = {} if top_k is None else {"num_experts_per_tok": top_k}
             model = load_model(folder, **edits).to(args.device)
             total = sum(parameter.numel() for parameter in model.parameters())
-            row, _ = measure(pathlib.Path(folder).name, model, texts, dense, args.device, progress,
+            row, _ = measure(name, model, texts, dense, args.device, progress,
                              top_k=top_k, parameters=total,
                              active_parameters=active_parameters(folder, manifest, total, top_k))
             rows.append(row)
@@ -275,7 +279,7 @@ def run(args, out):
         for row, folder in as_stored:
             row["tasks"] = run_tasks(folder, args.tasks, args.device)
     if args.output:
-        pathlib.Path(args.output).write_text(json.dumps(rows, indent=1) + "\n")
+        pathlib.Path(args.output).write_text(json_text(rows, indent=1) + "\n")
     if args.plot:
         plot(rows, args.plot)
     if args.json:

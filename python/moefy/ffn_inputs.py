@@ -13,7 +13,16 @@ def input_module(model, layer):
 def owner_of(model, layer, role):
     """The module that holds the tensor of a role. layer: as `_moefy.ffn_layers` describes it."""
     tensor = layer["tensors"][layer["roles"].index(role)]
-    name = tensor.rsplit(".", 1)[0]
+    module, parameter = live_tensor(model, tensor)
+    if parameter is None or layer["hidden_size"] not in parameter.shape:
+        raise InputError(f"layer {layer['index']}: this model has no module '{tensor.rsplit('.', 1)[0]}' with"
+                         f" weights of {layer['hidden_size']} columns; was it changed after loading?")
+    return module
+
+
+def live_tensor(model, tensor):
+    """(module, its parameter) that hold a tensor of the model's checkpoint; (None, None): there is none."""
+    name, _, parameter_name = tensor.rpartition(".")
     # A checkpoint may be named as the model with its head or as the one without.
     prefix = getattr(model, "base_model_prefix", "") + "."
     for candidate in (name, prefix + name, name.removeprefix(prefix)):
@@ -21,12 +30,9 @@ def owner_of(model, layer, role):
             module = model.get_submodule(candidate)
         except AttributeError:
             continue
-        parameter = getattr(module, tensor.rsplit(".", 1)[1], None)
-        if isinstance(parameter, torch.Tensor) and layer["hidden_size"] in parameter.shape:
-            return module
-        break
-    raise InputError(f"layer {layer['index']}: this model has no module '{name}' with weights of"
-                     f" {layer['hidden_size']} columns; was it changed after loading?")
+        parameter = getattr(module, parameter_name, None)
+        return (module, parameter) if isinstance(parameter, torch.Tensor) else (None, None)
+    return None, None
 
 
 class InputWatcher:

@@ -3,7 +3,7 @@
 import textwrap
 
 # Of every command, only on --help-all.
-RARE_OF_ALL = {"architecture", "config", "dump-config", "log", "log-level", "timeout"}
+RARE_OF_ALL = {"architecture", "config", "dump-config", "log", "log-level", "no-verify", "timeout"}
 COLUMN = 26
 WIDTH = 120
 

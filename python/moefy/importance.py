@@ -1,7 +1,7 @@
 """How much each FFN neuron matters for the loss on text, by cluster of texts (LLaMA-MoE, EMNLP 2024).
 
 For token t and neuron j with hidden activation h (or the gate's pre-activation) and the summed
-cross-entropy L of its batch, q_tj is dL/dh (feature_grad) or h dL/dh (feature_change, the first-order
+cross-entropy L of its batch, q_tj is dL/dh (feature-grad) or h dL/dh (feature-change, the first-order
 change of the loss without the neuron). sample: v_j = 1/T sum_t K(q_tj); total: v_j = 1/T K(sum_t q_tj),
 with K plain, absolute (l1) or squared (l2). T counts the tokens that have a next one to predict."""
 
@@ -10,10 +10,39 @@ import torch
 
 from .errors import InputError, UsageError
 from .ffn_inputs import owner_of
+from .models import predicts_next_tokens
+from .options import choice
 
-TYPES = ("feature_change", "feature_grad")
+TYPES = ("feature-change", "feature-grad")
 LEVELS = ("sample", "total")
 KERNELS = ("l1", "plain", "l2")
+
+
+def kinds_of(importance):
+    """(type, level, kernel) as they are spelt here; None for None. TypeError and ValueError for anything
+    else."""
+    if importance is None:
+        return None
+    expected = ("importance is None, or a type, a level and a kernel such as"
+                f" ('{TYPES[0]}', '{LEVELS[0]}', '{KERNELS[0]}')")
+    if not isinstance(importance, (tuple, list)) or not all(isinstance(name, str) for name in importance):
+        raise TypeError(f"{expected}, not {importance!r}")
+    if len(importance) != 3:
+        raise ValueError(f"{expected}, not {importance!r}")
+    found = []
+    for name, names in zip(importance, (TYPES, LEVELS, KERNELS)):
+        try:
+            found.append(choice(names, name))
+        except ValueError:
+            raise ValueError(f"importance: '{name}' is none of {', '.join(names)}") from None
+    return tuple(found)
+
+
+def require_next_tokens(model):
+    """UsageError unless a live model is a causal language model."""
+    if not predicts_next_tokens(model.config) or model.get_output_embeddings() is None:
+        raise UsageError("importance needs a causal language model, whose loss it looks at;"
+                         f" {type(model).__name__} is none")
 
 
 def kernel_of(name):
@@ -23,16 +52,13 @@ def kernel_of(name):
 
 def values_of_tokens(kind, hidden, gradient):
     """q of each token, [tokens, neurons]."""
-    return gradient if kind == "feature_grad" else hidden * gradient
+    return gradient if kind == "feature-grad" else hidden * gradient
 
 
 class ImportanceSums:
     """Sums over tokens by cluster and layer, in fp64: {"up": …, "gate": …} of [C, n] a layer."""
 
     def __init__(self, model, layers, clusters, kind, level, kernel):
-        if model.config.is_encoder_decoder or not hasattr(model, "lm_head") and \
-                model.get_output_embeddings() is None:
-            raise UsageError("importance needs a causal language model, whose loss it looks at")
         self.model, self.kind, self.level, self.kernel = model, kind, level, kernel_of(kernel)
         self.layers = {layer["index"]: layer for layer in layers}
         self.tokens = np.zeros(clusters, np.int64)

@@ -5,7 +5,7 @@ import pathlib
 
 import torch
 
-from .errors import InputError, MoefyError
+from .errors import InputError, MoefyError, UsageError
 
 
 def native(call, *arguments):
@@ -34,12 +34,12 @@ def ffn_layers(model, architecture="", selection=""):
     return native(_moefy.ffn_layers, model, architecture, selection)
 
 
-def identity_of(model, architecture=""):
+def identity_of(model, architecture="", layers=""):
     """What a file about a checkpoint says of it: architecture, model_type, source_fingerprint,
-    layer_fingerprints."""
+    layer_fingerprints; of all layers or those that --layers chooses."""
     import _moefy
 
-    found = native(_moefy.identity, model, architecture)
+    found = native(_moefy.identity, model, architecture, layers)
     return {"model_type": read_config(model).get("model_type", ""), **found}
 
 
@@ -58,6 +58,31 @@ def longest_sequence(model):
     """Tokens a sequence may have; None: the config names no limit."""
     config = read_config(model)
     return config.get("max_position_embeddings") or config.get("n_positions")
+
+
+def predicts_next_tokens(config):
+    """Whether models of a transformers config compute each token's logits from the tokens before it alone,
+    as far as the config can tell. Families of encoders do so only where they are set up as decoders."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+    encoder = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    return not config.is_encoder_decoder and (not encoder or getattr(config, "is_decoder", False))
+
+
+def require_causal(model, what, as_saved=False):
+    """UsageError naming `what` unless a checkpoint is a causal language model, and as_saved: in the class
+    that it names itself."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    found = saved_class(model)
+    known = {"AutoModelForCausalLM", *MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()}
+    if not predicts_next_tokens(stock_config(model)) or (as_saved and found not in known):
+        raise UsageError(f"{what} needs a causal language model, and {model} holds a {found}")
+
+
+def saved_class(model):
+    """Name of the transformers class that config.json names, AutoModelForCausalLM if it names none."""
+    return (read_config(model).get("architectures") or ["AutoModelForCausalLM"])[0]
 
 
 def load_tokenizer(model):
@@ -82,19 +107,27 @@ def load_as_saved(model, dtype=torch.float32):
     """A model of any kind in the stock class that its config.json names. Errors as load_model."""
     import transformers
 
-    names = read_config(model).get("architectures") or ["AutoModelForCausalLM"]
-    stock_class = getattr(transformers, names[0], None)
+    name = saved_class(model)
+    stock_class = getattr(transformers, name, None)
     if stock_class is None:
-        raise InputError(f"{model}: transformers {transformers.__version__} has no class {names[0]}")
+        raise InputError(f"{model}: transformers {transformers.__version__} has no class {name}")
     return _load(stock_class, model, dtype, {})
 
 
-def _load(stock_class, model, dtype, edits):
+def stock_config(model):
+    """The transformers config of a checkpoint. InputError."""
     from transformers import AutoConfig
 
-    folder = model_directory(model)
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        return AutoConfig.from_pretrained(model_directory(model), local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{model}: transformers cannot load its config: {first_line(error)}") from None
+
+
+def _load(stock_class, model, dtype, edits):
+    folder = model_directory(model)
+    config = stock_config(model)
+    try:
         for name, value in edits.items():
             setattr(config, name, value)
         loaded, report = stock_class.from_pretrained(

@@ -1,11 +1,14 @@
-"""Options of the package's commands as a JSON file: what --dump-config prints, --config reads."""
+"""Options of the package's commands: values and mistakes, and the JSON file that --dump-config prints and
+--config reads."""
 
 import argparse
 import difflib
 import json
+import math
 import pathlib
 
-from .errors import UsageError
+from .devices import device_name
+from .errors import IoError, UsageError
 
 # They ask for something else than a run, or are not the same for every one.
 NOT_STORED = {"help", "help_all", "config", "dump_config"}
@@ -28,16 +31,16 @@ def value_of(option, arguments):
 
 
 def take_file(command, path):
-    """Makes the values of a JSON file the defaults of a command; None: no file."""
+    """Makes the values of a JSON file the defaults of a command; None: no file. What is wrong with them."""
     if path is None:
-        return
+        return []
     try:
         with open(path, encoding="utf-8") as file:
             values = json.load(file)
     except (OSError, ValueError) as error:
-        raise UsageError(f"--config {path}: {error}") from None
+        return [f"--config {path}: {error}"]
     if not isinstance(values, dict):
-        raise UsageError(f"--config {path}: expected a JSON object of options")
+        return [f"--config {path}: expected a JSON object of options"]
     known = stored_options(command)
     problems = [f"option '{name}' is unknown{nearest(name, known)}" for name in values
                 if name not in known]
@@ -47,8 +50,7 @@ def take_file(command, path):
             known[name].required = False
         except (TypeError, ValueError):
             problems.append(f"option '{name}' cannot be {json.dumps(values[name])}")
-    if problems:
-        raise UsageError("\n".join(f"--config {path}: {problem}" for problem in sorted(problems)))
+    return [f"--config {path}: {problem}" for problem in sorted(problems)]
 
 
 def checked(action, value):
@@ -67,9 +69,24 @@ def checked(action, value):
 def one_checked(action, value):
     if isinstance(value, (list, dict, bool)) or value is None:
         raise ValueError
-    value = (action.type or str)(str(value))
-    if action.choices and value not in action.choices:
-        raise ValueError
+    if action.choices:
+        return choice(action.choices, str(value))
+    return (action.type or str)(str(value))
+
+
+def choice(names, text):
+    """The name that text spells, be it with hyphens or underscores. ValueError."""
+    for name in names:
+        if name.replace("_", "-") == text.replace("_", "-"):
+            return name
+    raise ValueError(text)
+
+
+def number(text):
+    """A finite number. ValueError."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(text)
     return value
 
 
@@ -77,7 +94,66 @@ def duration(text):
     """Seconds of "90", "90s", "1.5m" or "2h", as the program reads them. ValueError."""
     for unit, factor in (("min", 60), ("m", 60), ("h", 3600), ("s", 1), ("", 1)):
         if text.endswith(unit):
-            return float(text.removesuffix(unit)) * factor
+            seconds = number(text.removesuffix(unit)) * factor
+            if seconds <= 0:
+                raise ValueError(text)
+            return seconds
+
+
+def counts(text):
+    """[4, 8] of "4,8". ValueError."""
+    numbers = [int(part) for part in text.split(",") if part]
+    if any(number < 1 for number in numbers):
+        raise ValueError(text)
+    return numbers
+
+
+def list_of_counts(text):
+    """text, if counts() can read it. ValueError."""
+    counts(text)
+    return text
+
+
+def number_or_auto(text):
+    """-1 of "auto", else the number. ValueError."""
+    return -1 if text == "auto" else int(text)
+
+
+def auto_or_number(text):
+    """text, if number_or_auto() can read it. ValueError."""
+    number_or_auto(text)
+    return text
+
+
+# What a value of an option is, by the function that reads it.
+EXPECTED = {int: "a whole number", auto_or_number: "auto or a whole number",
+            list_of_counts: "whole numbers above 0 such as 4,8", number: "a number", duration: "a time such as 90s, 10m or 2h",
+            device_name: "cpu, cuda, or cuda:1 and so on"}
+
+
+def collect_bad_values(command):
+    """From now on values that an option cannot have do not end the parsing: what is wrong with them is
+    added to the list that is returned."""
+    problems = []
+    for action in command._actions:
+        if action.type or action.choices:
+            action.type = _collecting(action, action.type, problems)
+    return problems
+
+
+def _collecting(action, read, problems):
+    def convert(text):
+        try:
+            return choice(action.choices, text) if action.choices else read(text)
+        except ValueError:
+            name = action.option_strings[-1]
+            if action.choices:
+                problems.append(f"{name} '{text}' is unknown; valid: {', '.join(action.choices)}")
+            else:
+                problems.append(f"{name} '{text}': expected {EXPECTED[read]}")
+            return action.default
+
+    return convert
 
 
 def take_required(command):
@@ -99,13 +175,44 @@ def dump(command, args):
                       indent=2, sort_keys=True)
 
 
+def too_small(args, **least):
+    """What is below the least value of its option."""
+    return [f"--{name.replace('_', '-')} {getattr(args, name)} is below {value}"
+            for name, value in least.items() if getattr(args, name) < value]
+
+
+def not_above_zero(args, *names):
+    return [f"--{name.replace('_', '-')} {getattr(args, name)} is not above 0" for name in names
+            if not getattr(args, name) > 0]
+
+
+def missing_texts(args):
+    return [f"{path}: no such file" for path in args.text or [] if not pathlib.Path(path).exists()]
+
+
+def folders_in_place_of(*files):
+    """What is wrong with files to be made where folders are."""
+    return [f"{path} is a folder; the output is one file" for path in files
+            if path and pathlib.Path(path).is_dir()]
+
+
+def outputs_of(args):
+    return [path for path in (args.output, getattr(args, "plot", None)) if path]
+
+
+def require_folders(args):
+    """IoError unless the folders of all outputs are there."""
+    for output in outputs_of(args):
+        folder = pathlib.Path(output).resolve().parent
+        if not folder.is_dir():
+            raise IoError(f"{folder}: no such folder for {output}")
+
+
 def require_other_places(args):
     """UsageError if an output would take away what the command reads: a model, a text, a folder that
     holds one, or a file of a model. Not even --force allows that."""
     read = [args.model, getattr(args, "teacher", None), *getattr(args, "outputs", []), *args.text]
-    for output in (args.output, getattr(args, "plot", None)):
-        if not output:
-            continue
+    for output in outputs_of(args):
         place = pathlib.Path(output).resolve()
         for path in [pathlib.Path(name).resolve() for name in read if name]:
             is_its_file = place.parent == path and place.is_file() and place.suffix != ".h5"

@@ -1,6 +1,7 @@
 """What a command says: results on stdout, all else on stderr, and everything in a log file."""
 
 import json
+import math
 import socket
 import sys
 import time
@@ -9,6 +10,19 @@ from .errors import IoError
 from .ranks import launched_rank
 
 LEVELS = ("debug", "info", "warning", "error")
+
+
+def json_text(value, **settings):
+    """JSON of a value, numbers in it that are not finite as null."""
+    return json.dumps(_finite(value), allow_nan=False, **settings)
+
+
+def _finite(value):
+    if isinstance(value, dict):
+        return {name: _finite(part) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class Output:
@@ -36,7 +50,7 @@ class Output:
     def result(self, fields, text):
         self.log("info", text)
         if self.rank == 0:
-            print(json.dumps(fields) if self.json else text, flush=True)
+            print(json_text(fields) if self.json else text, flush=True)
 
     def log(self, level, text):
         """To the log file alone."""

@@ -3,7 +3,6 @@ at what a model computes. Also `moefy.record` for a model and batches of one's o
 
 import collections.abc
 import hashlib
-import json
 import pathlib
 import shutil
 import sys
@@ -11,11 +10,15 @@ import sys
 import numpy as np
 import torch
 
-from . import interrupts, recordings_file
+from . import interrupts, options, recordings_file
+from .devices import device_name
 from .errors import InputError, UsageError
 from .ffn_inputs import InputWatcher
-from .importance import KERNELS, LEVELS, TYPES, ImportanceSums
-from .models import ffn_layers, identity_of, load_as_saved, load_tokenizer, longest_sequence
+from .ffn_scales import ScaleWatcher
+from .importance import KERNELS, LEVELS, TYPES, ImportanceSums, kinds_of, require_next_tokens
+from .live_weights import require_weights_of
+from .models import (ffn_layers, identity_of, load_as_saved, load_tokenizer, longest_sequence,
+                     require_causal)
 from .progress import Progress
 from .ranks import Ranks
 from .text_clusters import cluster_texts, embeddings_of
@@ -57,7 +60,7 @@ def add_options(parser):
                         help=f"default {LEVELS[0]}")
     parser.add_argument("--importance-kernel", default=KERNELS[0], choices=KERNELS,
                         help=f"default {KERNELS[0]}")
-    parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, …")
+    parser.add_argument("--device", type=device_name, default="cpu", help="cpu (default), cuda, cuda:1, …")
 
 
 class Batch:
@@ -172,6 +175,9 @@ class Recording:
         self.batches, self.dtype = batches, dtype
         self.layers = ffn_layers(checkpoint, architecture, layers)
         self.clusters, self.importance, self.seed = clusters, importance, seed
+        sequences = sum(len(batch.lengths) for batch in batches)
+        if clusters > sequences:
+            raise UsageError(f"--clusters {clusters}: there are only {sequences} sequences")
         lengths = [sum(batch.lengths) for batch in batches]
         self.first_rows = np.concatenate([[0], np.cumsum(lengths)])
         self.num_tokens = int(self.first_rows[-1])
@@ -220,12 +226,15 @@ class Recording:
             def receive(layer, rows):
                 writer.write(layer, place[0], to_stored(rows, self.dtype, layer, place[0]))
 
-            with InputWatcher(model, self.layers, receive) as watcher, torch.no_grad():
+            with InputWatcher(model, self.layers, receive) as watcher, \
+                    ScaleWatcher(model, self.layers) as scales, torch.no_grad():
                 for number in mine:
                     batch = self.batches[number]
                     place[0] = int(self.first_rows[number])
                     fields = batch.arguments(model, device)
-                    watcher.run(lambda: body(**fields, use_cache=False), batch.mask)
+                    writer.write_scales(number, scales.run(
+                        lambda: watcher.run(lambda: body(**fields, use_cache=False), batch.mask),
+                        batch.mask))
                     writer.finish_batch(number)
                     bar.advance()
             bar.finish()
@@ -255,9 +264,12 @@ class Recording:
                                     "loss": "sum", "tokens": sums.tokens}))
 
 
-def run_recording(recording, make_model, device, force, progress, inform, timeout=600.0):
-    """The whole job on this rank. Returns whether there was anything to do."""
+def run_recording(recording, make_model, device, force, progress, inform, timeout=600.0,
+                  check_model=lambda: None):
+    """The whole job on this rank. Returns whether there was anything to do. check_model() raises what
+    speaks against the model before anything is written."""
     with Ranks(timeout) as ranks:
+        ranks.together(check_model)
         if device == "cuda" and ranks.size > 1:
             device = f"cuda:{ranks.local_rank}"
         models = []
@@ -276,10 +288,16 @@ def run_recording(recording, make_model, device, force, progress, inform, timeou
             return False
         if finished:
             inform(f"resuming: {finished} of {len(recording.batches)} batches were done before")
-        model = ranks.together(model_here)
-        ranks.together(lambda: recording.run(model, device, ranks, progress))
-        if recording.importance:
-            recording.add_importance(model, device, ranks, progress)
+        try:
+            model = ranks.together(model_here)
+            ranks.together(lambda: recording.run(model, device, ranks, progress))
+            ranks.first(lambda: recordings_file.add_scales(recording.output))
+            if recording.importance:
+                recording.add_importance(model, device, ranks, progress)
+        except BaseException:
+            if ranks.rank == 0:
+                recordings_file.discard_unbegun(recording.output)
+            raise
         interrupts.close()
         ranks.first(lambda: recordings_file.publish(recording.output))
         return True
@@ -299,8 +317,9 @@ def record(model, dataloader, output, *, checkpoint=None, max_tokens=DEFAULT_TOK
     checkpoint: the directory that the model was loaded from (default: model.name_or_path).
     dtype: of the values in the file; layers: such as "0-3,7", empty for all.
     clusters: so many clusters of sequences, chosen with seed. importance: (type, level, kernel), such
-    as ("feature_change", "sample", "l1"): also what each neuron matters for the loss (importance.py);
-    parameters of the model then stop requiring gradients.
+    as ("feature-change", "sample", "l1"): also what each neuron matters for the loss (importance.py);
+    parameters of the model then stop requiring gradients. TypeError and ValueError for anything else.
+    InputError naming the tensor if the model's FFN weights are not those of the checkpoint.
     Under torchrun every process calls this with the same batches and records its share."""
     if dtype not in DTYPES:
         raise UsageError(f"dtype '{dtype}' is none of {', '.join(DTYPES)}")
@@ -308,6 +327,9 @@ def record(model, dataloader, output, *, checkpoint=None, max_tokens=DEFAULT_TOK
     if not pathlib.Path(checkpoint, "config.json").exists():
         raise UsageError(f"checkpoint '{checkpoint}' is no model directory; name the one that the"
                          " model was loaded from")
+    importance = kinds_of(importance)
+    if importance:
+        require_next_tokens(model)
     recording = Recording(checkpoint, take_batches(dataloader, max_tokens), output, layers, dtype,
                           architecture, clusters, importance, seed)
     was_training = model.training
@@ -315,7 +337,8 @@ def record(model, dataloader, output, *, checkpoint=None, max_tokens=DEFAULT_TOK
     try:
         run_recording(recording, lambda device: model, model.device, force,
                       lambda *work: Progress(*work, quiet=quiet),
-                      lambda text: None if quiet else print(text, file=sys.stderr))
+                      lambda text: None if quiet else print(text, file=sys.stderr),
+                      check_model=lambda: require_weights_of(model, checkpoint, recording.layers))
     finally:
         model.train(was_training)
 
@@ -336,16 +359,14 @@ def batches_of_text(args, model_folder):
     return take_batches(sequences.split(args.batch_size), None)
 
 
-def check(args):
-    for name, least in (("max_tokens", 1), ("length", 2), ("batch_size", 1), ("clusters", 0)):
-        if getattr(args, name) < least:
-            raise UsageError(f"--{name.replace('_', '-')} {getattr(args, name)} is below {least}")
-    if not pathlib.Path(args.output).resolve().parent.is_dir():
-        raise UsageError(f"{args.output}: no such folder")
+def problems(args):
+    return [*options.too_small(args, max_tokens=1, length=2, batch_size=1, clusters=0),
+            *options.missing_texts(args), *options.folders_in_place_of(args.output)]
 
 
 def run(args, out):
-    check(args)
+    if args.importance:
+        require_causal(args.model, "--importance", as_saved=True)
     torch.set_num_threads(args.threads)
     recording = Recording(args.model, batches_of_text(args, args.model), args.output, args.layers,
                           args.dtype, args.architecture or "", args.clusters,

@@ -7,6 +7,7 @@ OUT.journal/ beside its place, with
 
     fingerprint.json   what the recordings depend on: a later run must agree, else it is refused
     done               one byte a batch: 1 when its rows are on disk
+    scales             float64 [batches, layers, 2]: sums of |FFN output| and |residual stream| of a batch
 """
 
 import fcntl
@@ -25,6 +26,7 @@ FORMAT = "moefy-recordings"
 SCHEMA_VERSION = 1
 # How values lie in the file; HDF5 has no bfloat16.
 STORED = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2"), "bfloat16": np.dtype("<u2")}
+SCALE = np.dtype("<f8")
 SYNC_SECONDS = 5.0  # what a power cut may cost
 
 
@@ -69,7 +71,8 @@ def is_done(output, config):
 
 def prepare(output, attributes, layers, sequence_id, dtype, num_batches, config, force,
             make_clusters=None):
-    """Lays the file out in the journal, or finds it there. Returns the number of finished batches.
+    """Lays the file out in the journal, or finds it there. Returns the number of finished batches. A
+    journal of another run gives way if no batch of it is finished.
 
     make_clusters(): the cluster of each sequence, if there are any. attributes: of the root. layers: dicts with index, name, hidden_size, num_neurons, fingerprint.
     sequence_id: int32 [T], the sequence of each token. config: what the recordings depend on."""
@@ -79,18 +82,20 @@ def prepare(output, attributes, layers, sequence_id, dtype, num_batches, config,
         shutil.rmtree(folder, ignore_errors=True)
     if fingerprint.exists():
         found = differences(json.loads(fingerprint.read_text()), config)
-        if found:
+        if found and not discard_unbegun(output):
             raise UsageError(f"{folder} is of another run: {found}; --force starts anew")
-        return int(np.count_nonzero(np.fromfile(folder / "done", np.uint8)))
+        if not found:
+            return _count_finished(folder)
+    clusters = make_clusters()[sequence_id] if make_clusters else None
     try:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        clusters = make_clusters()[sequence_id] if make_clusters else None
         _lay_out(folder / "recordings.h5", attributes, layers, sequence_id, clusters, dtype, config)
         (folder / "done").write_bytes(bytes(num_batches))
+        (folder / "scales").write_bytes(bytes(num_batches * len(layers) * 2 * SCALE.itemsize))
         unfinished = folder / "fingerprint.json.part"
         unfinished.write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
-        for name in ("recordings.h5", "done", unfinished.name):
+        for name in ("recordings.h5", "done", "scales", unfinished.name):
             _sync(folder / name)
         unfinished.rename(fingerprint)
         _sync(folder)
@@ -98,6 +103,24 @@ def prepare(output, attributes, layers, sequence_id, dtype, num_batches, config,
         shutil.rmtree(folder, ignore_errors=True)
         raise IoError(f"{folder}: cannot write: {error.strerror or error}") from None
     return 0
+
+
+def _count_finished(folder):
+    return int(np.count_nonzero(np.fromfile(folder / "done", np.uint8)))
+
+
+def discard_unbegun(output):
+    """Removes the journal if no batch of it is finished and nobody is writing it. Whether it did."""
+    folder = journal_folder(output)
+    try:
+        with open(folder / "done", "rb") as done:
+            fcntl.flock(done, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _count_finished(folder):
+                return False
+            shutil.rmtree(folder)
+            return True
+    except OSError:  # there is none, it is in use, or it cannot be removed
+        return False
 
 
 def _lay_out(path, attributes, layers, sequence_id, clusters, dtype, config):
@@ -150,6 +173,7 @@ class RecordingsWriter:
                     values.id.get_offset(), values.shape[1] * values.dtype.itemsize)
         self._file = os.open(self.folder / "recordings.h5", os.O_RDWR)
         self._done = os.open(self.folder / "done", os.O_RDWR)
+        self._scales = os.open(self.folder / "scales", os.O_RDWR)
         self._unmarked = []
         self._marked_at = time.monotonic()
 
@@ -162,6 +186,7 @@ class RecordingsWriter:
         finally:
             os.close(self._file)
             os.close(self._done)
+            os.close(self._scales)
 
     def lock(self):
         """Keeps a second moefy away until this object is left. UsageError if there is one."""
@@ -176,11 +201,18 @@ class RecordingsWriter:
     def write(self, layer, first_row, rows):
         """rows [count, hidden_size] of a layer, in the file's dtype, from token first_row on."""
         begin, row_bytes = self._offsets[layer]
-        data = memoryview(np.ascontiguousarray(rows)).cast("B")
-        place = begin + first_row * row_bytes
+        self._write(self._file, rows, begin + first_row * row_bytes)
+
+    def write_scales(self, batch, sums):
+        """sums [layers, 2] of a batch."""
+        sums = sums.astype(SCALE)
+        self._write(self._scales, sums, batch * sums.nbytes)
+
+    def _write(self, file, values, place):
+        data = memoryview(np.ascontiguousarray(values)).cast("B")
         try:
             while data:
-                written = os.pwrite(self._file, data, place)
+                written = os.pwrite(file, data, place)
                 data, place = data[written:], place + written
         except OSError as error:
             raise IoError(f"{self.folder}: cannot write: {error.strerror}") from None
@@ -194,6 +226,7 @@ class RecordingsWriter:
     def _mark(self):
         if self._unmarked:
             os.fdatasync(self._file)
+            os.fdatasync(self._scales)
         for batch in self._unmarked:
             os.pwrite(self._done, b"\x01", batch)
         self._unmarked = []
@@ -208,6 +241,22 @@ def sequence_clusters(output):
         if "cluster_id" not in file:
             return np.zeros(len(first), np.int32)
         return file["cluster_id"][:][first]
+
+
+def add_scales(output):
+    """Means over tokens of each layer's |FFN output| and |residual stream|, from the sums of all batches,
+    added up in their order."""
+    folder = journal_folder(output)
+    try:
+        with h5py.File(folder / "recordings.h5", "r+") as file:
+            sums = np.fromfile(folder / "scales", SCALE).reshape(-1, len(file["layers"]), 2)
+            means = sums.cumsum(0)[-1] / file.attrs["num_tokens"]
+            for name, values in zip(("ffn_l1", "residual_l1"), means.T):
+                if name in file:
+                    del file[name]
+                file[name] = np.ascontiguousarray(values)
+    except OSError as error:
+        raise IoError(f"{folder}: cannot write: {error}") from None
 
 
 def add_importance(output, sums, attributes):

@@ -7,16 +7,19 @@ import time
 import numpy as np
 import torch
 
+from . import options
+from .devices import device_name
 from .errors import InputError, UsageError
-from .evaluate import manifest_of
+from .manifest import manifest_of, was_made_from
 from .memory import keep_freed_memory
 from .models import load_model, load_tokenizer, read_config
 from .progress import Progress
 from .ranks import Ranks
 from .sampling import sample_text
 from .texts import digest_of_tokens, read_text, to_sequences
+from .sparse_ffn import require_trainable
 from .trained_output import write_output
-from .training import Schedule, Training, train, uses_bf16
+from .training import Schedule, Training, require_plain_head, train, uses_bf16
 from .training_journal import Journal
 
 DESCRIPTION = "distil the dense model into a converted one: quality back for some minutes of training"
@@ -35,7 +38,7 @@ def add_options(parser):
                              " possible")
     parser.add_argument("-o", "--output", required=True, metavar="OUT2",
                         help="directory for the trained model, of the same layout")
-    parser.add_argument("--minutes", type=float, default=6.0, metavar="M",
+    parser.add_argument("--minutes", type=options.number, default=6.0, metavar="M",
                         help="training time (default 6)")
     parser.add_argument("--steps", type=int, default=0, metavar="N",
                         help="so many steps instead, whatever time they take")
@@ -46,28 +49,22 @@ def add_options(parser):
     parser.add_argument("--sampled", type=int, default=16384, metavar="N",
                         help="tokens that the dense model writes first, within the time; half of what"
                              " is learned from is of these (default 16384; 0: only the texts)")
-    parser.add_argument("--rate", type=float, default=3e-4, metavar="LR",
+    parser.add_argument("--rate", type=options.number, default=3e-4, metavar="LR",
                         help="learning rate of the FFN weights (default 3e-4)")
-    parser.add_argument("--router-rate", type=float, default=1e-3, metavar="LR",
+    parser.add_argument("--router-rate", type=options.number, default=1e-3, metavar="LR",
                         help="of a router, times the deviation of its weights (default 1e-3)")
     parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"),
                         help="of the products; weights stay fp32 (default auto: bf16 where the"
                              " processor multiplies it)")
-    parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, …")
+    parser.add_argument("--device", type=device_name, default="cpu", help="cpu (default), cuda, cuda:1, …")
+    parser.add_argument("--no-verify", action="store_true",
+                        help="do not look whether the teacher's weights are those that OUT was made from")
 
 
-def check(args):
-    for name in ("minutes", "rate", "router_rate"):
-        if not getattr(args, name) > 0:
-            raise UsageError(f"--{name.replace('_', '-')} {getattr(args, name)} is not above 0")
-    if args.steps < 0:
-        raise UsageError(f"--steps {args.steps} is negative")
-    for name, least in (("length", 2), ("batch", 1), ("sampled", 0)):
-        if getattr(args, name) < least:
-            raise UsageError(f"--{name} {getattr(args, name)} is below {least}")
-    output = pathlib.Path(args.output)
-    if not output.resolve().parent.is_dir():
-        raise UsageError(f"{output}: no such folder above it")
+def problems(args):
+    return [*options.not_above_zero(args, "minutes", "rate", "router_rate"),
+            *options.too_small(args, steps=0, length=2, batch=1, sampled=0),
+            *options.missing_texts(args)]
 
 
 def read_texts(args, tokenizer):
@@ -85,9 +82,6 @@ def record_of(args, identity, training, ranks):
 def identity_of_run(args, texts):
     """What the result depends on."""
     manifest = manifest_of(args.model)
-    if "recovered" in manifest:
-        raise UsageError(f"{args.model} was trained by moefy recover before; begin from the model that"
-                         " moefy convert made, with more --minutes")
     return {"model": manifest["map_digest"], "source_fingerprint": manifest["source_fingerprint"],
             "text": digest_of_tokens([ids for text in texts for ids in text]),
             "length": args.length, "batch": args.batch, "sampled": args.sampled, "seed": args.seed,
@@ -112,13 +106,25 @@ def already_done(args, identity):
     return True
 
 
-def check_pair(args):
-    """The teacher must be what the model was made from, as far as the configs can tell."""
+def check_models(args):
+    """Everything that speaks against the models, before hours of work: UsageError for one that cannot be
+    trained here, InputError for a teacher that it was not made from."""
+    manifest = manifest_of(args.model)
+    if "recovered" in manifest:
+        raise UsageError(f"{args.model} was trained by moefy recover before; begin from the model that"
+                         " moefy convert made, with more --minutes")
+    require_trainable(args.model, manifest["options"]["host"])
     student, teacher = read_config(args.model), read_config(args.teacher)
     for name in ("hidden_size", "num_hidden_layers", "vocab_size"):
         if student.get(name) != teacher.get(name):
-            raise UsageError(f"--teacher {args.teacher}: its {name} is {teacher.get(name)}, that of"
+            raise InputError(f"--teacher {args.teacher}: its {name} is {teacher.get(name)}, that of"
                              f" {args.model} {student.get(name)}")
+    for config in (student, teacher):
+        require_plain_head(config)
+    if not args.no_verify and not was_made_from(manifest, args.teacher, args.architecture):
+        raise InputError(f"--teacher {args.teacher}: {args.model} was made from another model, or its"
+                         " weights or config.json have changed since; name the dense model that moefy"
+                         " convert was given")
 
 
 def begin(args, ranks, journal, progress):
@@ -146,23 +152,27 @@ def own_text(args, teacher, journal, progress):
 
 
 def run(args, out):
-    check(args)
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     keep_freed_memory()
     with Ranks(args.timeout) as ranks:
         if args.device == "cuda" and ranks.size > 1:
             args.device = f"cuda:{ranks.local_rank}"
+        ranks.first(lambda: check_models(args))
         texts = ranks.together(lambda: read_texts(args, load_tokenizer(args.teacher)))
         identity = ranks.together(lambda: identity_of_run(args, texts))
         identity["ranks"] = ranks.size
-        ranks.together(lambda: check_pair(args))
         if ranks.first(lambda: already_done(args, identity)):
             out.info(f"{args.output}: already done")
             return
         journal = ranks.first(lambda: Journal(args.output, identity, args.force))
         progress = Progress.factory(args)
-        training, sampled = begin(args, ranks, journal, progress)
+        try:
+            training, sampled = begin(args, ranks, journal, progress)
+        except BaseException:
+            if ranks.rank == 0:
+                journal.remove_if_empty()
+            raise
         if training.step_number:
             out.info(f"resuming after {training.step_number} steps, {training.seconds:.0f} s of"
                      " training")

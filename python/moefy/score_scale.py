@@ -7,10 +7,12 @@ import time
 import torch
 from torch.nn import functional
 
+from .calibration_text import CalibrationText
 from .errors import InputError, UsageError
 from .ffn_inputs import owner_of
 from .ffn_switch import FfnSwitch, ffn_module_name
-from .models import LayerRunner
+from .models import LayerRunner, load_model, native
+from .progress import Progress
 
 LEAST_LENGTH = 1e-12
 
@@ -83,11 +85,10 @@ class MaskedFfn:
             hook.remove()
 
 
-def measure(model, layers, routing_of_layer, top_k, sequences, device, bar):
-    """Scales of the layers in `routing_of_layer` (layer index -> Routing fields), in order. Hidden
+def measure(model, layers, names, routing_of_layer, top_k, sequences, device, bar):
+    """names: of the layers' FFN modules. Scales of the layers in `routing_of_layer` (layer index -> Routing fields), in order. Hidden
     states of the dense and of the converted model are carried from layer to layer, each scale
     installed before the next layer is looked at."""
-    names = [ffn_module_name(model, layer) for layer in layers]
     runner = LayerRunner(model, [name.rsplit(".", 1)[0] for name in names], device)
     dense = [runner.begin(ids) for ids in sequences]
     converted = list(dense)
@@ -145,8 +146,8 @@ def scaled_layer(runner, index, switch, streams, routing, masked, dense_gap):
     return behind, scale
 
 
-def run(args, out, prepare):
-    """The command; `prepare(args)` gives model, layers, sequences and what identifies them."""
+def run(args, out):
+    """The command. Everything that speaks against it is said before the model runs."""
     import _moefy
 
     begin = time.monotonic()
@@ -156,8 +157,13 @@ def run(args, out, prepare):
     top_k = scales.top_k or max(counts)
     if top_k > min(counts):
         raise UsageError(f"{args.score_scale}: top-k {top_k}, and a layer has {min(counts)} experts")
-    model, layers, sequences, identity, progress = prepare(args)
-    found = measure(model, layers, routing, top_k, sequences, args.device,
+    layers = native(_moefy.ffn_layers, args.model, args.architecture or "")
+    text = CalibrationText(args)
+    progress = Progress.factory(args)
+    model = load_model(args.model).to(args.device)
+    names = [ffn_module_name(model, layer) for layer in layers]
+    sequences, identity = text.sequences(model, progress), text.identity
+    found = measure(model, layers, names, routing, top_k, sequences, args.device,
                     progress("score scale", len(routing), "layers"))
     output = args.output or args.score_scale
     scales.write(output, found, json.dumps({"top-k": top_k, **identity}))

@@ -6,6 +6,8 @@ from torch.nn import functional
 
 from .errors import UsageError
 
+# Hosts whose MoE blocks have one gate matrix and their experts in two tensors, in memory.
+TRAINABLE_HOSTS = ("qwen2-moe", "qwen3-moe", "mixtral", "glm4-moe", "dots1", "solar-open", "exaone-moe")
 # Width of the sigmoid that stands for a choice in the backward pass, in deviations of the scores.
 SOFTNESS = 0.5
 
@@ -20,11 +22,14 @@ def moe_blocks(model):
                 isinstance(getattr(experts, part, None), torch.nn.Parameter)
                 for part in ("gate_up_proj", "down_proj")):
             blocks.append((name, module))
-    if not blocks:
-        raise UsageError(f"{type(model).__name__} has no MoE blocks that can be trained here (hosts"
-                         " with one gate matrix and fused experts: qwen2-moe, qwen3-moe, mixtral,"
-                         " glm4-moe, dots1, solar-open, exaone-moe)")
     return blocks
+
+
+def require_trainable(folder, host):
+    """UsageError unless models of a host have such blocks."""
+    if host not in TRAINABLE_HOSTS:
+        raise UsageError(f"{folder}: models of host {host} cannot be trained here, only those of"
+                         f" {', '.join(TRAINABLE_HOSTS)}; convert to one of them")
 
 
 class SparseFfn:

@@ -4,7 +4,6 @@ import numpy as np
 import torch
 
 from .balance import balanced_kmeans
-from .errors import UsageError
 
 
 def embeddings_of(model, batches, device, progress):
@@ -26,7 +25,6 @@ def embeddings_of(model, batches, device, progress):
 
 
 def cluster_texts(embeddings, clusters, seed):
-    """int32 [sequences]: balanced k-means, so that every cluster has its share of the tokens."""
-    if len(embeddings) < clusters:
-        raise UsageError(f"--clusters {clusters}: there are only {len(embeddings)} sequences")
+    """int32 [sequences]: balanced k-means, so that every cluster has its share of the tokens. There are at
+    least as many sequences as clusters."""
     return balanced_kmeans(embeddings, clusters, seed=seed, restarts=10).labels

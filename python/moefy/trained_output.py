@@ -7,7 +7,7 @@ import shutil
 import torch
 
 from .errors import InputError, IoError
-from .evaluate import manifest_of
+from .manifest import manifest_of
 from .models import load_model
 
 
@@ -50,8 +50,8 @@ def write_weights(learned, source, target):
     before = tensors_of(source)
     if set(now) != set(before):
         odd = sorted(set(now) ^ set(before))
-        raise InputError(f"{source}: transformers would save other tensors ({', '.join(odd[:3])}…);"
-                         " only the classic layout can be trained")
+        raise InputError(f"{source}: transformers would save other tensors ({', '.join(odd[:3])}…); the"
+                         " folder is not as moefy convert wrote it")
     for file in sorted({file for file, _ in before.values()}):
         tensors = {}
         with safe_open(source / file, "pt") as old:

@@ -31,12 +31,16 @@ def uses_bf16(precision, device):
     return "amx_bf16" in flags or "avx512_bf16" in flags
 
 
-def prepared(model, bf16, device):
-    """A loaded model as a training step runs it, in bf16 or fp32, nothing learning yet. InputError for
-    heads that do more than a product, whose logits the loss would not know."""
+def require_plain_head(config):
+    """InputError for models (by their config.json) whose head does more than a product: the loss would not
+    know their logits."""
     for name in ("final_logit_softcapping", "logits_scaling", "logit_scale"):
-        if getattr(model.config, name, None) not in (None, 1, 1.0):
-            raise InputError(f"{model.config.model_type}: its {name} is not supported here")
+        if config.get(name) not in (None, 1, 1.0):
+            raise InputError(f"{config.get('model_type')}: its {name} is not supported here")
+
+
+def prepared(model, bf16, device):
+    """A loaded model as a training step runs it, in bf16 or fp32, nothing learning yet."""
     model.requires_grad_(False)
     if torch.device(device).type == "cpu":
         model.set_attn_implementation("eager")  # its backward pass is several times as fast there
@@ -93,9 +97,10 @@ class Weights:
                                            fused=True)
 
     def take_gradients(self):
-        """Moves the gradients of the last backward pass to the fp32 values."""
+        """Moves the gradients of the last backward pass to the fp32 values. Routers have none where every
+        expert runs for every token: there is no choice to learn."""
         for exact, used in zip(self.exact, self.used):
-            exact.grad = used.grad.float()
+            exact.grad = None if used.grad is None else used.grad.float()
             used.grad = None
 
     def update(self, rate):
@@ -170,7 +175,8 @@ class Training:
     def average_gradients(self):
         if self.ranks.size == 1:
             return
-        gradients = [exact.grad for exact in self.weights.exact]
+        # The same parameters have one on every rank.
+        gradients = [exact.grad for exact in self.weights.exact if exact.grad is not None]
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
         self.ranks.sum(flat)
         flat /= self.ranks.size

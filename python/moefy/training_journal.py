@@ -11,7 +11,8 @@ from .errors import InputError, IoError, UsageError
 
 
 class Journal:
-    """OUT2.journal/: what the training depends on, and its last checkpoint."""
+    """OUT2.journal/: what the training depends on, its last checkpoint, and text that was sampled for it. A
+    journal of another run gives way if there is no checkpoint in it."""
 
     def __init__(self, output, depends_on, force):
         self.folder = pathlib.Path(f"{output}.journal")
@@ -23,10 +24,12 @@ class Journal:
             before = json.loads(there.read_text())
             differing = sorted(name for name in {*before, *depends_on}
                                if before.get(name) != depends_on.get(name))
-            if differing:
+            if not differing:
+                return
+            if (self.folder / "checkpoint.pt").exists():
                 raise UsageError(f"{self.folder} is of another run (other {', '.join(differing)});"
                                  " --force starts anew")
-            return
+            self.remove()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             there.write_text(json.dumps(depends_on, indent=1, sort_keys=True) + "\n")
@@ -61,6 +64,11 @@ class Journal:
             except OSError as error:
                 raise IoError(f"{part}: cannot write: {error.strerror}") from None
         return np.load(path)
+
+    def remove_if_empty(self):
+        """Leaves nothing behind if nothing was finished."""
+        if {path.name for path in self.folder.glob("*")} <= {"fingerprint.json"}:
+            self.remove()
 
     def remove(self):
         shutil.rmtree(self.folder, ignore_errors=True)

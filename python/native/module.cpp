@@ -67,15 +67,17 @@ nb::dict description(const moefy::LayerInfo& layer) {
   return fields;
 }
 
-/// What a file about a model says of it. Reads every FFN tensor once.
-nb::dict identity(const std::string& model, const std::string& architecture_file) {
+/// What a file about some layers of a model says of it. Reads their FFN tensors once.
+nb::dict identity(const std::string& model, const std::string& architecture_file,
+                  const std::string& selection) {
   std::string family, source;
   std::vector<std::string> fingerprints;
   {
     const nb::gil_scoped_release release;
     const moefy::ModelSource opened = moefy::open_model(model, architecture_file);
     std::vector<moefy::Digest> digests;
-    for (const moefy::LayerInfo& layer : opened.layers) {
+    for (const std::int64_t index : moefy::select_layers(selection, opened.layers)) {
+      const moefy::LayerInfo& layer = opened.layers[static_cast<std::size_t>(index)];
       digests.push_back(moefy::layer_fingerprint(opened.checkpoint, layer));
       fingerprints.push_back(digests.back().hex());
     }
@@ -143,9 +145,21 @@ NB_MODULE(_moefy, module) {
       " tensor names and their roles.");
   module.def("model_directory", &moefy::resolve_model, "model"_a,
              "Where a model lies: a directory as it is, or by its name in the Hugging Face cache.");
-  module.def("identity", &identity, "model"_a, "architecture_file"_a = "",
-             "Family and XXH3-128 fingerprints of a checkpoint, whose FFN tensors it"
-             " reads.");
+  module.def("identity", &identity, "model"_a, "architecture_file"_a = "", "layers"_a = "",
+             "Family of a checkpoint and XXH3-128 fingerprints of its layers, all or those that"
+             " --layers would choose, whose FFN tensors it reads.");
+  module.def(
+      "calibrate_problems",
+      [](std::int64_t granularity, double active, std::int64_t shared, double refit) {
+        moefy::CalibrateConfig config;
+        config.granularity = granularity;
+        config.active = active;
+        config.shared = shared;
+        config.refit = refit;
+        return config.validate();
+      },
+      "granularity"_a, "active"_a, "shared"_a, "refit"_a,
+      "What is wrong with options of calibrate, one text each.");
 
   moefy::bind_balance(module);
 
@@ -203,6 +217,13 @@ NB_MODULE(_moefy, module) {
                      return fields;
                    })
       .def("finished", &moefy::Calibrator::finished, "layer"_a)
+      .def_prop_ro("sampled", &moefy::Calibrator::sampled)
+      .def(
+          "keep_sampled",
+          [](moefy::Calibrator& self, const std::vector<std::int64_t>& ids) {
+            self.keep_sampled(ids);
+          },
+          "ids"_a)
       .def("begin", &moefy::Calibrator::begin, "layer"_a, nb::call_guard<nb::gil_scoped_release>())
       .def(
           "add",

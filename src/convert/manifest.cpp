@@ -126,6 +126,8 @@ std::string manifest_text(const ConversionPlan& plan, const std::filesystem::pat
   json["top_k_editable"] = plan.top_k_editable;
   json["map_digest"] = file_digest(map_file);
   json["source_fingerprint"] = plan.map->header.source_fingerprint.hex();
+  json["layers"] = Json::array();
+  for (const LayerResult& layer : plan.map->layers) json["layers"].push_back(layer.layer_index);
   if (plan.is_moe()) {
     const ExpertShape& shape = plan.shape;
     json["experts"] = {

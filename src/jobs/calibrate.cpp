@@ -222,8 +222,13 @@ struct Calibrator::Impl {
       already_done = true;
       return;
     }
-    journal.emplace(with_suffix(config.output, ".journal"), fingerprint_json(), config.force);
+    const fs::path place = with_suffix(config.output, ".journal");
+    journal.emplace(place, fingerprint_json(), config.force || is_abandoned(place));
     for (const std::int64_t id : journal->finished(warn)) {
+      if (id == sampled_item()) {
+        has_sampled = true;
+        continue;
+      }
       const FinishedLayer there = read_layer(static_cast<std::size_t>(id));
       const LayerInfo& info = source.layers.at(static_cast<std::size_t>(id));
       if (there.result.fingerprint != layer_fingerprint(source.checkpoint, info))
@@ -286,6 +291,34 @@ struct Calibrator::Impl {
       fingerprint["architecture"] =
           hash_bytes(to_bytes(read_text_file(config.architecture_file))).hex();
     return fingerprint.dump();
+  }
+
+  /// The journal's item behind the layers: what the model wrote.
+  std::int64_t sampled_item() const { return static_cast<std::int64_t>(source.layers.size()); }
+
+  /// Whether the journal in this place is of another run that finished no layer.
+  bool is_abandoned(const fs::path& place) const {
+    const fs::path there = place / "fingerprint.json";
+    if (!fs::exists(there)) return false;
+    const std::string sampled = fmt::format("{:05}.record", sampled_item());
+    for (const fs::directory_entry& entry : fs::directory_iterator(place))
+      if (entry.path().extension() == ".record" && entry.path().filename() != sampled) return false;
+    return !fingerprint_differences(read_text_file(there), fingerprint_json()).empty();
+  }
+
+  void keep_sampled(std::span<const std::int64_t> ids) {
+    require(journal.has_value(), "the calibration is not done already");
+    journal->append(sampled_item(), std::as_bytes(ids));
+    has_sampled = true;
+  }
+
+  std::vector<std::int64_t> sampled() const {
+    require(journal.has_value(), "the calibration is not done already");
+    if (!has_sampled) return {};
+    const std::vector<std::byte> bytes = journal->read(sampled_item());
+    std::vector<std::int64_t> ids(bytes.size() / sizeof(std::int64_t));
+    std::memcpy(ids.data(), bytes.data(), ids.size() * sizeof(std::int64_t));
+    return ids;
   }
 
   void compare_with_output() const {
@@ -556,6 +589,7 @@ struct Calibrator::Impl {
   std::optional<Journal> journal;
   std::vector<std::int64_t> done;
   bool already_done = false;
+  bool has_sampled = false;  ///< the journal holds what the model wrote
 
   std::optional<FfnLayer> current;
   StoredInputs inputs, streams;
@@ -577,6 +611,8 @@ const LayerInfo& Calibrator::layer(std::size_t index) const {
 }
 ExpertCounts Calibrator::counts() const { return impl_->counts; }
 bool Calibrator::finished(std::size_t layer) const { return impl_->finished(layer); }
+std::vector<std::int64_t> Calibrator::sampled() const { return impl_->sampled(); }
+void Calibrator::keep_sampled(std::span<const std::int64_t> ids) { impl_->keep_sampled(ids); }
 void Calibrator::begin(std::size_t layer) { impl_->begin(layer); }
 void Calibrator::add(MatrixView<const float> inputs, MatrixView<const float> stream) {
   impl_->add(inputs, stream);

@@ -159,6 +159,40 @@ TEST_F(CalibrateTest, a_journal_of_other_options_is_refused) {
   EXPECT_THROW(Calibrator{other}, UsageError);
 }
 
+TEST_F(CalibrateTest, keeps_what_the_model_wrote_for_the_next_run) {
+  const std::vector<std::int64_t> ids = {7, 0, std::int64_t{1} << 40};
+  {
+    Calibrator calibrator(config());
+    EXPECT_TRUE(calibrator.sampled().empty());
+    EXPECT_FALSE(fs::exists(dir_ / "map.h5.journal"));
+    calibrator.keep_sampled(ids);
+    EXPECT_EQ(calibrator.sampled(), ids);
+  }
+  Calibrator calibrator(config());
+  EXPECT_EQ(calibrator.sampled(), ids);
+  EXPECT_FALSE(calibrator.finished(0));
+  do_all(calibrator);
+  EXPECT_FALSE(fs::exists(dir_ / "map.h5.journal"));
+}
+
+TEST_F(CalibrateTest, a_journal_without_a_layer_gives_way_to_other_options) {
+  const std::vector<std::int64_t> ids = {7};
+  CalibrateConfig other = config();
+  other.seed = 7;
+  {
+    Calibrator calibrator(config());
+    calibrator.keep_sampled(ids);
+  }
+  {
+    Calibrator calibrator(other);
+    EXPECT_TRUE(calibrator.sampled().empty());
+    calibrator.keep_sampled(ids);
+    do_layer(calibrator, 0);
+  }
+  EXPECT_THROW(Calibrator{config()}, UsageError);
+  EXPECT_EQ(Calibrator{other}.sampled(), ids);
+}
+
 TEST_F(CalibrateTest, tokens_that_are_not_finite_are_refused_by_layer) {
   Calibrator calibrator(config());
   calibrator.begin(1);

@@ -4,6 +4,7 @@ import json
 import pathlib
 import re
 import sys
+import types
 
 import h5py
 import numpy as np
@@ -19,10 +20,10 @@ def calibrate(moefy, model, output, *more, **options):
     return moefy("calibrate", model, "-o", output, *OPTIONS, *more, **options)
 
 
-# The families whose FFN is a module of its own and that an MoE class can carry; Granite's classes keep
-# all experts of a layer in one tensor.
+# The families whose FFN is a module of its own and that an MoE class can carry; Granite's classes, which
+# also carry Gemma, keep all experts of a layer in one tensor.
 @pytest.mark.parametrize("family, more, host", [
-    *((family, (), "auto") for family in ("llama", "mistral", "qwen2", "qwen3", "phi3")),
+    *((family, (), "auto") for family in ("llama", "mistral", "qwen2", "qwen3", "phi3", "gemma", "granite")),
     ("llama", ("--shared", 0), "granitemoe"), ("llama", ("--shared", 2), "granitemoeshared")])
 def test_a_calibrated_model_loads_and_comes_back(moefy, tiny, text, tmp_path, family, more, host):
     from moefy.models import load_model
@@ -77,6 +78,21 @@ def test_the_stored_model_does_what_the_calibration_saw(moefy, tiny, text, tmp_p
     assert _moefy.version().startswith("moefy")
 
 
+def test_what_speaks_against_a_run_is_said_before_the_model_runs(moefy, tiny, text, tmp_path):
+    """A model whose weights transformers refuses shows how far a run got."""
+    model = tiny("llama")
+    calibrate(moefy, model, "map.h5", "--text", text("a.txt"))
+    weights = load_file(model / "model.safetensors")
+    from safetensors.numpy import save_file
+
+    save_file({name: value for name, value in weights.items() if "norm" not in name},
+              model / "model.safetensors", metadata={"format": "pt"})
+    assert "missing keys" in calibrate(moefy, model, "new.h5", "--text", text("a.txt"), code=3).stderr
+    for more, message in ((("--granularity", "4096"), "24 neurons"), (("--seed", "1"), "was made otherwise")):
+        assert message in calibrate(moefy, model, "map.h5", "--text", text("a.txt"), *more, code=2).stderr
+    assert not list(tmp_path.glob("new*"))
+
+
 def test_a_second_run_is_done_and_other_text_is_refused(moefy, tiny, text):
     model = tiny("llama")
     calibrate(moefy, model, "map.h5", "--text", text("a.txt"))
@@ -85,6 +101,37 @@ def test_a_second_run_is_done_and_other_text_is_refused(moefy, tiny, text):
     other = calibrate(moefy, model, "map.h5", "--text", text("b.txt", "other words "), code=2)
     assert "text" in other.stderr and "--force" in other.stderr
     calibrate(moefy, model, "map.h5", "--text", text("b.txt", "other words "), "--force")
+
+
+def test_what_the_model_wrote_is_kept_for_the_next_run(moefy, tiny, text, tmp_path, monkeypatch):
+    """A run that was stopped after sampling samples no more; one with other options begins anew."""
+    import _moefy
+    from moefy import calibration_text, models
+
+    model = tiny("llama")
+
+    class Options:
+        seed, length, tokens, sampled = 0, 16, 96, 64
+
+    Options.model, Options.text = str(model), [text("a.txt")]
+    found = calibration_text.CalibrationText(Options)
+
+    def calibrator(refit=0.2):
+        return _moefy.Calibrator(str(model), str(tmp_path / "map.h5"), 8, 0.5, -1, 1.0, refit, 4, 0,
+                                 json.dumps(found.identity), "", 1, False, lambda warning: None)
+
+    def sequences(of):
+        return found.sequences(live, lambda *work: types.SimpleNamespace(
+            advance=lambda: None, finish=lambda: None), of.sampled, of.keep_sampled)
+
+    live = models.load_model(str(model))
+    first = sequences(calibrator())
+    assert sum(map(len, first)) == found.identity["tokens"] == 96 + 64
+    monkeypatch.setattr(calibration_text, "sample_text", None)
+    again = sequences(calibrator())
+    assert all(np.array_equal(one, other) for one, other in zip(first, again, strict=True))
+    assert calibrator(refit=0.5).sampled == []
+    assert not (tmp_path / "map.h5.journal").exists()
 
 
 def test_the_same_run_gives_the_same_bytes(moefy, tiny, text, tmp_path):
@@ -105,7 +152,7 @@ def test_without_text_the_model_writes_it(moefy, tiny):
 @pytest.mark.parametrize(("more", "code", "message"), [
     (["--granularity", "1"], 2, "--granularity 1"),
     (["--active", "2"], 2, "--active 2"),
-    (["--shared", "lots"], 2, "neither auto nor a number"),
+    (["--shared", "lots"], 2, "expected auto or a whole number"),
     (["--text", "none.txt"], 2, "no such file"),
     (["--wrong"], 2, "--wrong"),
     (["--granularity", "4096"], 2, "24 neurons"),

@@ -22,9 +22,70 @@ def test_everything_wrong_is_told_at_once_with_the_nearest_names(moefy):
 
     for words in ("-o/--output is missing", "--text is missing",
                   "--lenght is unknown; did you mean --length",
-                  "--seed -1 is negative", "--threads 0 is below 1"):
+                  "--seed -1 is below 0", "--threads 0 is below 1"):
         assert words in result.stderr
     assert result.stdout == ""
+
+
+def test_bad_values_and_unknown_options_are_told_together(moefy, text, tmp_path):
+    (tmp_path / "config.json").write_text('{"granularty": 4}')
+    result = moefy("calibrate", "model", "-o", "x.h5", "--tokens", "many", "--log-level", "loud", "--shared",
+                   "lots", "--active", "nan", "--refit", "-1", "--granularity", "1", "--length", "0",
+                   "--text", "none.txt", "--wrong", "--config", "config.json", code=2)
+    for words in ("--tokens 'many': expected a whole number",
+                  "--log-level 'loud' is unknown; valid: debug, info, warning, error",
+                  "--shared 'lots': expected auto or a whole number", "--active 'nan': expected a number",
+                  "--refit -1 is negative", "--granularity 1 is not between", "--length 0 is below 2",
+                  "none.txt: no such file", "option --wrong is unknown", "option 'granularty' is unknown"):
+        assert words in result.stderr
+    result = moefy("recover", "--minutes", "0", "--rate=-1", "--precision", "fp8", "--batch", "0", "--length",
+                   code=2)
+    for words in ("--precision 'fp8' is unknown; valid: auto, fp32, bf16", "expected one argument"):
+        assert words in result.stderr
+    result = moefy("recover", "--minutes", "0", "--rate=-1", "--batch", "0", code=2)
+    for words in ("--minutes 0.0 is not above 0", "--rate -1.0 is not above 0", "--batch 0 is below 1",
+                  "--teacher is missing", "OUT is missing"):
+        assert words in result.stderr
+    result = moefy("evaluate", "m", "--text", "none.txt", "--top-k", "4,x", "--sequences", "0", code=2)
+    for words in ("--top-k '4,x': expected whole numbers", "--sequences 0 is below 1", "no such file"):
+        assert words in result.stderr
+
+
+def test_values_are_spelt_with_hyphens_or_underscores(moefy, tmp_path):
+    for value in ("feature-grad", "feature_grad"):
+        resolved = moefy("record", "m", "--importance-type", value, "--dump-config").stdout
+        assert json.loads(resolved)["importance-type"] == "feature-grad"
+        (tmp_path / "config.json").write_text(json.dumps({"importance-type": value}))
+        resolved = moefy("record", "m", "--config", "config.json", "--dump-config").stdout
+        assert json.loads(resolved)["importance-type"] == "feature-grad"
+
+
+@pytest.mark.parametrize("arguments", [
+    ["record", "llama", "--text", "a.txt", "-o", "x.h5"], ["calibrate", "llama", "-o", "x.h5"],
+    ["recover", "out", "--teacher", "llama", "--text", "a.txt", "-o", "x"],
+    ["evaluate", "llama", "--text", "a.txt", "-o", "x.json"]])
+def test_a_gpu_that_is_not_there_is_exit_6_and_leaves_nothing(moefy, tiny, text, tmp_path, arguments):
+    tiny("llama")
+    text("a.txt")
+    before = set(tmp_path.iterdir())
+
+    result = moefy(*arguments, "--device", "cuda", code=6, env={"CUDA_VISIBLE_DEVICES": ""})
+
+    assert "finds no NVIDIA GPU" in result.stderr and "Traceback" not in result.stderr
+    assert len(result.stderr.splitlines()) == 2
+    assert set(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("arguments", [
+    ["record", "m", "--text", "a.txt", "-o", "none/x.h5"], ["calibrate", "m", "-o", "none/x.h5"],
+    ["recover", "m", "--teacher", "m", "--text", "a.txt", "-o", "none/x"],
+    ["evaluate", "m", "--text", "a.txt", "-o", "none/x.json"],
+    ["evaluate", "m", "--text", "a.txt", "--plot", "none/x.png"]])
+def test_a_missing_folder_is_exit_4(moefy, text, arguments):
+    text("a.txt")
+    if "--plot" in arguments:
+        pytest.importorskip("matplotlib")
+    assert "no such folder" in moefy(*arguments, code=4).stderr
 
 
 @pytest.mark.parametrize("arguments, message", [

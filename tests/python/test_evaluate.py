@@ -52,6 +52,58 @@ def test_evaluate_puts_models_side_by_side(moefy, tiny, text, tmp_path):
     assert "exists" in moefy("evaluate", model, *options, "-o", "figures.json", code=2).stderr
 
 
+def test_names_tell_texts_and_models_apart(tmp_path):
+    from moefy.names import distinct_names, repeated
+
+    for place in ("a/x.txt", "b/x.txt", "b/x.html", "c.txt", "v1.5/d.txt"):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        (tmp_path / place).write_text("")
+
+    def names(*places, **more):
+        return distinct_names([tmp_path / place for place in places], **more)
+
+    assert names("a/x.txt", "c.txt") == ["x", "c"]
+    assert names("b/x.txt", "b/x.html", "c.txt") == ["x.txt", "x.html", "c"]
+    assert names("a/x.txt", "b/x.txt") == ["a/x.txt", "b/x.txt"]
+    assert names("a/x.txt", "b/x.txt", "b/x.html") == ["a/x.txt", "b/x.txt", "x.html"]
+    assert names("v1.5", "a") == ["v1.5", "a"]
+    assert names("a", taken={"a"}) == [f"{tmp_path.name}/a"]
+    assert repeated([tmp_path / "a", tmp_path / "b", tmp_path / "b/../a"]) == [tmp_path / "b/../a"]
+
+
+def test_texts_and_models_of_one_name_keep_their_figures(moefy, tiny, text, tmp_path):
+    """And a model that was not made from the dense one is warned of; numbers that do not exist are null."""
+    from tests.python.conftest import write_tokenizer
+    from tiny_models import write_tiny
+
+    model = tiny("llama")
+    convert(moefy, model)
+    write_tiny("llama", tmp_path / "other", seed=1)
+    write_tokenizer(tmp_path / "other")
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "out").rename(tmp_path / "one/out")
+    moefy("convert", model, "map.h5", "-o", "two/out", "--top-k", "2")
+    texts = [text("one/words.txt"), text("two/words.txt", "some other words. ")]
+    options = ("--length", "16", "--sequences", "1", "-o", "figures.json")
+
+    result = moefy("evaluate", "other", "one/out", "two/out", "--text", *texts, *options)
+
+    rows = json.loads((tmp_path / "figures.json").read_text(), parse_constant=pytest.fail)
+    assert [row["model"] for row in rows] == ["dense", "one/out", "two/out"]
+    assert list(rows[1]["texts"]) == ["one/words.txt", "two/words.txt"]
+    assert rows[1]["interval"] is None and rows[1]["texts"]["one/words.txt"]["interval"] is None
+    assert result.stderr.count("was not made from other") == 2
+    twice = moefy("evaluate", model, "one/out", "two/../one/out", "--text", texts[0], texts[0], code=2)
+    assert twice.stderr.count("is given twice") == 2
+
+
+def test_models_that_do_not_predict_the_next_token_are_refused(moefy, tiny, text):
+    for family in ("bert", "t5"):
+        result = moefy("evaluate", tiny(family), "--text", text("a.txt"), "--length", "16", code=2)
+        assert "evaluate needs a causal language model" in result.stderr
+
+
 def test_evaluate_refuses_what_moefy_did_not_make(moefy, tiny, text):
     model = tiny("llama")
     result = moefy("evaluate", model, model, "--text", text("a.txt"), "--length", "16", code=3)
@@ -89,16 +141,15 @@ def test_a_missing_package_is_told_before_the_work(monkeypatch, option, message)
     import importlib.util
     import types
 
-    from moefy.errors import UsageError
-    from moefy.evaluate import check
+    from moefy.evaluate import problems
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     args = types.SimpleNamespace(sequences=1, length=16, output=None, force=False, plot=None,
-                                 tasks=None)
-    check(args)
+                                 tasks=None, text=[], outputs=[])
+    assert problems(args) == []
     setattr(args, option, "p.png")
-    with pytest.raises(UsageError, match=message):
-        check(args)
+    problem, = problems(args)
+    assert message in problem
 
 
 def test_the_plot_shows_every_model(moefy, tiny, text, tmp_path):

@@ -10,12 +10,12 @@ from tests.python.conftest import PROGRAM  # noqa: F401  (paths of the package)
 H = torch.tensor([[1.0, 2, 0.5], [-1, 1, 2]])
 GRADIENT = torch.tensor([[0.5, -1, 2], [0.5, 1, 0]])
 EXPECTED = {
-    ("feature_grad", "plain"): ([.5, 0, 1], [.5, 0, 1]),
-    ("feature_grad", "l1"): ([.5, 1, 1], [.5, 0, 1]),
-    ("feature_grad", "l2"): ([.25, 1, 2], [.5, 0, 2]),
-    ("feature_change", "plain"): ([0, -.5, .5], [0, -.5, .5]),
-    ("feature_change", "l1"): ([.5, 1.5, .5], [0, .5, .5]),
-    ("feature_change", "l2"): ([.25, 2.5, .5], [0, .5, .5]),
+    ("feature-grad", "plain"): ([.5, 0, 1], [.5, 0, 1]),
+    ("feature-grad", "l1"): ([.5, 1, 1], [.5, 0, 1]),
+    ("feature-grad", "l2"): ([.25, 1, 2], [.5, 0, 2]),
+    ("feature-change", "plain"): ([0, -.5, .5], [0, -.5, .5]),
+    ("feature-change", "l1"): ([.5, 1.5, .5], [0, .5, .5]),
+    ("feature-change", "l2"): ([.25, 2.5, .5], [0, .5, .5]),
 }
 
 
@@ -53,7 +53,7 @@ def load(folder):
     return load_model(str(folder))
 
 
-SAMPLE = ("feature_change", "sample", "l1")
+SAMPLE = ("feature-change", "sample", "l1")
 
 
 def test_tokens_without_a_next_one_do_not_count(tiny, tmp_path):
@@ -71,7 +71,7 @@ def test_vectors_are_the_gradients_of_the_loss(tiny, tmp_path, family, level):
     model = load(folder)
     batch = batches_of(5, 5)
     found, _ = record(model, folder, [batch], tmp_path / "r.h5",
-                      importance=("feature_change", level, "l1"))
+                      importance=("feature-change", level, "l1"))
 
     seen = {}
     from moefy.ffn_inputs import owner_of
@@ -135,5 +135,7 @@ def test_too_many_clusters_and_models_without_a_loss_are_refused(moefy, tiny, te
     result = moefy("record", tiny("llama"), "--text", text("a.txt"), *options, "--clusters", 40,
                    code=2)
     assert "--clusters 40" in result.stderr
-    result = moefy("record", tiny("t5"), "--text", text("a.txt"), *options, "--importance", code=2)
-    assert "causal" in result.stderr
+    for family in ("t5", "bert", "llama-base"):
+        result = moefy("record", tiny(family), "--text", text("a.txt"), *options, "--importance", code=2)
+        assert "--importance needs a causal language model" in result.stderr
+    assert not list(moefy.folder.glob("rec*"))

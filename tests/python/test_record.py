@@ -78,6 +78,94 @@ def test_every_family_gives_the_inputs_of_its_ffns(tiny, family, tmp_path):
         np.testing.assert_allclose(found[index], rows, rtol=1e-5, atol=1e-5)
 
 
+def scales_of(path):
+    with h5py.File(path) as file:
+        return file["ffn_l1"][:], file["residual_l1"][:]
+
+
+@pytest.mark.parametrize("family, part, above, below", [
+    # name of the FFN, and of the norm whose input is the residual stream
+    ("llama", "model.layers.{}", "post_attention_layernorm", "mlp.down_proj"),
+    ("gemma2", "model.layers.{}", "pre_feedforward_layernorm", "mlp.down_proj"),
+    ("granite", "model.layers.{}", "post_attention_layernorm", "mlp.down_proj"),
+    ("phi3", "model.layers.{}", "post_attention_layernorm", "mlp.down_proj"),
+    ("gpt2", "transformer.h.{}", "ln_2", "mlp.c_proj"),
+    ("opt", "model.decoder.layers.{}", "final_layer_norm", "fc2"),
+    ("bert", "bert.encoder.layer.{}", "intermediate", "output.dense"),
+    ("t5", "encoder.block.{}.layer.1", "layer_norm", "DenseReluDense.wo"),
+    ("gpt_neox", "gpt_neox.layers.{}", None, "mlp.dense_4h_to_h"),
+])
+def test_outputs_are_weighed_against_the_residual_stream(tiny, tmp_path, family, part, above, below):
+    """Means of absolute sums over the real tokens of two batches, against hooks at the places by name."""
+    import moefy
+    from moefy.models import load_as_saved
+
+    model = load_as_saved(tiny(family))
+    batches = [{"input_ids": torch.arange(12).reshape(2, 6) % 29 + 3,
+                "attention_mask": torch.tensor([[1] * 6, [1] * 4 + [0] * 2])},
+               {"input_ids": torch.arange(5, 11)[None]}]
+    layers = 2
+    moefy.record(model, batches, tmp_path / "rec.h5", quiet=True)
+
+    found, expected, hooks = scales_of(tmp_path / "rec.h5"), np.zeros((2, layers)), []
+    mask = [None]
+
+    def add(row, layer, values):
+        kept = values.detach().reshape(mask[0].numel(), -1)[mask[0].reshape(-1)]
+        expected[row, layer] += kept.double().abs().sum().item()
+
+    outputs = {}
+    for layer in range(layers):
+        block = model.get_submodule(part.format(layer))
+
+        def down(module, arguments, output, layer=layer):
+            outputs[layer] = output
+            add(0, layer, output)
+
+        hooks.append(block.get_submodule(below).register_forward_hook(down))
+        if above:
+            hooks.append(block.get_submodule(above).register_forward_pre_hook(
+                lambda module, arguments, layer=layer: add(1, layer, arguments[0])))
+        else:
+            hooks.append(block.register_forward_hook(lambda module, arguments, output, layer=layer: add(
+                1, layer, (output[0] if isinstance(output, tuple) else output) - outputs[layer])))
+    for batch in batches:
+        mask[0] = batch.get("attention_mask", torch.ones_like(batch["input_ids"])).bool()
+        more = {}
+        if model.config.is_encoder_decoder:
+            more["decoder_input_ids"] = torch.cat([torch.zeros_like(batch["input_ids"][:, :1]),
+                                                   batch["input_ids"][:, :-1]], 1)
+        with torch.no_grad():
+            model(**batch, **more)
+    for hook in hooks:
+        hook.remove()
+    for row in range(2):
+        np.testing.assert_allclose(found[row][:layers], expected[row] / 16, rtol=1e-5)
+        assert np.all(found[row] > 0)
+
+
+def test_scales_agree_with_what_calibrate_measures(tiny, tmp_path):
+    """The dense ratio of residual stream and output, measured with the FFN taken out of its layer."""
+    import moefy
+    from moefy.ffn_switch import FfnSwitch, ffn_module_name
+    from moefy.models import LayerRunner, ffn_layers, load_model
+    from moefy.score_scale import run_layer
+
+    folder = tiny("llama")
+    model = load_model(str(folder))
+    ids = torch.arange(3, 19)
+    moefy.record(model, [ids[None]], tmp_path / "rec.h5", quiet=True)
+    output, residual = scales_of(tmp_path / "rec.h5")
+    names = [ffn_module_name(model, layer) for layer in ffn_layers(str(folder))]
+    runner = LayerRunner(model, [name.rsplit(".", 1)[0] for name in names])
+    streams = [runner.begin(ids)]
+    for index, name in enumerate(names):
+        switch = FfnSwitch(model.get_submodule(name))
+        streams, gap = run_layer(runner, index, switch, streams, switch.compute)
+        switch.restore()
+        assert gap.ratio() == pytest.approx(residual[index] / output[index], rel=1e-4)
+
+
 def test_the_file_says_what_it_is(moefy, tiny, text, tmp_path):
     import _moefy
 
@@ -220,6 +308,73 @@ def test_a_stopped_program_resumes_to_the_same_bytes(moefy, tiny, text, tmp_path
     assert (tmp_path / "rec.h5").read_bytes() == (tmp_path / "whole.h5").read_bytes()
 
 
+def test_a_run_that_finished_nothing_leaves_nothing(tiny, tmp_path):
+    """And the journal of one that was killed before its first batch gives way to other options."""
+    import moefy
+    from moefy import recordings_file
+    from moefy.errors import UsageError
+    from moefy.models import load_as_saved
+
+    model = load_as_saved(tiny("llama"))
+    ids, output = torch.arange(3, 11)[None], tmp_path / "rec.h5"
+
+    def fail(*_):
+        raise RuntimeError("no memory")
+
+    with pytest.raises(RuntimeError), model.model.layers[0].register_forward_pre_hook(fail):
+        moefy.record(model, [ids], output, quiet=True)
+    assert not list(tmp_path.glob("rec*"))
+
+    def lay_out(config, batches_done=0):
+        layers = [{"index": 0, "name": "a", "hidden_size": 4, "num_neurons": 8, "fingerprint": ""}]
+        found = recordings_file.prepare(output, {}, layers, np.zeros(3, np.int32), "float16", 1, config,
+                                        False)
+        (recordings_file.journal_folder(output) / "done").write_bytes(bytes([batches_done]))
+        return found
+
+    lay_out({"tokens": 1})
+    with recordings_file.RecordingsWriter(output) as writer:
+        writer.lock()
+        with pytest.raises(UsageError, match="another run"):  # somebody is about to finish one
+            lay_out({"tokens": 2})
+    assert lay_out({"tokens": 2}, batches_done=1) == 0
+    with pytest.raises(UsageError, match="another run"):
+        lay_out({"tokens": 3})
+    assert lay_out({"tokens": 2}) == 1
+
+
+def test_recordings_are_labelled_with_the_model_that_ran(tiny, tmp_path):
+    import moefy
+    from moefy.errors import InputError
+    from moefy.models import load_as_saved
+
+    folder = tiny("phi3")
+    ids = torch.arange(3, 11)[None]
+    for number, dtype in enumerate((torch.bfloat16, torch.float16)):
+        loaded = load_as_saved(folder, dtype=dtype)
+        moefy.record(loaded, [ids], tmp_path / f"{number}.h5", quiet=True)
+        moefy.record(loaded.float(), [ids], tmp_path / f"{number}wide.h5", quiet=True)
+    model = load_as_saved(folder)
+    with torch.no_grad():
+        model.model.layers[1].mlp.down_proj.weight[0, 0] += 0.01
+    with pytest.raises(InputError, match="model.layers.1.mlp.down_proj.weight.* is not that of"):
+        moefy.record(model, [ids], tmp_path / "rec.h5", quiet=True)
+    moefy.record(model, [ids], tmp_path / "rec.h5", layers="0", quiet=True)  # that one is the same
+
+
+@pytest.mark.parametrize("importance, error", [
+    (True, TypeError), ("feature-change", TypeError), ((1, 2, 3), TypeError),
+    (("feature-change", "sample"), ValueError), (("feature-change", "each", "l1"), ValueError)])
+def test_importance_must_be_three_names(tiny, tmp_path, importance, error):
+    import moefy
+    from moefy.models import load_as_saved
+
+    model = load_as_saved(tiny("llama"))
+    with pytest.raises(error, match="importance"):
+        moefy.record(model, [torch.arange(3, 11)[None]], tmp_path / "rec.h5", importance=importance)
+    assert not list(tmp_path.glob("rec*"))
+
+
 def test_a_second_run_is_done_and_another_is_refused(moefy, tiny, text, tmp_path):
     model = tiny("llama")
     command = ("record", model, "-o", "rec.h5", "--text", text("a.txt"), "--length", "16",
@@ -274,13 +429,16 @@ def test_values_beyond_float16_and_nan_are_refused(tiny, tmp_path):
     (["--dtype", "int8"], 2, "int8"),
     (["--batch-size", "0"], 2, "--batch-size 0"),
     (["--text", "none.txt"], 2, "no such file"),
-    (["-o", "none/rec.h5"], 2, "no such folder"),
+    (["-o", "none/rec.h5"], 4, "no such folder"),
+    (["-o", "."], 2, "is a folder"),
+    (["--clusters", "21", "--max-tokens", "64", "--length", "16"], 2, "there are only 4 sequences"),
+    (["--device", "gpu"], 2, "--device 'gpu': expected cpu"),
 ])
 def test_wrong_options_are_refused(moefy, tiny, text, tmp_path, more, code, message):
     words = text("a.txt", "words of a text. " * 20)
     result = moefy("record", tiny("llama"), "-o", "rec.h5", "--text", words, *more, code=code)
     assert message in result.stderr
-    assert result.stderr.rstrip().endswith(f"moefy: exit {code} (usage)")
+    assert result.stderr.rstrip().endswith(f"moefy: exit {code} ({'usage' if code == 2 else 'file system'})")
     assert not list(tmp_path.glob("rec*"))
 
 

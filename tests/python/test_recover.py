@@ -14,19 +14,22 @@ from safetensors.torch import load_file
 
 from tests.python.conftest import PROGRAM
 
-HOSTS = {"qwen2-moe": 4, "qwen3-moe": 0, "mixtral": 0, "glm4-moe": 1}  # shared experts
+HOSTS = {"qwen2-moe": 4, "qwen3-moe": 0, "mixtral": 0, "glm4-moe": 1, "dots1": 1, "solar-open": 1,
+         "exaone-moe": 1}  # shared experts
+OF_QWEN3 = {"qwen3-moe", "dots1", "exaone-moe"}
 
 
 @pytest.fixture
 def converted(moefy, tiny, text):
     """converted(host): (dense folder, converted folder, text)."""
 
-    def make(host="glm4-moe", experts=8, shared=None):
-        dense = tiny("qwen3" if host == "qwen3-moe" else "llama")
+    def make(host="glm4-moe", experts=8, shared=None, top_k=4, more=()):
+        dense = tiny("qwen3" if host in OF_QWEN3 else "llama")
         shared = HOSTS[host] if shared is None else shared
         moefy("split", dense, "-o", "map.h5", "--experts", experts, "--shared", shared, "--force",
               "--method", "random")
-        moefy("convert", dense, "map.h5", "-o", "moe", "--host", host, "--top-k", 4, "--force")
+        moefy("convert", dense, "map.h5", "-o", "moe", "--host", host, "--force", *more,
+              *(() if host == "dense" else ("--top-k", top_k)))
         return dense, moefy.folder / "moe", text("a.txt")
 
     return make
@@ -92,6 +95,28 @@ def test_training_brings_the_model_nearer_to_its_teacher(moefy, converted, host,
         return float((teacher.exp() * (teacher - student)).sum(-1).mean())
 
     assert distance(tmp_path / "out") < distance(moe)
+
+
+def test_experts_learn_where_all_of_them_run(moefy, converted, tmp_path):
+    """There is no choice to learn then, so routers stay as they are."""
+    dense, moe, words = converted(top_k=8)
+    recover(moefy, dense, moe, words, "--steps", 3, "--rate", "3e-3")
+
+    before, after = weights(moe), weights(tmp_path / "out")
+    same = {name for name in before if torch.equal(before[name], after[name])}
+    for name in before:
+        assert (name in same) == (".mlp." not in name or ".gate." in name), name
+
+
+def test_the_fused_layout_stays(moefy, converted, tmp_path):
+    dense, moe, words = converted(more=("--layout", "fused"))
+    recover(moefy, dense, moe, words, "--steps", 3, "--rate", "3e-3")
+
+    before, after = weights(moe), weights(tmp_path / "out")
+    assert {name: value.shape for name, value in before.items()} == \
+        {name: value.shape for name, value in after.items()}
+    name = next(name for name in before if name.endswith("experts.gate_up_proj"))
+    assert not torch.equal(before[name], after[name])
 
 
 def test_it_says_what_it_is(moefy, converted, tmp_path):
@@ -245,8 +270,7 @@ def test_the_rate_warms_up_and_decays():
 @pytest.mark.parametrize("more, message", [
     (("--steps", -1), "--steps"), (("--minutes", 0), "--minutes"), (("--rate", "0"), "--rate"),
     (("--length", 1), "--length"), (("--batch", 0), "--batch"), (("--sampled", -1), "--sampled"),
-    (("-o", "moe"), "choose another place"), (("-o", "no/where"), "no such"),
-    (("--text", "nothing.txt"), "no such file")])
+    (("-o", "moe"), "choose another place"), (("--text", "nothing.txt"), "no such file")])
 def test_wrong_options_are_refused(moefy, converted, more, message):
     dense, moe, words = converted()
     arguments = {"--text": words, "-o": "out", "--length": 16, "--steps": 2}
@@ -256,11 +280,68 @@ def test_wrong_options_are_refused(moefy, converted, more, message):
     assert message in result.stderr
 
 
+def test_a_journal_without_a_checkpoint_gives_way_to_other_options(tmp_path):
+    from moefy.errors import UsageError
+    from moefy.training_journal import Journal
+
+    first = Journal(tmp_path / "out", {"rate": 1}, force=False)
+    first.array("sampled", lambda: np.arange(3))
+    again = Journal(tmp_path / "out", {"rate": 1}, force=False)
+    assert again.array("sampled", lambda: np.zeros(0)).tolist() == [0, 1, 2]
+    other = Journal(tmp_path / "out", {"rate": 2}, force=False)
+    assert other.array("sampled", lambda: np.arange(2)).tolist() == [0, 1]
+    other.save({"step": 1})
+    with pytest.raises(UsageError, match="other rate"):
+        Journal(tmp_path / "out", {"rate": 1}, force=False)
+    Journal(tmp_path / "more", {}, force=False).remove_if_empty()
+    assert not (tmp_path / "more.journal").exists()
+    other.remove_if_empty()
+    assert (tmp_path / "out.journal").exists()
+
+
+def test_another_teacher_is_refused(moefy, converted, tmp_path):
+    """Even one of equal sizes: layers are compared by their weights, config.json by its bytes."""
+    from tests.python.conftest import write_tokenizer
+    from tiny_models import write_tiny
+
+    _, moe, words = converted()
+    write_tiny("llama", tmp_path / "other", seed=1)
+    write_tokenizer(tmp_path / "other")
+
+    refused = recover(moefy, "other", moe, words, "--steps", 1, code=3)
+
+    assert refused.stderr.count("moefy:") == 2 and "was made from another model" in refused.stderr
+    assert not (tmp_path / "out.journal").exists()
+    recover(moefy, "other", moe, words, "--steps", 1, "--no-verify")
+
+
+def test_part_of_the_layers_has_a_teacher_too(moefy, converted):
+    from moefy.manifest import manifest_of, was_made_from
+
+    dense, moe, _ = converted()
+    assert was_made_from(manifest_of(moe), dense)
+    moefy("split", dense, "-o", "map.h5", "--experts", 8, "--layers", "1", "--force", "--method", "random")
+    moefy("convert", dense, "map.h5", "-o", "part", "--host", "qwen2-moe", "--force")
+    manifest = manifest_of(moefy.folder / "part")
+    assert manifest["layers"] == [1] and was_made_from(manifest, dense)
+    assert not was_made_from({**manifest, "layers": [0]}, dense)
+
+
+@pytest.mark.parametrize("host", ["granitemoe", "dense"])
+def test_hosts_that_cannot_be_trained_are_named_at_once(moefy, converted, tmp_path, host):
+    dense, moe, words = converted(host, shared=0)
+
+    result = recover(moefy, dense, moe, words, "--steps", 1, code=2)
+
+    assert f"models of host {host} cannot be trained here" in result.stderr
+    assert not (tmp_path / "out.journal").exists()
+
+
 def test_models_that_cannot_be_trained_are_named(moefy, converted, tiny, text):
     dense, moe, words = converted()
     result = moefy("recover", dense, "--teacher", dense, "--text", words, "-o", "out", "--length", 16,
                    code=3)
     assert "not made by moefy convert" in result.stderr
     other = tiny("gpt2")
-    result = recover(moefy, other, moe, words, "--steps", 2, code=2)
+    result = recover(moefy, other, moe, words, "--steps", 2, code=3)
     assert "--teacher" in result.stderr

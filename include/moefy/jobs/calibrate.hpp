@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <span>
 #include <stop_token>
 #include <string>
 #include <vector>
@@ -25,7 +26,7 @@ struct CalibrateConfig {
   double refit = 0.2;             ///< the same for down projections; 0: keep the dense ones
   int rounds = 4;                 ///< reassignments of neurons at most
   std::uint64_t seed = 0;
-  std::string text;               ///< JSON text that identifies the calibration tokens
+  std::string text;               ///< JSON text of what decides the calibration tokens
   std::string architecture_file;  ///< --architecture, or empty
   std::size_t threads = 1;
   std::uint64_t cache_bytes = std::uint64_t{2} << 30;  ///< of activations kept in memory
@@ -51,7 +52,8 @@ ExpertCounts choose_expert_counts(std::int64_t granularity, double active, std::
 /// more, fit, apply; a layer that the journal holds needs begin and apply only. One thread.
 class Calibrator {
  public:
-  /// Opens the model, takes the output's lock and the journal beside it. Errors as `split`.
+  /// Opens the model, takes the output's lock and the journal beside it. Errors as `split`; a
+  /// journal of another run gives way if no layer of it is finished.
   explicit Calibrator(const CalibrateConfig& config,
                       const std::function<void(const std::string&)>& warn = {});
   ~Calibrator();
@@ -63,6 +65,12 @@ class Calibrator {
   ExpertCounts counts() const;
   /// Whether the journal holds this layer.
   bool finished(std::size_t layer) const;
+
+  /// Ids of the tokens that the model wrote to be calibrated on, as keep_sampled was given them in
+  /// this or an interrupted run; empty if there are none.
+  std::vector<std::int64_t> sampled() const;
+  /// Keeps them in the journal. IoError.
+  void keep_sampled(std::span<const std::int64_t> ids);
 
   /// Loads a layer's weights.
   void begin(std::size_t layer);

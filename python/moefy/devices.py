@@ -1,0 +1,33 @@
+"""Where a model runs: `--device`."""
+
+import re
+import warnings
+
+import torch
+
+from .errors import DeviceError
+
+
+def device_name(text):
+    """text, if it is cpu, cuda, or cuda:N. ValueError."""
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", text):
+        raise ValueError(text)
+    return text
+
+
+def require_device(name, ranks=1):
+    """DeviceError unless PyTorch can use the device here; "cuda" means a GPU for each of the `ranks` of
+    this host."""
+    if name == "cpu":
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what PyTorch has to say of a driver is said below
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if count == 0:
+        raise DeviceError(f"--device {name}: PyTorch {torch.__version__} finds no NVIDIA GPU that it can"
+                          " use; --device cpu needs none")
+    index = torch.device(name).index
+    if index is None and ranks > count:
+        raise DeviceError(f"--device cuda: {ranks} ranks on this host and only {count} GPUs")
+    if index is not None and index >= count:
+        raise DeviceError(f"--device {name}: the GPUs of this host are cuda:0 to cuda:{count - 1}")
