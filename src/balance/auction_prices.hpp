@@ -21,8 +21,8 @@ bool can_be_auctioned(const SiteRoom& room);
 /// Prices near the optimal ones for sites that take size[j] rows each, by an auction with
 /// epsilon-scaling (Bertsekas): phases with ever smaller epsilon, each from the prices of the one
 /// before. The first epsilon is as large as prices will probably have to rise, so that start prices
-/// that are nearly right are not thrown away. prices [stride]: in, the start; out, those of the last
-/// phase; where there is little to win the start, fitted. `choice` is scratch.
+/// that are nearly right are not thrown away. prices [stride]: in, the start; out, those of the
+/// last phase; where there is little to win the start, fitted. `choice` is scratch.
 AuctionOutcome auction_prices(const SiteCosts<std::int32_t>& costs,
                               std::span<const std::int64_t> size, std::span<std::int32_t> prices,
                               SiteChoice& choice);
