@@ -275,8 +275,8 @@ def test_importance_is_needed_and_checked(moefy, llama, recorded, tmp_path):
     (("route", "MODEL", "map.h5"), "--router"),
     (("route", "MODEL", "map.h5", "--router", "ridge"), "needs --recordings"),
     (("route", "MODEL", "map.h5", "--router", "rigde"), "ridge"),
-    (("route", "MODEL", "map.h5", "--router", "ridge", "--target", "topk", "--recordings", "rec.h5"),
-     "--target"),
+    (("route", "MODEL", "map.h5", "--router", "ridge", "--target", "softmax", "--recordings",
+      "rec.h5"), "--target"),
     (("route", "MODEL", "map.h5", "--evaluate"), "needs --recordings"),
     (("route", "MODEL", "map.h5", "--router", "zero", "--top-k", 9), "only 4 experts"),
     (("route", "OTHER", "map.h5", "--router", "zero"), "other weights")])

@@ -141,15 +141,16 @@ def test_a_file_of_options_runs(moefy, tiny, text, tmp_path):
 @pytest.mark.parametrize("arguments", [
     ["record", "llama", "-o", "llama/config.json", "--text", "a.txt"],
     ["record", "llama", "-o", "a.txt", "--text", "a.txt"],
-    ["calibrate", "llama", "-o", "llama", "--text", "a.txt"],
+    ["calibrate", "llama", "-o", "llama/model.safetensors", "--text", "a.txt"],
     ["evaluate", "llama", "--text", "a.txt", "-o", "llama/model.safetensors"],
-    ["evaluate", "llama", "--text", "a.txt", "--plot", "a.txt"],
+    ["evaluate", "llama", "--text", "a.png", "--plot", "a.png"],
     ["recover", "out", "--teacher", "llama", "--text", "a.txt", "-o", "llama/"],
     ["recover", "out/moe", "--teacher", "llama", "--text", "a.txt", "-o", "out"],
 ])
 def test_an_output_never_replaces_what_is_read(moefy, tiny, text, tmp_path, arguments):
     tiny("llama")
     text("a.txt")
+    text("a.png")
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
     result = moefy(*arguments, "--force", code=2)
@@ -171,10 +172,11 @@ def test_the_log_has_what_the_screen_does_not(moefy, tiny, text, tmp_path):
 
 
 def test_errors_are_in_the_log(moefy, tiny, tmp_path):
-    moefy("record", tiny("llama"), "--text", "none.txt", "-o", "rec.h5", "--log", "run.log", code=2)
+    (tmp_path / "empty").mkdir()
+    moefy("record", tiny("llama"), "--text", "empty", "-o", "rec.h5", "--log", "run.log", code=3)
 
-    assert " error " in (tmp_path / "run.log").read_text()
-    assert "cannot open the log file" in moefy("record", tiny("llama"), "--text", "none.txt", "-o",
+    assert " error empty: no text files" in (tmp_path / "run.log").read_text()
+    assert "cannot open the log file" in moefy("record", tiny("llama"), "--text", "empty", "-o",
                                                "rec.h5", "--log", "none/run.log", code=4).stderr
 
 
