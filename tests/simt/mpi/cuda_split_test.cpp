@@ -137,7 +137,8 @@ TEST_F(CudaSplitTest, finds_the_labels_of_the_reference) {
 TEST_F(CudaSplitTest, makes_the_same_map_of_layers_that_rank_0_sends) {
   feed_ = "coordinator";
   split(world(), "cuda", "nccl.h5");
-  simt::set_device_count(1);  // shared: host messages
+  simt::set_device_count(1);
+  share_devices_ = true;  // then host messages
   split(world(), "cuda", "host.h5");
 
   if (world().rank() != 0) return;
