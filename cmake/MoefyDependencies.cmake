@@ -1,5 +1,13 @@
 # Everything comes from the system (launch/setup); nothing is downloaded here.
 include(CheckSourceCompiles)
+
+# RESULT: whether a program of this C source links with these libraries.
+function(moefy_check_links result source libraries includes)
+  set(CMAKE_REQUIRED_LIBRARIES ${libraries})
+  set(CMAKE_REQUIRED_INCLUDES ${includes})
+  check_source_compiles(C "${source}" ${result})
+endfunction()
+
 find_package(Threads REQUIRED)
 find_package(MPI REQUIRED COMPONENTS C)
 find_package(HDF5 REQUIRED COMPONENTS C)
@@ -39,9 +47,8 @@ target_include_directories(moefy_blas SYSTEM INTERFACE ${OPENBLAS_INCLUDE_DIR} $
 get_filename_component(openblas_folder ${OPENBLAS_LIBRARY} DIRECTORY)
 find_library(OPENBLAS_STATIC_LIBRARY libopenblas.a HINTS ${openblas_folder} NO_DEFAULT_PATH)
 set(openblas_static ${OPENBLAS_STATIC_LIBRARY} gfortran m Threads::Threads)
-set(CMAKE_REQUIRED_LIBRARIES ${openblas_static})
-check_source_compiles(C "void dpotrf_(void);\nint main(void) { dpotrf_(); }" OPENBLAS_STATIC_LINKS)
-unset(CMAKE_REQUIRED_LIBRARIES)
+moefy_check_links(OPENBLAS_STATIC_LINKS "void dpotrf_(void);\nint main(void) { dpotrf_(); }"
+  "${openblas_static}" "")
 if(OPENBLAS_STATIC_LIBRARY AND OPENBLAS_STATIC_LINKS)
   target_link_libraries(moefy_blas INTERFACE
     "$<IF:$<STREQUAL:$<TARGET_PROPERTY:NAME>,moefy>,${openblas_static},${OPENBLAS_LIBRARY}>")
@@ -82,11 +89,8 @@ find_library(HDF5_STATIC_LIBRARY NAMES libhdf5.a libhdf5_serial.a HINTS ${hdf5_f
 set(hdf5_static ${HDF5_C_LIBRARIES})
 list(POP_FRONT hdf5_static)
 list(PREPEND hdf5_static ${HDF5_STATIC_LIBRARY})
-set(CMAKE_REQUIRED_INCLUDES ${HDF5_C_INCLUDE_DIRS})
-set(CMAKE_REQUIRED_LIBRARIES ${hdf5_static})
-check_source_compiles(C "#include <hdf5.h>\nint main(void) { return H5open(); }" HDF5_STATIC_LINKS)
-unset(CMAKE_REQUIRED_INCLUDES)
-unset(CMAKE_REQUIRED_LIBRARIES)
+moefy_check_links(HDF5_STATIC_LINKS "#include <hdf5.h>\nint main(void) { return H5open(); }"
+  "${hdf5_static}" "${HDF5_C_INCLUDE_DIRS}")
 add_library(moefy_hdf5 INTERFACE)
 target_include_directories(moefy_hdf5 SYSTEM INTERFACE ${HDF5_C_INCLUDE_DIRS})
 if(HDF5_STATIC_LIBRARY AND HDF5_STATIC_LINKS)
@@ -116,12 +120,8 @@ find_library(XXHASH_LIBRARY xxhash REQUIRED)
 add_library(moefy_xxhash INTERFACE)
 target_include_directories(moefy_xxhash SYSTEM INTERFACE ${XXHASH_INCLUDE_DIR})
 target_link_libraries(moefy_xxhash INTERFACE ${XXHASH_LIBRARY})
-set(CMAKE_REQUIRED_INCLUDES ${XXHASH_INCLUDE_DIR})
-set(CMAKE_REQUIRED_LIBRARIES ${XXHASH_LIBRARY})
-check_source_compiles(C "#include <xxhash.h>\n#include <xxh_x86dispatch.h>
-  int main(void) { return (int)XXH3_128bits(\"\", 0).low64; }" XXHASH_HAS_DISPATCH)
-unset(CMAKE_REQUIRED_INCLUDES)
-unset(CMAKE_REQUIRED_LIBRARIES)
+moefy_check_links(XXHASH_HAS_DISPATCH "#include <xxhash.h>\n#include <xxh_x86dispatch.h>
+  int main(void) { return (int)XXH3_128bits(\"\", 0).low64; }" "${XXHASH_LIBRARY}" "${XXHASH_INCLUDE_DIR}")
 if(XXHASH_HAS_DISPATCH)
   target_compile_definitions(moefy_xxhash INTERFACE MOEFY_XXHASH_DISPATCH=1)
 endif()

@@ -15,6 +15,7 @@ void CudaRows::resize(std::size_t num_rows, std::size_t dim,
                       std::span<const std::int32_t> /*to_keep*/) {
   enter();
   x_.resize(num_rows * dim);
+  squared_norms_.reset();
   num_rows_ = num_rows;
   dim_ = dim;
 }
@@ -22,17 +23,19 @@ void CudaRows::resize(std::size_t num_rows, std::size_t dim,
 void CudaRows::fill_columns(std::size_t first, std::size_t width,
                             const std::function<void(RowsTarget)>& fill) {
   enter();
+  squared_norms_.reset();
   fill(RowsTarget(x_.data() + first, num_rows_, width, dim_, MemorySpace::device));
 }
 
 std::vector<double> CudaRows::squared_norms() {
+  if (squared_norms_) return *squared_norms_;
   enter();
   RowFigures figures;
   figures.squared_norm = norm_.resize(num_rows_);
   measure_rows(x_.data(), num_rows_, dim_, kLargestRowUnit, figures, stream_.handle());
   const auto norm = stream_.download<double>(norm_.data(), num_rows_);
   stream_.wait();
-  return {norm.begin(), norm.end()};
+  return squared_norms_.emplace(norm.begin(), norm.end());
 }
 
 void CudaRows::keep(std::span<const std::int32_t> rows, bool unit) {
@@ -45,6 +48,7 @@ void CudaRows::keep(std::span<const std::int32_t> rows, bool unit) {
       factor[a] = static_cast<float>(unit_factor(norm[static_cast<std::size_t>(rows[a])]));
   }
   enter();
+  squared_norms_.reset();
   stream_.upload(std::span<const float>(factor), factor_.resize(factor.size()));
   if (all) return scale_rows(x_.data(), num_rows_, dim_, factor_.data(), stream_.handle());
   stream_.upload(rows, which_.resize(rows.size()));

@@ -1,6 +1,8 @@
 #pragma once
 
 #include <array>
+#include <optional>
+#include <vector>
 
 #include "cuda/runtime.hpp"
 #include "moefy/backend/rows.hpp"
@@ -28,6 +30,7 @@ class CudaRows final : public RowMatrix {
   Stream& stream_;
   std::size_t num_rows_ = 0;
   std::size_t dim_ = 0;
+  std::optional<std::vector<double>> squared_norms_;  ///< of the rows as they are
   DeviceBuffer<float> x_;
   DeviceBuffer<float> kept_;  ///< the rows that stay, while they are gathered
   DeviceBuffer<double> norm_;

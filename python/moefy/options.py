@@ -127,8 +127,8 @@ def auto_or_number(text):
 
 # What a value of an option is, by the function that reads it.
 EXPECTED = {int: "a whole number", auto_or_number: "auto or a whole number",
-            list_of_counts: "whole numbers above 0 such as 4,8", number: "a number", duration: "a time such as 90s, 10m or 2h",
-            device_name: "cpu, cuda, or cuda:1 and so on"}
+            list_of_counts: "whole numbers above 0 such as 4,8", number: "a number",
+            duration: "a time such as 90s, 10m or 2h", device_name: "cpu, cuda, or cuda:1 and so on"}
 
 
 def collect_bad_values(command):

@@ -86,9 +86,9 @@ class MaskedFfn:
 
 
 def measure(model, layers, names, routing_of_layer, top_k, sequences, device, bar):
-    """names: of the layers' FFN modules. Scales of the layers in `routing_of_layer` (layer index -> Routing fields), in order. Hidden
+    """Scales of the layers in `routing_of_layer` (layer index -> Routing fields), in order. Hidden
     states of the dense and of the converted model are carried from layer to layer, each scale
-    installed before the next layer is looked at."""
+    installed before the next layer is looked at. names: of the layers' FFN modules."""
     runner = LayerRunner(model, [name.rsplit(".", 1)[0] for name in names], device)
     dense = [runner.begin(ids) for ids in sequences]
     converted = list(dense)

@@ -46,9 +46,6 @@ ClusteringCheck check_clustering(Backend& backend, const RowsView& rows,
   const double cost = std::max(static_cast<double>(certificate.cost), 1.0) * quantum;
   check.gap_bound = static_cast<double>(rows.rows) * tau / cost;
   check.inertia_unconstrained = static_cast<double>(certificate.unconstrained) * quantum;
-  check.inertia_random =
-      random_inertia(*points, sums_of_labels(backend, *points, label, num_sites), num_sites);
-  check.zero_rows = points->zero_rows;
   return check;
 }
 
@@ -58,15 +55,17 @@ int cost_scale_of(Backend& backend, const RowsView& rows) {
   return cost_scale_log2(points->max_squared_norm);
 }
 
-double inertia_of_labels(Backend& backend, const RowsView& rows,
-                         std::span<const std::int32_t> label, std::size_t num_sites,
-                         Matrix<float>* centroids) {
+LabelFigures figures_of_labels(Backend& backend, const RowsView& rows,
+                               std::span<const std::int32_t> label, std::size_t num_sites) {
   const auto points = backend.make_points();
   backend.load(*points, rows, false);
-  Matrix<float> means = means_of(sums_of_labels(backend, *points, label, num_sites));
-  const double inertia = backend.inertia(*points, means.view(), label);
-  if (centroids != nullptr) *centroids = std::move(means);
-  return inertia;
+  const SiteSums sums = sums_of_labels(backend, *points, label, num_sites);
+  LabelFigures figures;
+  figures.centroids = means_of(sums);
+  figures.inertia = backend.inertia(*points, figures.centroids.view(), label);
+  figures.inertia_random = random_inertia(*points, sums, num_sites);
+  figures.zero_rows = points->zero_rows;
+  return figures;
 }
 
 }  // namespace moefy

@@ -2,7 +2,6 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
-#include <numeric>
 
 #include "faiss_clustering.hpp"
 #include "moefy/core/error.hpp"
@@ -118,12 +117,9 @@ void start_from_faiss(const KMeansContext& context, RowSelection selection, int 
                       RandomStream& random, Matrix<float>& centroids) {
   const auto train = [&](faiss::Clustering& clustering) {
     std::vector<std::int32_t> numbers(selection.count(context.num_rows()));
-    std::iota(numbers.begin(), numbers.end(), 0);
     const bool here = context.points.rows.space == MemorySpace::host;
-    if (here) {
-      for (std::int32_t& number : numbers)
-        number = static_cast<std::int32_t>(selection.global(static_cast<std::size_t>(number)));
-    }
+    for (std::size_t i = 0; i < numbers.size(); ++i)
+      numbers[i] = static_cast<std::int32_t>(here ? selection.global(i) : i);
     const RowsByNumber rows(here ? context.points.rows.on_host()
                                  : training_rows(context, selection));
     ResidentIndex index(context, selection);

@@ -24,7 +24,7 @@ void fill_uniform(std::uint64_t seed, std::uint64_t layer, Matrix<float>& rows) 
 /// Squared distances of all rows to their mean.
 double total_squares(Backend& backend, const Matrix<float>& rows) {
   const std::vector<std::int32_t> one_site(rows.rows(), 0);
-  return inertia_of_labels(backend, rows.view(), one_site, 1);
+  return figures_of_labels(backend, rows.view(), one_site, 1).inertia;
 }
 
 double seconds_of(const BalancedKMeansResult& result, const std::string& phase) {

@@ -223,7 +223,9 @@ struct Calibrator::Impl {
       return;
     }
     const fs::path place = with_suffix(config.output, ".journal");
-    journal.emplace(place, fingerprint_json(), config.force || is_abandoned(place));
+    const std::string fingerprint = fingerprint_json();
+    journal.emplace(place, fingerprint,
+                    config.force || is_abandoned_journal(place, fingerprint, sampled_item()));
     for (const std::int64_t id : journal->finished(warn)) {
       if (id == sampled_item()) {
         has_sampled = true;
@@ -295,16 +297,6 @@ struct Calibrator::Impl {
 
   /// The journal's item behind the layers: what the model wrote.
   std::int64_t sampled_item() const { return static_cast<std::int64_t>(source.layers.size()); }
-
-  /// Whether the journal in this place is of another run that finished no layer.
-  bool is_abandoned(const fs::path& place) const {
-    const fs::path there = place / "fingerprint.json";
-    if (!fs::exists(there)) return false;
-    const std::string sampled = fmt::format("{:05}.record", sampled_item());
-    for (const fs::directory_entry& entry : fs::directory_iterator(place))
-      if (entry.path().extension() == ".record" && entry.path().filename() != sampled) return false;
-    return !fingerprint_differences(read_text_file(there), fingerprint_json()).empty();
-  }
 
   void keep_sampled(std::span<const std::int64_t> ids) {
     require(journal.has_value(), "the calibration is not done already");

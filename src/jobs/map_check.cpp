@@ -87,7 +87,8 @@ class MapChecker {
     if (layer.sharing) {
       check.inertia = inertia_of_lists(*backend_, labelled.rows, *layer.sharing);
     } else if (layer.stop_reason == StopReason::not_clustered || layer.prices.empty()) {
-      check.inertia = inertia_of_labels(*backend_, labelled.rows, labelled.label, num_experts);
+      check.inertia =
+          figures_of_labels(*backend_, labelled.rows, labelled.label, num_experts).inertia;
     } else {
       if (layer.centroids.cols() != labelled.rows.cols) {
         check.problems.push_back(fmt::format("centroids have {} columns, the clustered rows {}",

@@ -125,6 +125,17 @@ void require_only_temporaries(const fs::path& directory) {
 
 }  // namespace
 
+bool is_abandoned_journal(const fs::path& directory, const std::string& fingerprint_json,
+                          std::int64_t besides) {
+  const fs::path fingerprint_file = directory / kFingerprintFile;
+  if (!fs::exists(fingerprint_file)) return false;
+  for (const fs::directory_entry& entry : fs::directory_iterator(directory)) {
+    const std::optional<std::int64_t> id = id_of(entry.path());
+    if (id && *id != besides) return false;
+  }
+  return !fingerprint_differences(read_text_file(fingerprint_file), fingerprint_json).empty();
+}
+
 std::vector<std::byte> encode_journal_record(std::int64_t id, std::span<const std::byte> record) {
   const Digest digest = record_digest(id, record);
   const RecordHead head{kRecordMagic, id, record.size(), digest.low, digest.high};

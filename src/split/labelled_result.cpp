@@ -1,3 +1,5 @@
+#include <utility>
+
 #include "clustered_rows.hpp"
 #include "moefy/core/error.hpp"
 
@@ -6,9 +8,11 @@ namespace moefy {
 void describe_labels(LayerResult& result, const SplitTask& task, SplitWorkspace& workspace,
                      const ClusteredRows& clustered, std::span<const std::int32_t> row_label) {
   const std::size_t experts = result.partition.num_experts();
-  result.inertia =
-      inertia_of_labels(workspace.backend, clustered.rows, row_label, experts, &result.centroids);
-  result.inertia_initial = result.inertia;
+  LabelFigures figures = figures_of_labels(workspace.backend, clustered.rows, row_label, experts);
+  result.inertia = result.inertia_initial = figures.inertia;
+  result.inertia_random = figures.inertia_random;
+  result.zero_rows = figures.zero_rows;
+  result.centroids = std::move(figures.centroids);
   result.prices.assign(experts, 0.0);
   result.stop_reason = StopReason::not_clustered;
   result.cost_scale_log2 = cost_scale_of(workspace.backend, clustered.rows);
@@ -19,8 +23,6 @@ void describe_labels(LayerResult& result, const SplitTask& task, SplitWorkspace&
                        result.prices, static_cast<int>(result.cost_scale_log2), row_label);
   result.duality_gap = check.duality_gap;
   result.inertia_unconstrained = check.inertia_unconstrained;
-  result.inertia_random = check.inertia_random;
-  result.zero_rows = check.zero_rows;
 }
 
 LayerResult result_of_labels(const SplitTask& task, SplitWorkspace& workspace,

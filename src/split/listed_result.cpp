@@ -13,14 +13,14 @@ double inertia_of_lists(Backend& backend, const RowsView& rows, const NeuronList
   backend.load(*points, rows, false);
   double inertia = 0;
   Matrix<float> own;
-  Matrix<float> centroid;
   for (std::size_t e = 0; e < lists.num_experts(); ++e) {
     const std::span<const std::int32_t> members = lists.expert_members(e);
     own.resize(members.size(), rows.cols);
     backend.read_rows(*points, members, own.view());
     const std::vector<std::int32_t> label(members.size(), 0);
-    inertia += inertia_of_labels(backend, own.view(), label, 1, &centroid);
-    if (centroids) std::ranges::copy(centroid.row(0), centroids->row(e).begin());
+    const LabelFigures figures = figures_of_labels(backend, own.view(), label, 1);
+    inertia += figures.inertia;
+    if (centroids) std::ranges::copy(figures.centroids.row(0), centroids->row(e).begin());
   }
   return inertia;
 }

@@ -260,7 +260,7 @@ TEST_P(BalancedKMeansTest, subtracts_a_dominating_mean) {
   // Costs were computed between rows of norm 3.5, not 220: the scale shows it.
   EXPECT_GE(shifted.cost_scale_log2, expected.cost_scale_log2 - 1);
   EXPECT_NEAR(shifted.centroids.row(0)[0], 64, 4);
-  const double recomputed = inertia_of_labels(*backend_, centered.view(), shifted.label, 6);
+  const double recomputed = figures_of_labels(*backend_, centered.view(), shifted.label, 6).inertia;
   EXPECT_NEAR(shifted.inertia, recomputed, 1e-5 * recomputed);
 }
 
@@ -314,7 +314,8 @@ TEST_P(BalancedKMeansTest, is_confirmed_by_the_check) {
 
   EXPECT_EQ(right.duality_gap, 0);
   EXPECT_NEAR(right.inertia, result.inertia, 1e-9 * result.inertia);
-  EXPECT_NEAR(right.inertia_random, result.inertia_random, 1e-9 * result.inertia_random);
+  EXPECT_NEAR(figures_of_labels(*backend_, rows.view(), result.label, 9).inertia_random,
+              result.inertia_random, 1e-9 * result.inertia_random);
   EXPECT_GT(check(swapped).duality_gap, 0);
   EXPECT_TRUE(std::isinf(check(uneven).duality_gap));
 }
@@ -430,17 +431,16 @@ TEST(BalancedKMeansRunTest, stops_on_request) {
       Interrupted);
 }
 
-TEST(InertiaOfLabelsTest, uses_the_means_of_the_labels) {
+TEST(FiguresOfLabelsTest, use_the_means_of_the_labels) {
   const auto backend = make_reference_backend(1);
   const Matrix<float> rows = matrix_of(1, {0, 2, 10, 14});
-  Matrix<float> centroids;
 
-  const double inertia =
-      inertia_of_labels(*backend, rows.view(), std::vector{0, 0, 1, 1}, 2, &centroids);
+  const LabelFigures figures = figures_of_labels(*backend, rows.view(), std::vector{0, 0, 1, 1}, 2);
 
-  EXPECT_EQ(inertia, 2 + 8);
-  EXPECT_EQ(centroids.row(0)[0], 1);
-  EXPECT_EQ(centroids.row(1)[0], 12);
+  EXPECT_EQ(figures.inertia, 2 + 8);
+  EXPECT_EQ(figures.zero_rows, 1);
+  EXPECT_EQ(figures.centroids.row(0)[0], 1);
+  EXPECT_EQ(figures.centroids.row(1)[0], 12);
 }
 
 }  // namespace

@@ -48,14 +48,15 @@ class ShardedKMeansTest : public testing::TestWithParam<std::string> {
     BalancedKMeans alone(*plain);
     const auto expected = alone.run(rows.view(), capacities, config, 5, warm);
     const double inertia =
-        inertia_of_labels(*plain, rows.view(), expected.label, expected.prices.size());
+        figures_of_labels(*plain, rows.view(), expected.label, expected.prices.size()).inertia;
     for (const std::size_t members : {1, 2, 3}) {
       SCOPED_TRACE(testing::Message() << members << " members");
       test::Sharded sharded(members, [] { return backend_named(GetParam()); });
       BalancedKMeans shared(sharded.backend());
       expect_equal(expected, shared.run(sharded.put(rows.view()), capacities, config, 5, warm));
-      EXPECT_EQ(inertia, inertia_of_labels(sharded.backend(), sharded.rows().view(), expected.label,
-                                           expected.prices.size()));
+      EXPECT_EQ(inertia, figures_of_labels(sharded.backend(), sharded.rows().view(), expected.label,
+                                           expected.prices.size())
+                             .inertia);
     }
   }
 };

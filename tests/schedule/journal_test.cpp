@@ -119,6 +119,19 @@ TEST_F(JournalTest, refuses_other_options_and_lists_them) {
   EXPECT_THAT(message, testing::Not(HasSubstr("experts")));
 }
 
+TEST_F(JournalTest, of_another_run_is_abandoned_where_nothing_is_finished) {
+  constexpr const char* kOther = R"({"options": {"seed": 1}})";
+  EXPECT_FALSE(is_abandoned_journal(folder, kOther, 4)) << "there is none";
+
+  open().append(4, {});
+  EXPECT_TRUE(is_abandoned_journal(folder, kOther, 4));
+  EXPECT_FALSE(is_abandoned_journal(folder, kFingerprint, 4)) << "it is this run's";
+  EXPECT_FALSE(is_abandoned_journal(folder, kOther, 5)) << "item 4 is finished";
+
+  open().append(0, {});
+  EXPECT_FALSE(is_abandoned_journal(folder, kOther, 4));
+}
+
 TEST_F(JournalTest, starts_anew_when_asked_to) {
   open().append(1, {});
 

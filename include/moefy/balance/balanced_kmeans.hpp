@@ -82,8 +82,6 @@ struct ClusteringCheck {
   double duality_gap = 0;
   double gap_bound = 0;  ///< n·τ relative to the cost: rounding between machines
   double inertia_unconstrained = 0;
-  double inertia_random = 0;
-  std::int64_t zero_rows = 0;
 };
 ClusteringCheck check_clustering(Backend& backend, const RowsView& rows,
                                  const Capacities& capacities, MatrixView<const float> centroids,
@@ -94,10 +92,15 @@ ClusteringCheck check_clustering(Backend& backend, const RowsView& rows,
 /// of 2^-scale.
 int cost_scale_of(Backend& backend, const RowsView& rows);
 
-/// J of arbitrary labels with their own means, fp64 (also centroids if wanted).
-double inertia_of_labels(Backend& backend, const RowsView& rows,
-                         std::span<const std::int32_t> label, std::size_t num_sites,
-                         Matrix<float>* centroids = nullptr);
+/// What arbitrary labels [num_rows] are worth, each site at its own mean.
+struct LabelFigures {
+  double inertia = 0;         ///< J in fp64
+  double inertia_random = 0;  ///< see LayerResult
+  std::int64_t zero_rows = 0;
+  Matrix<float> centroids;  ///< [num_sites, dim]
+};
+LabelFigures figures_of_labels(Backend& backend, const RowsView& rows,
+                               std::span<const std::int32_t> label, std::size_t num_sites);
 
 /// Version of the FAISS library, "1.7.3".
 std::string faiss_version();

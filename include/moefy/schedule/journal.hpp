@@ -69,6 +69,11 @@ class Journal {
   bool begun_ = false;  ///< the folder has its fingerprint
 };
 
+/// Whether a journal is there that is of another run and finished nothing: it holds no record but,
+/// perhaps, one of item `besides`. InputError if its fingerprint is no JSON object.
+bool is_abandoned_journal(const std::filesystem::path& directory,
+                          const std::string& fingerprint_json, std::int64_t besides);
+
 /// The bytes of one record file.
 std::vector<std::byte> encode_journal_record(std::int64_t id, std::span<const std::byte> record);
 /// Decodes one record file's bytes (magic, id, length, checksum, payload); empty if damaged.
