@@ -181,7 +181,7 @@ FIGURES = {"start": starts, "ranks": two_ranks, "convert": convert_against_copy,
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--figures", nargs="+", choices=FIGURES, default=list(FIGURES))
     options = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
