@@ -127,6 +127,8 @@ class RouteJob {
       options["router"] = config_.router;
       options["seed"] = config_.fitting.seed;
       if (config_.router == "ridge") options["ridge"] = config_.fitting.ridge;
+      if (config_.fitting.selection_bias) options["selection-bias"] = true;
+      if (config_.router == "mlp-topk") options["score"] = config_.fitting.score;
       if (config_.router == "centroid") options["similarity"] = config_.fitting.similarity;
       if (!config_.fitting.target.empty()) options["target"] = config_.fitting.target;
       if (config_.fitting.epochs > 0) options["epochs"] = config_.fitting.epochs;
@@ -316,6 +318,10 @@ std::vector<std::string> validate(const RouteJobConfig& config) {
                        " needs --recordings REC.h5, which `moefy record` makes");
   if (config.fitting.similarity != "cosine" && config.router != "centroid")
     problems.push_back("--similarity " + config.fitting.similarity + " is of --router centroid");
+  if (config.fitting.selection_bias && config.router != "ridge")
+    problems.push_back("--selection-bias is of --router ridge");
+  if (config.fitting.score != "l2" && config.router != "mlp-topk")
+    problems.push_back("--score " + config.fitting.score + " is of --router mlp-topk");
   const std::vector<std::string> targets = fitter->targets();
   const std::string& target = config.fitting.target;
   if (!target.empty() && std::ranges::find(targets, target) == targets.end())

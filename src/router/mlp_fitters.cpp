@@ -79,7 +79,7 @@ class MlpFitter : public RouterFitter {
 };
 
 /// LLaMA-MoE's gate trained on statistics: two layers with tanh, told which experts are among the
-/// top-k by Σ hidden² (or, with --target softmax, the distribution of those sums).
+/// top-k by score (or, with --target softmax, the distribution of the scores).
 class MlpTopkFitter : public RouterFitter {
  public:
   std::string name() const override { return "mlp-topk"; }
@@ -91,7 +91,7 @@ class MlpTopkFitter : public RouterFitter {
       throw UsageError("--router mlp-topk needs --top-k K, the experts a token is sent to");
     const auto count = static_cast<std::size_t>(task.config.top_k);
     Matrix<float> target =
-        scores_of_tokens(task, [&](auto hidden, auto out) { add_squares(task, hidden, out); });
+        scores_of_tokens(task, [&](auto hidden, auto out) { score_tokens(task, hidden, out); });
     std::vector<std::vector<std::size_t>> wanted;
     for (std::size_t t = 0; t < target.rows(); ++t) wanted.push_back(largest(target.row(t), count));
     const bool softmax = task.config.target == "softmax";
@@ -118,18 +118,12 @@ class MlpTopkFitter : public RouterFitter {
   }
 
  private:
-  static void add_squares(const RouterTask& task, MatrixView<const float> hidden,
-                          MatrixView<float> out) {
+  static void score_tokens(const RouterTask& task, MatrixView<const float> hidden,
+                           MatrixView<float> out) {
     task.tokens->threads().for_each(hidden.rows, [&](std::size_t t) {
-      const std::span<const float> row = hidden.row(t);
-      for (std::size_t e = 0; e < out.cols; ++e) {
-        double sum = 0;
-        for (const std::int32_t neuron : task.lists.expert_members(e)) {
-          const auto value = static_cast<double>(row[static_cast<std::size_t>(neuron)]);
-          sum += value * value;
-        }
-        out.row(t)[e] = static_cast<float>(sum);
-      }
+      for (std::size_t e = 0; e < out.cols; ++e)
+        out.row(t)[e] = static_cast<float>(
+            expert_score(task.config.score, hidden.row(t), task.lists.expert_members(e)));
     });
   }
 
@@ -147,6 +141,23 @@ class MlpTopkFitter : public RouterFitter {
 };
 
 }  // namespace
+
+std::vector<std::string> expert_scores() { return {"l2", "l1", "plain", "positive"}; }
+
+double expert_score(const std::string& kind, std::span<const float> hidden,
+                    std::span<const std::int32_t> members) {
+  const auto sum_of = [&](const auto& term) {
+    double sum = 0;
+    for (const std::int32_t neuron : members)
+      sum += term(static_cast<double>(hidden[static_cast<std::size_t>(neuron)]));
+    return sum;
+  };
+  if (kind == "l1") return sum_of([](double value) { return std::abs(value); });
+  if (kind == "plain") return std::abs(sum_of([](double value) { return value; }));
+  if (kind == "positive") return sum_of([](double value) { return std::max(value, 0.0); });
+  require(kind == "l2", "a kind of expert_scores");
+  return sum_of([](double value) { return value * value; });
+}
 
 std::unique_ptr<RouterFitter> make_mlp_fitter() { return std::make_unique<MlpFitter>(); }
 std::unique_ptr<RouterFitter> make_mlp_topk_fitter() { return std::make_unique<MlpTopkFitter>(); }

@@ -37,12 +37,32 @@ void two_layer_scores(const RouterWeights& router, MatrixView<const float> input
   multiply_transposed(std::as_const(inner).view(), router.output.view(), out, threads);
 }
 
-Matrix<double> gram_of_inputs(CalibrationTokens& tokens) {
+void add_columns(MatrixView<const float> rows, std::vector<double>& sum) {
+  for (std::size_t t = 0; t < rows.rows; ++t)
+    for (std::size_t j = 0; j < rows.cols; ++j) sum[j] += static_cast<double>(rows.row(t)[j]);
+}
+
+double count_of(const CalibrationTokens& tokens) {
+  return static_cast<double>(std::max<std::size_t>(tokens.num_tokens(), 1));
+}
+
+std::vector<double> mean_of_inputs(CalibrationTokens& tokens) {
+  std::vector<double> mean(tokens.layer().hidden_size(), 0.0);
+  tokens.for_each_block(
+      [&](const CalibrationTokens::Block& block) { add_columns(block.inputs, mean); });
+  for (double& value : mean) value /= count_of(tokens);
+  return mean;
+}
+
+/// The lower triangle; `mean`: subtracted from the inputs, unless it is empty.
+Matrix<double> gram_of_inputs(CalibrationTokens& tokens, std::span<const double> mean) {
   const std::size_t width = tokens.layer().hidden_size();
   Matrix<double> gram = zeros(width, width);
   tokens.for_each_block([&](const CalibrationTokens::Block& block) {
     add_block_gram(block.inputs, gram, tokens.threads());
   });
+  for (std::size_t i = 0; i < mean.size(); ++i)
+    for (std::size_t j = 0; j <= i; ++j) gram.row(i)[j] -= count_of(tokens) * mean[i] * mean[j];
   return gram;
 }
 
@@ -86,7 +106,7 @@ class TargetScores {
 
   /// Mean and deviation of each expert's norm, in two passes.
   void measure(CalibrationTokens& tokens) {
-    const auto count = static_cast<double>(std::max<std::size_t>(tokens.num_tokens(), 1));
+    const double count = count_of(tokens);
     mean_.assign(members_.size(), 0.0);
     deviation_.assign(members_.size(), 0.0);
     sum_over_tokens(tokens, mean_, [](double norm, std::size_t) { return norm; });
@@ -142,10 +162,18 @@ void nearness_scores(const RouterWeights& router, MatrixView<const float> inputs
   }
 }
 
+void scores_without_bias(const RouterWeights& router, MatrixView<const float> inputs,
+                         MatrixView<float> out, ThreadPool& threads) {
+  if (router.output.rows() > 0) return two_layer_scores(router, inputs, out, threads);
+  if (router.kind == kEuclideanCentroid) return nearness_scores(router, inputs, out, threads);
+  multiply_transposed(inputs, router.weight.view(), out, threads);
+}
+
 }  // namespace
 
-RidgeRouter::RidgeRouter(CalibrationTokens& tokens, double ridge)
-    : factor_(ridge_factor(gram_of_inputs(tokens), ridge)) {}
+RidgeRouter::RidgeRouter(CalibrationTokens& tokens, double ridge, bool intercept)
+    : mean_input_(intercept ? mean_of_inputs(tokens) : std::vector<double>()),
+      factor_(ridge_factor(gram_of_inputs(tokens, mean_input_), ridge)) {}
 
 RouterWeights RidgeRouter::fit(CalibrationTokens& tokens,
                                const std::vector<std::vector<std::int32_t>>& members,
@@ -156,12 +184,18 @@ RouterWeights RidgeRouter::fit(CalibrationTokens& tokens,
   const std::size_t experts = members.size();
   const TargetScores scores(tokens, members, what, top_k);
   Matrix<double> rhs = zeros(width, experts);
+  std::vector<double> mean_target(experts, 0.0);
   Matrix<float> target;
   tokens.for_each_block([&](const CalibrationTokens::Block& block) {
     target.resize(block.hidden.rows, experts);
     scores.compute(block.hidden, target.view());
     add_block_product(block.inputs, target.view(), rhs, tokens.threads());
+    add_columns(std::as_const(target).view(), mean_target);
   });
+  for (double& value : mean_target) value /= count_of(tokens);
+  for (std::size_t j = 0; j < mean_input_.size(); ++j)
+    for (std::size_t e = 0; e < experts; ++e)
+      rhs.row(j)[e] -= count_of(tokens) * mean_input_[j] * mean_target[e];
   factor_.solve(rhs);
 
   RouterWeights router;
@@ -170,14 +204,16 @@ RouterWeights RidgeRouter::fit(CalibrationTokens& tokens,
   for (std::size_t e = 0; e < experts; ++e)
     for (std::size_t j = 0; j < width; ++j)
       router.weight.row(e)[j] = static_cast<float>(rhs.row(j)[e]);
+  if (mean_input_.empty()) return router;
+  for (std::size_t j = 0; j < width; ++j)
+    for (std::size_t e = 0; e < experts; ++e) mean_target[e] -= rhs.row(j)[e] * mean_input_[j];
+  router.bias.assign(mean_target.begin(), mean_target.end());
   return router;
 }
 
 void router_scores(const RouterWeights& router, MatrixView<const float> inputs,
                    MatrixView<float> out, ThreadPool& threads) {
-  if (router.output.rows() > 0) return two_layer_scores(router, inputs, out, threads);
-  if (router.kind == kEuclideanCentroid) return nearness_scores(router, inputs, out, threads);
-  multiply_transposed(inputs, router.weight.view(), out, threads);
+  scores_without_bias(router, inputs, out, threads);
   if (router.bias.empty()) return;
   for (std::size_t t = 0; t < out.rows; ++t)
     for (std::size_t e = 0; e < out.cols; ++e) out.row(t)[e] += router.bias[e];
@@ -231,7 +267,7 @@ class RidgeFitter : public RouterFitter {
       if (name == task.config.target) target = value;
     if (target == RidgeTarget::topk && task.config.top_k < 1)
       throw UsageError("--target topk needs --top-k K, the experts a token is sent to");
-    const RidgeRouter ridge(*task.tokens, task.config.ridge);
+    const RidgeRouter ridge(*task.tokens, task.config.ridge, task.config.selection_bias);
     return ridge.fit(*task.tokens, members_of(task.lists), target,
                      static_cast<std::size_t>(task.config.top_k));
   }
@@ -246,7 +282,7 @@ double logit_spread(const RouterWeights& router, CalibrationTokens& tokens) {
   double sum = 0;
   tokens.for_each_block([&](const CalibrationTokens::Block& block) {
     scores.resize(block.inputs.rows, router.weight.rows());
-    router_scores(router, block.inputs, scores.view(), tokens.threads());
+    scores_without_bias(router, block.inputs, scores.view(), tokens.threads());
     for (const double squares : squared_row_norms(scores.view(), tokens.threads())) sum += squares;
   });
   const auto count = static_cast<double>(tokens.num_tokens() * router.weight.rows());

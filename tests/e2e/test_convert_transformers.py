@@ -12,6 +12,7 @@ import transformers
 from safetensors.torch import load_file
 
 from conftest import helper
+from recorded import write_recordings
 from stock_models import CLOSE, SAME, difference, load, mask_ffn, scale_of
 from tiny_models import FAMILIES, LAYERS, LLAMA, load_tiny, output_of, write_tiny
 
@@ -344,6 +345,24 @@ def test_a_selection_bias_chooses_what_it_chooses_beside_unscaled_logits(host, f
     assert difference(dense, biased) <= CLOSE * scale
     assert difference(unbiased, biased) > 5 * CLOSE * scale
     assert_restored(moefy, tmp_path / "model", tmp_path / "biased")
+
+
+def test_an_intercept_of_the_ridge_router_is_the_hosts_selection_bias(moefy, tmp_path):
+    dense = write_tiny("qwen3", tmp_path / "model")
+    split(moefy, tmp_path / "model")
+    write_recordings(moefy, tmp_path / "model", tmp_path / "rec.h5", 300)
+    moefy("route", tmp_path / "model", "map.h5", "--router", "ridge", "--selection-bias", "--recordings", "rec.h5")
+    moefy("convert", tmp_path / "model", "map.h5", "-o", "out", "--host", "dots1", "--top-k", 2)
+    moefy("verify", tmp_path / "model", "out", "--bound")
+    refused = moefy("convert", tmp_path / "model", "map.h5", "-o", "other", "--host", "qwen3-moe", check=False)
+    assert refused.returncode == 2 and "its router has no bias" in refused.stderr
+
+    for layer, (labels, router) in enumerate(routers_of(tmp_path / "map.h5")):
+        bias = bias_of(tmp_path / "map.h5", layer)
+        assert bias.abs().min() > 0
+        mask_ffn(dense.model.layers[layer].mlp, labels, router, 2, bias)
+    converted = load(tmp_path / "out")
+    assert difference(dense, converted) <= CLOSE * max(float(output_of(converted).abs().max()), 1)
 
 
 def bias_of(map_file, layer):

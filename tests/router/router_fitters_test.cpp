@@ -117,6 +117,17 @@ TEST(RouterMetricsTest, the_oracle_scores_by_the_sum_of_magnitudes) {
   EXPECT_THAT(scores.values(), ElementsAre(3, 3.5F));
 }
 
+TEST(ExpertScoreTest, of_each_kind) {
+  const std::vector<float> hidden = {1, -2, 3, 0.5F};
+  const std::vector<std::int32_t> first = {0, 1}, second = {2, 3};
+  const std::map<std::string, std::pair<double, double>> expected = {
+      {"plain", {1, 3.5}}, {"positive", {1, 3.5}}, {"l1", {3, 3.5}}, {"l2", {5, 9.25}}};
+  for (const std::string& kind : expert_scores()) {
+    EXPECT_EQ(expert_score(kind, hidden, first), expected.at(kind).first) << kind;
+    EXPECT_EQ(expert_score(kind, hidden, second), expected.at(kind).second) << kind;
+  }
+}
+
 TEST(RouterMetricsTest, captured_mass_of_a_hand_computed_token) {
   Scene scene = two_experts();
   RouterWeights router;
@@ -195,6 +206,44 @@ TEST(RidgeFitterTest, an_expert_that_is_always_the_same_has_the_standardized_tar
   scene.config.target = "standardized";
   EXPECT_THAT(scene.fit(*make_ridge_fitter()).weight.values(),
               Pointwise(FloatNear(1e-6F), {0.0F, 0.0F, -0.5F, 0.5F}));
+}
+
+TEST(RidgeFitterTest, the_selection_bias_is_what_the_means_leave) {
+  Scene scene(plain_layer(identity(2), matrix_of<float>(2, 2, {1, 0, 0, 2}), "relu"), {0, 1},
+              identity(2));
+  scene.config.selection_bias = true;
+  const RouterWeights router = scene.fit(*make_ridge_fitter());
+  // Less their means, the inputs are ±(1/2, -1/2): Gram (1/2, -1/2; -1/2, 1/2), with the ridge
+  // (1, -1/2; -1/2, 1); targets ±1/2 and ∓1 have right-hand sides (1/2, -1/2) and (-1, 1).
+  EXPECT_THAT(router.weight.values(),
+              Pointwise(FloatNear(1e-6F), {1.0F / 3, -1.0F / 3, -2.0F / 3, 2.0F / 3}));
+  EXPECT_THAT(router.bias, Pointwise(FloatNear(1e-6F), {0.5F, 1.0F}));
+  // The gate's scale is chosen by what the gate computes: logits ±1/3 and ±2/3.
+  EXPECT_NEAR(logit_spread(router, *scene.tokens), std::sqrt((1.0 / 9 + 4.0 / 9) / 2), 1e-6);
+}
+
+TEST(RidgeFitterTest, with_a_selection_bias_mean_scores_are_mean_targets) {
+  Matrix<float> inputs = random_matrix(300, 5, 3);
+  for (float& value : inputs.values()) value += 3;
+  Scene scene(plain_layer(random_matrix(12, 5, 1), random_matrix(12, 5, 2), "relu"),
+              {0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 1, 2}, std::move(inputs));
+  scene.config.selection_bias = true;
+  scene.config.target = "score";
+  const RouterWeights router = scene.fit(*make_ridge_fitter());
+  Matrix<float> scores(300, 3), targets(300, 3);
+  scene.tokens->for_each_block([&](const CalibrationTokens::Block& block) {
+    ASSERT_EQ(block.inputs.rows, 300);
+    router_scores(router, block.inputs, scores.view(), scene.threads);
+    oracle_scores(block.hidden, members_of(scene.partition), targets.view(), scene.threads);
+  });
+  for (std::size_t e = 0; e < 3; ++e) {
+    double score = 0, target = 0;
+    for (std::size_t t = 0; t < 300; ++t) {
+      score += scores.row(t)[e];
+      target += targets.row(t)[e];
+    }
+    EXPECT_NEAR(score / target, 1, 1e-5);
+  }
 }
 
 TEST(RidgeFitterTest, the_topk_target_marks_the_largest_norms) {

@@ -21,12 +21,13 @@ enum class RidgeTarget {
 };
 
 /// Routers fitted in closed form: least squares of a target per expert on the layer's inputs, with
-/// a ridge of `ridge` times the mean of the Gram matrix' diagonal and no intercept. The Gram matrix
-/// is factored once a layer; every partition of the layer then costs one right-hand side.
+/// a ridge of `ridge` times the mean of the Gram matrix' diagonal. The Gram matrix is factored once
+/// a layer; every partition of the layer then costs one right-hand side.
 class RidgeRouter {
  public:
-  /// Reads all tokens once. InputError if no ridge makes the system solvable.
-  RidgeRouter(CalibrationTokens& tokens, double ridge);
+  /// `intercept`: inputs and targets are fitted less their means, and what that leaves is the
+  /// routers' bias. Reads all tokens once. InputError if no ridge makes the system solvable.
+  RidgeRouter(CalibrationTokens& tokens, double ridge, bool intercept = false);
 
   /// `members`: neurons of each routed expert. `top_k`: experts a token, for RidgeTarget::topk
   /// alone (1 .. number of experts). kind "ridge"; logit_std is left 0 (logit_spread).
@@ -35,6 +36,7 @@ class RidgeRouter {
                     RidgeTarget target = RidgeTarget::output, std::size_t top_k = 0) const;
 
  private:
+  std::vector<double> mean_input_;  ///< empty: no intercept
   CholeskyFactor factor_;
 };
 
@@ -47,7 +49,8 @@ void router_scores(const RouterWeights& router, MatrixView<const float> inputs,
 void choose_experts(MatrixView<const float> scores, std::size_t top_k, MatrixView<float> chosen,
                     ThreadPool& threads);
 
-/// Root mean square of the logits over the tokens: what the gate scale of a host is chosen by.
+/// Root mean square of the logits, less the bias, over the tokens: what the gate scale of a host is
+/// chosen by.
 double logit_spread(const RouterWeights& router, CalibrationTokens& tokens);
 
 }  // namespace moefy

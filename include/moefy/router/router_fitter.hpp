@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <stop_token>
 #include <string>
 #include <vector>
@@ -16,6 +17,8 @@ struct RouterConfig {
   std::string target;                 ///< what a router learns to tell; empty: the router's default
   std::string similarity = "cosine";  ///< centroid: cosine, or euclidean, for evaluation alone
   double ridge = 1.0;                 ///< ridge: relative to the mean diagonal
+  bool selection_bias = false;        ///< ridge: with an intercept
+  std::string score = "l2";           ///< mlp-topk: what an expert is worth to a token
   int epochs = 0;                     ///< mlp, mlp-topk: 0: the router's default
   std::int64_t top_k = 0;             ///< experts a token is sent to: mlp-topk and metrics
   std::uint64_t seed = 0;
@@ -62,6 +65,13 @@ ExpertMembers members_of(const NeuronLists& lists);
 /// gate hidden has no negative values).
 void oracle_scores(MatrixView<const float> hidden, const ExpertMembers& members,
                    MatrixView<float> scores, ThreadPool& threads);
+
+/// What expert members are worth to a token by LLaMA-MoE's statistics: `plain` |Σ h|, `positive`
+/// Σ max(h, 0), `l1` Σ |h|, `l2` Σ h² over the expert's neurons; fp64.
+double expert_score(const std::string& kind, std::span<const float> hidden,
+                    std::span<const std::int32_t> members);
+/// The kinds of expert_score, the default first.
+std::vector<std::string> expert_scores();
 
 /// Spread of the logits of inputs with unit variance: the root mean square of the row norms.
 double spread_of_rows(const Matrix<float>& weight);

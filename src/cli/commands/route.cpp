@@ -4,6 +4,7 @@
 
 #include "../option_table.hpp"
 #include "moefy/jobs/factories.hpp"
+#include "moefy/router/router_fitter.hpp"
 
 namespace moefy {
 
@@ -38,6 +39,12 @@ CommandSpec route_command() {
        Shown::help_all,
        {"cosine", "euclidean"}},
       {"ridge", "X", "router ridge: strength, relative to the mean diagonal", "1", Shown::help_all},
+      {"selection-bias", "",
+       "router ridge: fit an intercept too; hosts with sigmoid gates carry it", "",
+       Shown::help_all},
+      {"score", "NAME",
+       "router mlp-topk: an expert's worth to a token, of its neurons' hidden values", "l2",
+       Shown::help_all, expert_scores()},
       {"epochs", "N", "routers mlp (0: 30) and mlp-topk (0: 100)", "0", Shown::help_all},
       {"max-tokens", "N", "of the recordings, from their beginning", "200000", Shown::help_all},
       {"seed", "N", "of all random choices", "0", Shown::help},
@@ -55,6 +62,8 @@ CommandSpec route_command() {
     config.fitting.target = values.text("target");
     config.fitting.similarity = values.text("similarity");
     config.fitting.ridge = values.real("ridge");
+    config.fitting.selection_bias = values.flag("selection-bias");
+    config.fitting.score = values.text("score");
     config.fitting.top_k = values.integer("top-k");
     config.fitting.epochs =
         static_cast<int>(std::clamp<std::int64_t>(values.integer("epochs"), -1, 1 << 20));
