@@ -14,9 +14,9 @@ from .help import command_help
 from .output import LEVELS, Output
 from .ranks import launched_rank, ranks_on_this_host, under_torchrun
 
-# One module a command, with DESCRIPTION, USAGE, EXAMPLE, RARE_OPTIONS, add_options(parser),
-# problems(args), what is wrong with the options as texts, and run(args, out); those that share their
-# work under torchrun say DATA_PARALLEL, the others work on rank 0.
+# The module of each command that has its run(args, out). Its name in commands/ has DESCRIPTION, USAGE,
+# EXAMPLE, RARE_OPTIONS, add_options(parser) and problems(args), what is wrong with the options as texts;
+# those that share their work under torchrun say DATA_PARALLEL, the others work on rank 0.
 COMMANDS = {"record": "recording", "calibrate": "calibrate", "recover": "recover",
             "evaluate": "evaluate"}
 
@@ -76,8 +76,8 @@ def make_parser():
     """The parser of all commands, and those of each of them by name."""
     parser = Parser(prog="moefy", description=__doc__)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, place in COMMANDS.items():
-        module = importlib.import_module(f".{place}", __package__)
+    for name in COMMANDS:
+        module = importlib.import_module(f".commands.{name}", __package__)
         command = commands.add_parser(name, help=module.DESCRIPTION, add_help=False)
         module.add_options(command)
         parallel = getattr(module, "DATA_PARALLEL", False)
@@ -86,7 +86,7 @@ def make_parser():
             short = () if everything else ("-h",)
             command.add_argument(*short, option, action=HelpPage, help="all options",
                                  page=functools.partial(command_help, name, module, command, everything))
-        command.set_defaults(run=module.run, problems=module.problems, parallel=parallel)
+        command.set_defaults(problems=module.problems, parallel=parallel)
     return parser, commands.choices
 
 
@@ -164,7 +164,7 @@ def run_command(arguments):
         out = Output(args)
         out.log("info", f"moefy {args.command} {args.resolved}")
         require_device(args.device, ranks_on_this_host() if args.parallel else 1)
-        return args.run(args, out) or 0
+        return importlib.import_module(f".{COMMANDS[args.command]}", __package__).run(args, out) or 0
     except Exception as error:
         if out:
             out.log("error", error)

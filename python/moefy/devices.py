@@ -3,8 +3,6 @@
 import re
 import warnings
 
-import torch
-
 from .errors import DeviceError
 
 
@@ -20,6 +18,8 @@ def require_device(name, ranks=1):
     this host."""
     if name == "cpu":
         return
+    import torch
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what PyTorch has to say of a driver is said below
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0

@@ -8,14 +8,11 @@ with K plain, absolute (l1) or squared (l2). T counts the tokens that have a nex
 import numpy as np
 import torch
 
+from .choices import IMPORTANCE_KERNELS, IMPORTANCE_LEVELS, IMPORTANCE_TYPES
 from .errors import InputError, UsageError
 from .ffn_inputs import owner_of
 from .models import predicts_next_tokens
 from .options import choice
-
-TYPES = ("feature-change", "feature-grad")
-LEVELS = ("sample", "total")
-KERNELS = ("l1", "plain", "l2")
 
 
 def kinds_of(importance):
@@ -24,13 +21,13 @@ def kinds_of(importance):
     if importance is None:
         return None
     expected = ("importance is None, or a type, a level and a kernel such as"
-                f" ('{TYPES[0]}', '{LEVELS[0]}', '{KERNELS[0]}')")
+                f" ('{IMPORTANCE_TYPES[0]}', '{IMPORTANCE_LEVELS[0]}', '{IMPORTANCE_KERNELS[0]}')")
     if not isinstance(importance, (tuple, list)) or not all(isinstance(name, str) for name in importance):
         raise TypeError(f"{expected}, not {importance!r}")
     if len(importance) != 3:
         raise ValueError(f"{expected}, not {importance!r}")
     found = []
-    for name, names in zip(importance, (TYPES, LEVELS, KERNELS)):
+    for name, names in zip(importance, (IMPORTANCE_TYPES, IMPORTANCE_LEVELS, IMPORTANCE_KERNELS)):
         try:
             found.append(choice(names, name))
         except ValueError:

@@ -10,12 +10,12 @@ import sys
 import numpy as np
 import torch
 
-from . import interrupts, options, recordings_file
-from .devices import device_name
+from . import interrupts, recordings_file
+from .choices import DEFAULT_TOKENS, DTYPES
 from .errors import InputError, UsageError
 from .ffn_inputs import InputWatcher
 from .ffn_scales import ScaleWatcher
-from .importance import KERNELS, LEVELS, TYPES, ImportanceSums, kinds_of, require_next_tokens
+from .importance import ImportanceSums, kinds_of, require_next_tokens
 from .live_weights import require_weights_of
 from .models import (ffn_layers, identity_of, load_as_saved, load_tokenizer, longest_sequence,
                      require_causal)
@@ -23,44 +23,6 @@ from .progress import Progress
 from .ranks import Ranks
 from .text_clusters import cluster_texts, embeddings_of
 from .texts import choose_sequences, read_text, to_sequences
-
-DESCRIPTION = "FFN inputs of a model on text, for `split`, `route` and their methods"
-USAGE = "MODEL -o REC.h5 --text FILE…"
-EXAMPLE = "moefy record MODEL -o rec.h5 --text book.txt notes.html"
-RARE_OPTIONS = {"batch-size", "importance-type", "importance-level", "importance-kernel"}  # only on --help-all
-DATA_PARALLEL = True
-DEFAULT_TOKENS = 200_000
-DTYPES = tuple(recordings_file.STORED)
-
-
-def add_options(parser):
-    parser.add_argument("model", metavar="MODEL", help="directory or name of the dense model")
-    parser.add_argument("-o", "--output", required=True, metavar="REC.h5",
-                        help="recordings to make")
-    parser.add_argument("--text", nargs="+", required=True, metavar="FILE",
-                        help="texts (plain, .html, .jsonl) or folders of them; equal shares of each")
-    parser.add_argument("--max-tokens", type=int, default=DEFAULT_TOKENS, metavar="N",
-                        help=f"default {DEFAULT_TOKENS}")
-    parser.add_argument("--length", type=int, default=512, metavar="N",
-                        help="tokens a sequence (default 512)")
-    parser.add_argument("--layers", default="", metavar="LIST",
-                        help="such as 0-3,7 or encoder.0-5 (default all)")
-    parser.add_argument("--dtype", default="float16", choices=DTYPES,
-                        help="of the recorded values (default float16)")
-    parser.add_argument("--batch-size", type=int, default=4, metavar="N",
-                        help="sequences that run together (default 4)")
-    parser.add_argument("--clusters", type=int, default=0, metavar="C",
-                        help="divide the texts into so many clusters (split --method gradient needs"
-                             " one an expert)")
-    parser.add_argument("--importance", action="store_true",
-                        help="also how much each neuron matters for the loss, by cluster")
-    parser.add_argument("--importance-type", default=TYPES[0], choices=TYPES,
-                        help=f"default {TYPES[0]}")
-    parser.add_argument("--importance-level", default=LEVELS[0], choices=LEVELS,
-                        help=f"default {LEVELS[0]}")
-    parser.add_argument("--importance-kernel", default=KERNELS[0], choices=KERNELS,
-                        help=f"default {KERNELS[0]}")
-    parser.add_argument("--device", type=device_name, default="cpu", help="cpu (default), cuda, cuda:1, …")
 
 
 class Batch:
@@ -357,11 +319,6 @@ def batches_of_text(args, model_folder):
     whole = args.max_tokens // length * length
     sequences = torch.as_tensor(choose_sequences(by_text, whole, args.seed))
     return take_batches(sequences.split(args.batch_size), None)
-
-
-def problems(args):
-    return [*options.too_small(args, max_tokens=1, length=2, batch_size=1, clusters=0),
-            *options.missing_texts(args), *options.folders_in_place_of(args.output)]
 
 
 def run(args, out):

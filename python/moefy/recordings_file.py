@@ -20,12 +20,13 @@ import time
 import h5py
 import numpy as np
 
+from .choices import DTYPES
 from .errors import InputError, IoError, UsageError
 
 FORMAT = "moefy-recordings"
 SCHEMA_VERSION = 1
 # How values lie in the file; HDF5 has no bfloat16.
-STORED = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2"), "bfloat16": np.dtype("<u2")}
+STORED = dict(zip(DTYPES, map(np.dtype, ("<f4", "<f2", "<u2"))))
 SCALE = np.dtype("<f8")
 SYNC_SECONDS = 5.0  # what a power cut may cost
 

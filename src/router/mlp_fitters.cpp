@@ -142,8 +142,6 @@ class MlpTopkFitter : public RouterFitter {
 
 }  // namespace
 
-std::vector<std::string> expert_scores() { return {"l2", "l1", "plain", "positive"}; }
-
 double expert_score(const std::string& kind, std::span<const float> hidden,
                     std::span<const std::int32_t> members) {
   const auto sum_of = [&](const auto& term) {
@@ -155,7 +153,7 @@ double expert_score(const std::string& kind, std::span<const float> hidden,
   if (kind == "l1") return sum_of([](double value) { return std::abs(value); });
   if (kind == "plain") return std::abs(sum_of([](double value) { return value; }));
   if (kind == "positive") return sum_of([](double value) { return std::max(value, 0.0); });
-  require(kind == "l2", "a kind of expert_scores");
+  require(kind == "l2", "a kind of expert_score");
   return sum_of([](double value) { return value * value; });
 }
 

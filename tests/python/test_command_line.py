@@ -1,8 +1,12 @@
 """Options of the package's commands: help, mistakes, and files of options."""
 
 import json
+import subprocess
+import sys
 
 import pytest
+
+from conftest import ROOT
 
 COMMANDS = ["record", "calibrate", "recover", "evaluate"]
 
@@ -15,6 +19,12 @@ def test_help_fits_a_screen_and_ends_with_an_example(moefy, command):
     assert text.splitlines()[-1].startswith(f"example: moefy {command} ")
     everything = moefy(command, "--help-all").stdout
     assert "--config FILE" in everything and len(everything) > len(text)
+
+
+def test_the_command_line_does_not_wait_for_pytorch():
+    seen = subprocess.run([sys.executable, "-c", "import sys, moefy.cli; moefy.cli.make_parser();"
+                           " print('torch' in sys.modules)"], cwd=ROOT / "python", capture_output=True, text=True)
+    assert seen.stdout == "False\n", seen.stderr
 
 
 def test_everything_wrong_is_told_at_once_with_the_nearest_names(moefy):

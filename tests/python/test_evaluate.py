@@ -141,7 +141,7 @@ def test_a_missing_package_is_told_before_the_work(monkeypatch, option, message)
     import importlib.util
     import types
 
-    from moefy.evaluate import problems
+    from moefy.commands.evaluate import problems
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     args = types.SimpleNamespace(sequences=1, length=16, output=None, force=False, plot=None,

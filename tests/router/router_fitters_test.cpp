@@ -122,9 +122,9 @@ TEST(ExpertScoreTest, of_each_kind) {
   const std::vector<std::int32_t> first = {0, 1}, second = {2, 3};
   const std::map<std::string, std::pair<double, double>> expected = {
       {"plain", {1, 3.5}}, {"positive", {1, 3.5}}, {"l1", {3, 3.5}}, {"l2", {5, 9.25}}};
-  for (const std::string& kind : expert_scores()) {
-    EXPECT_EQ(expert_score(kind, hidden, first), expected.at(kind).first) << kind;
-    EXPECT_EQ(expert_score(kind, hidden, second), expected.at(kind).second) << kind;
+  for (const auto& [kind, scores] : expected) {
+    EXPECT_EQ(expert_score(kind, hidden, first), scores.first) << kind;
+    EXPECT_EQ(expert_score(kind, hidden, second), scores.second) << kind;
   }
 }
 

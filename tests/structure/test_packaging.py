@@ -20,7 +20,7 @@ def name_of(requirement):
 
 
 def imported_packages():
-    for path in (ROOT / "python/moefy").glob("*.py"):
+    for path in (ROOT / "python/moefy").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
                 yield from (name.name.split(".")[0] for name in node.names)

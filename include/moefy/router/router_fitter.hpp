@@ -70,8 +70,6 @@ void oracle_scores(MatrixView<const float> hidden, const ExpertMembers& members,
 /// Σ max(h, 0), `l1` Σ |h|, `l2` Σ h² over the expert's neurons; fp64.
 double expert_score(const std::string& kind, std::span<const float> hidden,
                     std::span<const std::int32_t> members);
-/// The kinds of expert_score, the default first.
-std::vector<std::string> expert_scores();
 
 /// Spread of the logits of inputs with unit variance: the root mean square of the row norms.
 double spread_of_rows(const Matrix<float>& weight);

@@ -4,7 +4,6 @@
 
 #include "../option_table.hpp"
 #include "moefy/jobs/factories.hpp"
-#include "moefy/router/router_fitter.hpp"
 
 namespace moefy {
 
@@ -42,9 +41,12 @@ CommandSpec route_command() {
       {"selection-bias", "",
        "router ridge: fit an intercept too; hosts with sigmoid gates carry it", "",
        Shown::help_all},
-      {"score", "NAME",
-       "router mlp-topk: an expert's worth to a token, of its neurons' hidden values", "l2",
-       Shown::help_all, expert_scores()},
+      {"score",
+       "NAME",
+       "router mlp-topk: an expert's worth to a token, of its neurons' hidden values",
+       "l2",
+       Shown::help_all,
+       {"l2", "l1", "plain", "positive"}},
       {"epochs", "N", "routers mlp (0: 30) and mlp-topk (0: 100)", "0", Shown::help_all},
       {"max-tokens", "N", "of the recordings, from their beginning", "200000", Shown::help_all},
       {"seed", "N", "of all random choices", "0", Shown::help},
