@@ -23,7 +23,7 @@ try:
         print("waiting", flush=True)
         ranks.first(lambda: "never")
 except PeerError as error:
-    print(error)
+    print(error, flush=True)
     os._exit(error.code)
 """
 
