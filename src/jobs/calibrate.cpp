@@ -9,10 +9,10 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
-#include "moefy/backend/linear_algebra.hpp"
+#include "expert_counts.hpp"
+#include "layer_calibration.hpp"
 #include "moefy/checkpoint/safetensors_file.hpp"
 #include "moefy/checkpoint/writer.hpp"
-#include "moefy/convert/convert.hpp"
 #include "moefy/core/error.hpp"
 #include "moefy/core/stopwatch.hpp"
 #include "moefy/core/text.hpp"
@@ -20,9 +20,7 @@
 #include "moefy/jobs/model_source.hpp"
 #include "moefy/jobs/version.hpp"
 #include "moefy/schedule/journal.hpp"
-#include "moefy/split/down_refit.hpp"
 #include "moefy/store/expert_map.hpp"
-#include "moefy/store/layer_record.hpp"
 
 namespace moefy {
 
@@ -32,141 +30,6 @@ using nlohmann::json;
 namespace fs = std::filesystem;
 
 fs::path with_suffix(fs::path path, const char* suffix) { return path += suffix; }
-
-/// Inputs of one layer as they were handed over.
-class StoredInputs : public LayerInputs {
- public:
-  void reset(std::size_t width) {
-    width_ = width;
-    values_.clear();
-  }
-  void append(MatrixView<const float> rows) {
-    values_.insert(values_.end(), rows.values().begin(), rows.values().end());
-  }
-  std::size_t num_tokens() const override { return width_ == 0 ? 0 : values_.size() / width_; }
-  MatrixView<const float> rows(std::size_t first, std::size_t count,
-                               Matrix<float>& /*scratch*/) const override {
-    return {values_.data() + first * width_, count, width_};
-  }
-  MatrixView<const float> all() const { return {values_.data(), num_tokens(), width_}; }
-
- private:
-  std::size_t width_ = 0;
-  std::vector<float> values_;
-};
-
-/// A journal record: the layer's record and the refitted down projection in file dtype.
-std::vector<std::byte> encode(const LayerResult& result, std::span<const std::byte> down) {
-  const std::vector<std::byte> record = encode_layer(result);
-  const std::uint64_t length = record.size();
-  std::vector<std::byte> bytes(sizeof length + record.size() + down.size());
-  std::memcpy(bytes.data(), &length, sizeof length);
-  std::ranges::copy(record, bytes.begin() + sizeof length);
-  std::ranges::copy(down, bytes.end() - static_cast<std::ptrdiff_t>(down.size()));
-  return bytes;
-}
-
-struct FinishedLayer {
-  LayerResult result;
-  std::vector<std::byte> down;  ///< as the tensor lies in the file; empty without a refit
-};
-
-FinishedLayer decode(std::span<const std::byte> bytes, const std::string& place) {
-  std::uint64_t length = 0;
-  if (bytes.size() < sizeof length) throw InputError(place + ": cut off");
-  std::memcpy(&length, bytes.data(), sizeof length);
-  bytes = bytes.subspan(sizeof length);
-  if (length > bytes.size()) throw InputError(place + ": cut off");
-  FinishedLayer layer{decode_layer(bytes.first(length), place), {}};
-  layer.down.assign(bytes.begin() + static_cast<std::ptrdiff_t>(length), bytes.end());
-  return layer;
-}
-
-const FfnTensor& down_tensor(const LayerInfo& layer) { return *layer.find(FfnRole::down); }
-
-/// The bytes of down rows [n, d] as the tensor lies in the file.
-std::vector<std::byte> as_in_file(const FfnTensor& tensor, const Matrix<float>& down) {
-  std::vector<float> turned;
-  std::span<const float> values = down.values();
-  if (!tensor.neuron_first) {
-    turned.resize(values.size());
-    for (std::size_t i = 0; i < down.rows(); ++i)
-      for (std::size_t j = 0; j < down.cols(); ++j) turned[j * down.rows() + i] = down.row(i)[j];
-    values = turned;
-  }
-  std::vector<std::byte> raw(values.size() * size_of(tensor.dtype));
-  narrow(tensor.dtype, values, raw);
-  return raw;
-}
-
-/// The reverse.
-void from_file(const FfnTensor& tensor, std::span<const std::byte> raw, Matrix<float>& down) {
-  if (tensor.neuron_first) return widen(tensor.dtype, raw, down.values());
-  std::vector<float> turned(down.values().size());
-  widen(tensor.dtype, raw, turned);
-  for (std::size_t i = 0; i < down.rows(); ++i)
-    for (std::size_t j = 0; j < down.cols(); ++j) down.row(i)[j] = turned[j * down.rows() + i];
-}
-
-void round_router(DType dtype, RouterWeights& router) {
-  std::vector<std::byte> raw(router.weight.values().size() * size_of(dtype));
-  narrow(dtype, router.weight.values(), raw);
-  widen(dtype, raw, router.weight.values());
-}
-
-/// UsageError unless an MoE host can carry the model with these counts: asked with a made-up map.
-void check_host(const ModelSource& source, const ExpertCounts& counts) {
-  auto map = std::make_shared<ExpertMap>();
-  map->header.num_layers = static_cast<std::int64_t>(source.layers.size());
-  const auto lists = static_cast<std::size_t>(counts.experts + counts.shared);
-  for (const LayerInfo& layer : source.layers) {
-    std::vector<std::int32_t> label(static_cast<std::size_t>(layer.num_neurons));
-    for (std::size_t i = 0; i < label.size(); ++i) {
-      const auto list = static_cast<std::int32_t>(i % lists);
-      label[i] = list < counts.experts ? list : kSharedLabel;
-    }
-    LayerResult& result = map->layers.emplace_back();
-    result.layer_index = layer.index;
-    result.name = layer.name;
-    result.hidden_size = layer.hidden_size;
-    result.partition =
-        Partition::from_labels(std::move(label), static_cast<std::size_t>(counts.experts),
-                               static_cast<std::size_t>(counts.shared));
-  }
-  ConvertConfig config;
-  config.top_k = counts.top_k;
-  plan_conversion(source.checkpoint, source.layers, map, config);
-}
-
-/// The counts that were asked for; with shared experts of its own choice the nearest number of them
-/// that a host can carry.
-ExpertCounts carried_counts(const CalibrateConfig& config, const ModelSource& source) {
-  const ExpertCounts wanted =
-      choose_expert_counts(config.granularity, config.active, config.shared);
-  const std::int64_t lists = wanted.shared + wanted.top_k;
-  std::string first_reason;
-  for (std::int64_t distance = 0; distance < lists; ++distance) {
-    for (const std::int64_t shared : {wanted.shared - distance, wanted.shared + distance}) {
-      const ExpertCounts counts{config.granularity - shared, shared, lists - shared};
-      if (shared < 0 || counts.top_k < 1) continue;
-      try {
-        check_host(source, counts);
-        return counts;
-      } catch (const UsageError& error) {
-        if (first_reason.empty()) first_reason = error.what();
-      }
-    }
-    if (config.shared >= 0) break;
-  }
-  throw UsageError(first_reason);
-}
-
-void check_finite(MatrixView<const float> rows, const char* what) {
-  const auto at = first_non_finite(rows.values());
-  if (!at) return;
-  throw InputError(fmt::format("{} of the layer: token {}, column {} is not finite", what,
-                               *at / rows.cols, *at % rows.cols));
-}
 
 }  // namespace
 
@@ -184,24 +47,6 @@ std::vector<std::string> CalibrateConfig::validate() const {
     problems.push_back(fmt::format("--rounds {} is not between 0 and 1000", rounds));
   if (threads < 1) problems.push_back("--threads must be at least 1");
   return problems;
-}
-
-ExpertCounts choose_expert_counts(std::int64_t granularity, double active, std::int64_t shared) {
-  const auto lists =
-      static_cast<std::int64_t>(std::llround(active * static_cast<double>(granularity)));
-  if (shared < 0) {
-    double part = 4;
-    if (4 * lists <= granularity) part = 2;
-    if (4 * lists >= 3 * granularity) part = 3;
-    shared = std::max<std::int64_t>(1, std::llround(static_cast<double>(lists) / part));
-  }
-  const ExpertCounts counts{granularity - shared, shared, lists - shared};
-  if (counts.top_k < 1 || counts.experts < counts.top_k)
-    throw UsageError(fmt::format(
-        "--granularity {} --active {} --shared {}: {} lists are on for a token, which leaves {} of "
-        "{} routed experts to choose; take a finer granularity or fewer shared ones",
-        granularity, active, shared, lists, counts.top_k, counts.experts));
-  return counts;
 }
 
 struct Calibrator::Impl {
@@ -231,7 +76,7 @@ struct Calibrator::Impl {
         has_sampled = true;
         continue;
       }
-      const FinishedLayer there = read_layer(static_cast<std::size_t>(id));
+      const CalibratedLayer there = read_layer(static_cast<std::size_t>(id));
       const LayerInfo& info = source.layers.at(static_cast<std::size_t>(id));
       if (there.result.fingerprint != layer_fingerprint(source.checkpoint, info))
         throw UsageError(
@@ -334,186 +179,35 @@ struct Calibrator::Impl {
                                    config.output.string(), fmt::join(differences, "; "), remedy));
   }
 
-  FinishedLayer read_layer(std::size_t index) const {
-    return decode(journal->read(static_cast<std::int64_t>(index)),
-                  fmt::format("{}: layer {}", journal->directory().string(), index));
+  CalibratedLayer read_layer(std::size_t index) const {
+    return decode_calibrated(journal->read(static_cast<std::int64_t>(index)),
+                             fmt::format("{}: layer {}", journal->directory().string(), index));
   }
 
   // ---- one layer ----
 
   void begin(std::size_t index) {
-    tokens.reset();
-    current.emplace(load_ffn_layer(source.checkpoint, source.layers.at(index)));
-    inputs.reset(current->hidden_size());
-    streams.reset(current->hidden_size());
-    result.reset();
-    if (!finished(index)) return;
-    FinishedLayer there = read_layer(index);
-    take(std::move(there.result), there.down);
+    fitting.reset();  // before the next layer needs memory
+    fitting.emplace(load_ffn_layer(source.checkpoint, source.layers.at(index)), counts, config,
+                    split, workspace);
+    current = index;
+    if (finished(index)) fitting->take(read_layer(index));
   }
 
   bool finished(std::size_t index) const {
     return std::ranges::find(done, static_cast<std::int64_t>(index)) != done.end();
   }
 
-  void take(LayerResult fitted, std::span<const std::byte> down) {
-    if (!down.empty()) from_file(down_tensor(current->info), down, current->down);
-    result = std::move(fitted);
-  }
-
-  void add(MatrixView<const float> rows, MatrixView<const float> stream) {
-    require(current && !result, "begin comes before add, fit after it");
-    require(
-        rows.cols == current->hidden_size() && stream.cols == rows.cols && stream.rows == rows.rows,
-        "inputs and stream [T, hidden_size]");
-    try {
-      check_finite(rows, "inputs");
-      check_finite(stream, "residual stream");
-    } catch (const Error&) {
-      rethrow_with_context(fmt::format("layer {} ({})", current->info.index, current->info.name));
-    }
-    inputs.append(rows);
-    streams.append(stream);
-  }
-
-  /// 1 / ‖stream + output‖² for each token, scaled to a mean of 1: an error counts by what it is
-  /// beside the stream that carries it on.
-  void weigh_tokens() {
-    const std::size_t width = current->hidden_size();
-    weights.assign(tokens->num_tokens(), 0.0F);
-    Matrix<float> output;
-    std::vector<double> exact(weights.size());
-    std::vector<double> output_squares;
-    tokens->for_each_block([&](const CalibrationTokens::Block& block) {
-      output.resize(block.hidden.rows, width);
-      multiply(block.hidden, current->down.view(), output.view(), backend->threads());
-      for (const double squares : squared_row_norms(output.view(), backend->threads()))
-        output_squares.push_back(squares);
-      for (std::size_t t = 0; t < output.rows(); ++t) {
-        const std::span<const float> stream = streams.all().row(block.first + t);
-        double squares = 0;
-        for (std::size_t j = 0; j < width; ++j) {
-          const double value = static_cast<double>(stream[j]) +
-                               static_cast<double>(output.row(t)[j]) +
-                               (current->down_bias.empty() ? 0.0 : current->down_bias[j]);
-          squares += value * value;
-        }
-        exact[block.first + t] = squares > 0 ? 1 / squares : 0;
-      }
-    });
-    double mean = 0;
-    for (const double weight : exact) mean += weight;
-    mean /= static_cast<double>(std::max<std::size_t>(1, exact.size()));
-    dense_square = 0;
-    for (std::size_t t = 0; t < exact.size(); ++t) {
-      weights[t] = mean > 0 ? static_cast<float>(exact[t] / mean) : 1.0F;
-      dense_square += weights[t] * output_squares[t];
-    }
+  LayerCalibration& begun() {
+    require(fitting.has_value(), "begin comes first");
+    return *fitting;
   }
 
   const LayerResult& fit(const std::stop_token& stop) {
-    require(current && !result, "add comes before fit");
-    const std::string place = fmt::format("layer {} ({})", current->info.index, current->info.name);
-    try {
-      fit_layer(stop);
-    } catch (const Error&) {
-      rethrow_with_context(place);
-    }
-    return *result;
-  }
-
-  void fit_layer(const std::stop_token& stop) {
-    const LayerInfo& info = current->info;
-    ThreadPool& threads = backend->threads();
-    Stopwatch stopwatch;
-    std::vector<std::pair<std::string, double>> seconds;
-    const auto phase = [&](const char* name) {
-      seconds.emplace_back(name, stopwatch.seconds());
-      stopwatch = Stopwatch();
-    };
-    tokens.emplace(*current, inputs, config.cache_bytes, threads);
-    weigh_tokens();
-    phase("activations");
-    const RoutedSplitConfig routed{counts.top_k, config.rounds, config.router_ridge};
-    RoutedSplit found = split_by_routing(*tokens, weights, split, routed, workspace, stop);
-    // What counts is the router as it will be stored.
-    round_router(down_tensor(info).dtype, found.router);
-    phase("split");
-    LayerResult fitted = described(found);
-    phase("describe");
-    std::vector<std::byte> down;
-    if (config.refit > 0) {
-      DownRefit refit = refit_down(*tokens, weights, dense_square, fitted.router,
-                                   fitted.partition.labels(), counts.top_k, config.refit);
-      fitted.metrics.emplace_back("output_error", refit.error_after);
-      fitted.metrics.emplace_back("output_error_without_refit", refit.error_before);
-      down = as_in_file(down_tensor(info), refit.down);
-      current->down = std::move(refit.down);
-    } else {
-      fitted.metrics.emplace_back("output_error",
-                                  routed_error(*tokens, weights, dense_square, fitted.router,
-                                               fitted.partition.labels(), counts.top_k));
-    }
-    phase("refit");
-    fitted.seconds = std::move(seconds);
-    journal->append(info.index, encode(fitted, down));
-    done.push_back(info.index);
-    result = std::move(fitted);
-  }
-
-  /// The result without the figures of its output.
-  LayerResult described(RoutedSplit& found) {
-    const RowSource rows = rows_of(*current);
-    const SplitTask task{current->info, split, rows, nullptr, {}};
-    LayerResult fitted = result_of_labels(task, workspace, "routed", found.label);
-    fitted.router = std::move(found.router);
-    if (!found.lost_energy.empty())
-      fitted.metrics = {{"lost_energy_first", found.lost_energy.front()},
-                        {"lost_energy_last", found.lost_energy.back()}};
-    fitted.fingerprint = current->fingerprint;
-    return fitted;
-  }
-
-  void apply(MatrixView<const float> rows, MatrixView<float> out) {
-    require(current && result, "fit comes before apply");
-    require(rows.cols == current->hidden_size() && out.rows == rows.rows && out.cols == rows.cols,
-            "inputs and outputs [T, hidden_size]");
-    Matrix<float> hidden, factor;
-    for (std::size_t first = 0; first < rows.rows; first += kTokenBlock) {
-      const std::size_t count = std::min(kTokenBlock, rows.rows - first);
-      const MatrixView<const float> block{rows.data + first * rows.cols, count, rows.cols};
-      hidden.resize(count, current->num_neurons());
-      ffn_hidden(*current, block, hidden.view(), factor, backend->threads());
-      output_of(block, hidden.view(), {out.data + first * out.cols, count, out.cols});
-    }
-  }
-
-  /// The same for the tokens that were added, whose hidden activations are there.
-  void apply_to_added(MatrixView<float> out) {
-    require(current && result && tokens, "add and fit come before apply_to_added");
-    require(out.rows == tokens->num_tokens() && out.cols == current->hidden_size(),
-            "outputs [T, hidden_size] of all tokens added");
-    Matrix<float> hidden;
-    tokens->for_each_block([&](const CalibrationTokens::Block& block) {
-      hidden.resize(block.hidden.rows, block.hidden.cols);
-      std::ranges::copy(block.hidden.values(), hidden.values().begin());
-      output_of(block.inputs, hidden.view(),
-                {out.data + block.first * out.cols, block.hidden.rows, out.cols});
-    });
-  }
-
-  /// Routed outputs from hidden activations, which are changed.
-  void output_of(MatrixView<const float> rows, MatrixView<float> hidden, MatrixView<float> out) {
-    ThreadPool& threads = backend->threads();
-    Matrix<float> scores(rows.rows, static_cast<std::size_t>(counts.experts));
-    Matrix<float> chosen(rows.rows, static_cast<std::size_t>(counts.experts));
-    router_scores(result->router, rows, scores.view(), threads);
-    choose_experts(scores.view(), static_cast<std::size_t>(counts.top_k), chosen.view(), threads);
-    mask_hidden(chosen.view(), result->partition.labels(), hidden, threads);
-    multiply(hidden, current->down.view(), out, threads);
-    if (current->down_bias.empty()) return;
-    for (std::size_t t = 0; t < out.rows; ++t)
-      for (std::size_t j = 0; j < out.cols; ++j) out.row(t)[j] += current->down_bias[j];
+    const std::vector<std::byte> record = begun().fit(stop);
+    journal->append(static_cast<std::int64_t>(current), record);
+    done.push_back(static_cast<std::int64_t>(current));
+    return fitting->result();
   }
 
   // ---- the end ----
@@ -583,12 +277,8 @@ struct Calibrator::Impl {
   bool already_done = false;
   bool has_sampled = false;  ///< the journal holds what the model wrote
 
-  std::optional<FfnLayer> current;
-  StoredInputs inputs, streams;
-  std::optional<CalibrationTokens> tokens;  ///< of `inputs`, once fitting has begun
-  std::vector<float> weights;
-  double dense_square = 0;  ///< Σ_t w_t ‖y_t‖² of the dense layer
-  std::optional<LayerResult> result;
+  std::optional<LayerCalibration> fitting;
+  std::size_t current = 0;  ///< its index
 };
 
 Calibrator::Calibrator(const CalibrateConfig& config,
@@ -607,13 +297,13 @@ std::vector<std::int64_t> Calibrator::sampled() const { return impl_->sampled();
 void Calibrator::keep_sampled(std::span<const std::int64_t> ids) { impl_->keep_sampled(ids); }
 void Calibrator::begin(std::size_t layer) { impl_->begin(layer); }
 void Calibrator::add(MatrixView<const float> inputs, MatrixView<const float> stream) {
-  impl_->add(inputs, stream);
+  impl_->begun().add(inputs, stream);
 }
 const LayerResult& Calibrator::fit(std::stop_token stop) { return impl_->fit(stop); }
 void Calibrator::apply(MatrixView<const float> inputs, MatrixView<float> out) {
-  impl_->apply(inputs, out);
+  impl_->begun().apply(inputs, out);
 }
-void Calibrator::apply_to_added(MatrixView<float> out) { impl_->apply_to_added(out); }
+void Calibrator::apply_to_added(MatrixView<float> out) { impl_->begun().apply_to_added(out); }
 void Calibrator::finish() { impl_->finish(); }
 
 }  // namespace moefy
