@@ -53,7 +53,7 @@ class ConvertJob {
  private:
   void prepare() {
     source_.emplace(open_model(config_.model, context_.architecture_file));
-    require_other_place(config_.output, {source_->checkpoint.directory(), config_.map});
+    require_folder_place(config_.output, {source_->checkpoint.directory(), config_.map});
     require_file_place(config_.gguf, {source_->checkpoint.directory(), config_.map});
     const auto map = std::make_shared<const ExpertMap>(read_expert_map(config_.map));
     check_map_belongs(source_->checkpoint, *map, config_.map.string());

@@ -52,6 +52,19 @@ void require_other_place(const fs::path& output, std::initializer_list<fs::path>
   if (is_inside(plain(fs::path(".")), place)) refuse("it holds the working directory");
 }
 
+void require_folder_place(const fs::path& output, std::initializer_list<fs::path> inputs) {
+  require_other_place(output, inputs);
+  std::error_code error;
+  if (!fs::exists(output, error)) return;
+  if (!fs::is_directory(output, error))
+    throw UsageError(output.string() + " is a file; the output is a folder");
+  if (!fs::exists(output / "config.json", error) && !fs::is_empty(output, error))
+    throw UsageError(
+        output.string() +
+        " is a folder of something else than a model (it has no config.json); remove it "
+        "or choose another place for the output");
+}
+
 void require_file_place(const fs::path& output, std::initializer_list<fs::path> inputs) {
   require_other_place(output, inputs);
   std::error_code error;

@@ -11,6 +11,11 @@ namespace moefy {
 void require_other_place(const std::filesystem::path& output,
                          std::initializer_list<std::filesystem::path> inputs);
 
+/// The same for an output that is a folder: UsageError, too, if a file is there, or a folder that
+/// holds something and no model (config.json): --force replaces models, not what else people keep.
+void require_folder_place(const std::filesystem::path& output,
+                          std::initializer_list<std::filesystem::path> inputs);
+
 /// The same for an output that is one file: UsageError, too, if a folder is there.
 void require_file_place(const std::filesystem::path& output,
                         std::initializer_list<std::filesystem::path> inputs);

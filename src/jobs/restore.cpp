@@ -33,7 +33,7 @@ class RestoreJob {
 
   ExitCode run() {
     together(context_.comm, [&] {
-      require_other_place(config_.output, {config_.converted});
+      require_folder_place(config_.output, {config_.converted});
       converted_.emplace(Checkpoint::open(config_.converted));
       plan_ = plan_of_output(*converted_);
       require_restorable(*plan_);

@@ -278,6 +278,22 @@ def test_an_output_never_replaces_what_is_read(moefy, llama, tmp_path):
         assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
+def test_force_replaces_models_and_nothing_else(moefy, llama, tmp_path):
+    moefy("split", llama, "-o", "map.h5", "--experts", 8)
+    moefy("convert", llama, "map.h5", "-o", "out")
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters/to.txt").write_text("Dear")
+    for arguments in [("convert", llama, "map.h5", "-o", "letters"), ("restore", "out", "-o", "letters"),
+                      ("convert", llama, "map.h5", "-o", "letters/to.txt")]:
+        result = moefy(*arguments, "--force", check=False)
+
+        assert result.returncode == 2, result.stderr
+        assert "no config.json" in result.stderr or "is a file" in result.stderr
+        assert (tmp_path / "letters/to.txt").read_text() == "Dear"
+    (tmp_path / "letters/to.txt").unlink()
+    moefy("convert", llama, "map.h5", "-o", "letters", "--force")
+
+
 def test_names_need_not_be_utf8(moefy, llama, tmp_path):
     """Linux file names are bytes; what is told of them in JSON is readable text."""
     model, map_file, out, back = (os.fsdecode(name) for name in (b"m\xff", b"map\xff.h5", b"out\xff", b"back\xff"))

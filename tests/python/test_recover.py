@@ -234,6 +234,10 @@ def test_done_runs_and_other_options(moefy, converted, tmp_path):
     assert "already done" in result.stderr
     result = recover(moefy, dense, moe, words, "--steps", 3, code=2)
     assert "--force" in result.stderr
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters/to.txt").write_text("Dear")
+    result = recover(moefy, dense, moe, words, "--steps", 3, "-o", "letters", "--force", code=2)
+    assert "no config.json" in result.stderr and (tmp_path / "letters/to.txt").exists()
     recover(moefy, dense, moe, words, "--steps", 3, "--force")
     assert json.loads((tmp_path / "out/moefy/manifest.json").read_text())["recovered"]["steps"] == 3
 
