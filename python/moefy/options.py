@@ -196,6 +196,16 @@ def folders_in_place_of(*files):
             if path and pathlib.Path(path).is_dir()]
 
 
+def folders_of_something_else(folder):
+    """What is wrong with a model to be made where a folder is that holds something and no model: --force
+    replaces models, not what else people keep."""
+    place = pathlib.Path(folder or "")
+    if not folder or not place.is_dir() or (place / "config.json").exists() or not any(place.iterdir()):
+        return []
+    return [f"{folder} is a folder of something else than a model (it has no config.json); remove it or"
+            " choose another place for the output"]
+
+
 def outputs_of(args):
     return [path for path in (args.output, getattr(args, "plot", None)) if path]
 

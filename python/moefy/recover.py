@@ -46,9 +46,6 @@ def identity_of_run(args, texts):
 
 def already_done(args, identity):
     output = pathlib.Path(args.output)
-    if output.is_dir() and any(output.iterdir()) and not (output / "config.json").exists():
-        raise UsageError(f"{output} is a folder of something else than a model (it has no config.json);"
-                         " remove it or choose another place for the output")
     if args.force or not output.exists():
         return False
     try:

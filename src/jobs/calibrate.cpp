@@ -14,7 +14,6 @@
 #include "moefy/checkpoint/safetensors_file.hpp"
 #include "moefy/checkpoint/writer.hpp"
 #include "moefy/core/error.hpp"
-#include "moefy/core/stopwatch.hpp"
 #include "moefy/core/text.hpp"
 #include "moefy/jobs/factories.hpp"
 #include "moefy/jobs/model_source.hpp"

@@ -46,23 +46,21 @@ double count_of(const CalibrationTokens& tokens) {
   return static_cast<double>(std::max<std::size_t>(tokens.num_tokens(), 1));
 }
 
-std::vector<double> mean_of_inputs(CalibrationTokens& tokens) {
-  std::vector<double> mean(tokens.layer().hidden_size(), 0.0);
-  tokens.for_each_block(
-      [&](const CalibrationTokens::Block& block) { add_columns(block.inputs, mean); });
-  for (double& value : mean) value /= count_of(tokens);
-  return mean;
-}
-
-/// The lower triangle; `mean`: subtracted from the inputs, unless it is empty.
-Matrix<double> gram_of_inputs(CalibrationTokens& tokens, std::span<const double> mean) {
+/// Lower triangle of the Gram matrix of the inputs; with `mean`, which is set, of what they are
+/// less their mean.
+Matrix<double> gram_of_inputs(CalibrationTokens& tokens, std::vector<double>* mean) {
   const std::size_t width = tokens.layer().hidden_size();
   Matrix<double> gram = zeros(width, width);
+  if (mean) mean->assign(width, 0.0);
   tokens.for_each_block([&](const CalibrationTokens::Block& block) {
     add_block_gram(block.inputs, gram, tokens.threads());
+    if (mean) add_columns(block.inputs, *mean);
   });
-  for (std::size_t i = 0; i < mean.size(); ++i)
-    for (std::size_t j = 0; j <= i; ++j) gram.row(i)[j] -= count_of(tokens) * mean[i] * mean[j];
+  if (!mean) return gram;
+  const double count = count_of(tokens);
+  for (double& value : *mean) value /= count;
+  for (std::size_t i = 0; i < width; ++i)
+    for (std::size_t j = 0; j <= i; ++j) gram.row(i)[j] -= count * (*mean)[i] * (*mean)[j];
   return gram;
 }
 
@@ -172,8 +170,7 @@ void scores_without_bias(const RouterWeights& router, MatrixView<const float> in
 }  // namespace
 
 RidgeRouter::RidgeRouter(CalibrationTokens& tokens, double ridge, bool intercept)
-    : mean_input_(intercept ? mean_of_inputs(tokens) : std::vector<double>()),
-      factor_(ridge_factor(gram_of_inputs(tokens, mean_input_), ridge)) {}
+    : factor_(ridge_factor(gram_of_inputs(tokens, intercept ? &mean_input_ : nullptr), ridge)) {}
 
 RouterWeights RidgeRouter::fit(CalibrationTokens& tokens,
                                const std::vector<std::vector<std::int32_t>>& members,
@@ -190,7 +187,7 @@ RouterWeights RidgeRouter::fit(CalibrationTokens& tokens,
     target.resize(block.hidden.rows, experts);
     scores.compute(block.hidden, target.view());
     add_block_product(block.inputs, target.view(), rhs, tokens.threads());
-    add_columns(std::as_const(target).view(), mean_target);
+    if (!mean_input_.empty()) add_columns(std::as_const(target).view(), mean_target);
   });
   for (double& value : mean_target) value /= count_of(tokens);
   for (std::size_t j = 0; j < mean_input_.size(); ++j)

@@ -45,4 +45,4 @@ def add_options(parser):
 def problems(args):
     return [*options.not_above_zero(args, "minutes", "rate", "router_rate"),
             *options.too_small(args, steps=0, length=2, batch=1, sampled=0),
-            *options.missing_texts(args)]
+            *options.missing_texts(args), *options.folders_of_something_else(args.output)]
