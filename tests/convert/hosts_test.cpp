@@ -392,7 +392,8 @@ TEST(HostTest, qwen2_biases_are_switched_on) {
 }
 
 TEST(HostTest, dense_layers_are_listed) {
-  EXPECT_EQ(planned_config(tiny_model("llama", {}), {4, 0, 0, 1, 1})["mlp_only_layers"], json({0}));
+  EXPECT_EQ(planned_config(tiny_model("llama", {}), {4, 0, 0, 1, 1})["mlp_only_layers"],
+            json::array({0}));
 }
 
 TEST(ConvertConfigTest, tells_all_problems_at_once) {

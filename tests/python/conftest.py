@@ -4,12 +4,15 @@ import os
 import pathlib
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PROGRAM = pathlib.Path(os.environ.get("MOEFY_PROGRAM", ROOT / "build/release/bin/moefy"))
 sys.path[:0] = [str(ROOT / "python"), str(PROGRAM.parents[1] / "python"), str(ROOT / "tests/e2e")]
+
+WARM_PYTHON = pathlib.Path(__file__).with_name("warm_python.py")
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz .,"
 
@@ -53,12 +56,25 @@ def text(tmp_path):
     return write
 
 
+@pytest.fixture(scope="session")
+def warm_python():
+    """What must be in the environment of moefy for its commands to find PyTorch imported already."""
+    with tempfile.TemporaryDirectory() as folder:
+        address = f"{folder}/socket"
+        with subprocess.Popen([sys.executable, WARM_PYTHON, "--serve", address], text=True,
+                              stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
+            assert server.stdout.readline() == "ready\n"
+            yield {"MOEFY_PYTHON": str(WARM_PYTHON), "MOEFY_WARM_PYTHON": address}
+            server.stdin.close()
+
+
 class Moefy:
-    def __init__(self, folder):
+    def __init__(self, folder, warm_python):
         self.folder = folder
+        self.warm_python = warm_python
 
     def __call__(self, *arguments, code=0, env=None):
-        environment = {**os.environ, "MOEFY_PYTHON": sys.executable, **(env or {})}
+        environment = {**os.environ, **self.warm_python, **(env or {})}
         result = subprocess.run([str(PROGRAM), *map(str, arguments)], cwd=self.folder, text=True,
                                 capture_output=True, timeout=300, env=environment)
         assert result.returncode == code, result.stderr
@@ -66,6 +82,6 @@ class Moefy:
 
 
 @pytest.fixture
-def moefy(tmp_path):
+def moefy(tmp_path, warm_python):
     assert PROGRAM.exists(), f"{PROGRAM} is not built; run launch/build"
-    return Moefy(tmp_path)
+    return Moefy(tmp_path, warm_python)

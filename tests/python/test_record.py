@@ -287,7 +287,7 @@ def test_an_interrupted_recording_goes_on(tiny, text, tmp_path):
 def test_a_stopped_program_resumes_to_the_same_bytes(moefy, tiny, text, tmp_path, how):
     model = tiny("llama")
     words = text("a.txt", "some words to record, many times. " * 100)
-    options = ["record", model, "--text", words, "--length", "16", "--max-tokens", "8000",
+    options = ["record", model, "--text", words, "--length", "16", "--max-tokens", "2000",
                "--batch-size", "1"]
     moefy(*options, "-o", "whole.h5", "--quiet")
     scales = tmp_path / "rec.h5.journal/scales"

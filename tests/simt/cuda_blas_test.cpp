@@ -8,6 +8,7 @@
 #include "device_errors.hpp"
 #include "kernels/backends.hpp"
 #include "moefy/backend/cublas.hpp"
+#include "sanitizers.hpp"
 #include "simt.hpp"
 #include "support/temp_dir.hpp"
 
@@ -67,7 +68,7 @@ Costs compute(Backend& backend, const test::Shape& shape) {
 
 std::vector<test::Shape> shapes() {
   std::vector<test::Shape> shapes{{33, 17, 20}, {100, 70, 37}};
-#if !defined(__SANITIZE_THREAD__)  // a thread for every CUDA thread makes more too slow
+#if !SIMT_THREAD_SANITIZER  // a thread for every CUDA thread makes more too slow
   for (std::size_t rows : {1, 31, 32, 257, 1000, 2100}) shapes.push_back({rows, 33, 64});
 #endif
   return shapes;

@@ -5,6 +5,7 @@
 
 #include "device_errors.hpp"
 #include "kernels/backends.hpp"
+#include "sanitizers.hpp"
 #include "simt.hpp"
 
 namespace moefy {
@@ -84,7 +85,7 @@ TEST_F(CudaFaultsTest, gives_its_memory_back) {
 }
 
 // A thread for every CUDA thread makes so many runs too slow.
-#if !defined(__SANITIZE_THREAD__)
+#if !SIMT_THREAD_SANITIZER
 TEST_F(CudaFaultsTest, reports_every_failing_call_wherever_it_happens) {
   for (const char* call : {"cudaMalloc", "cudaMallocHost", "launch", "cudaStreamSynchronize",
                            "cudaMemcpyAsync", "cudaMemsetAsync"}) {

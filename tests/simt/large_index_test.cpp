@@ -14,9 +14,10 @@
 #include "cuda/runtime.hpp"
 #include "cuda/sum_kernels.hpp"
 #include "moefy/backend/rows.hpp"
+#include "sanitizers.hpp"
 #include "simt.hpp"
 
-#if !defined(__SANITIZE_THREAD__)  // mapping so much takes it too long
+#if !SIMT_THREAD_SANITIZER  // mapping so much takes it too long
 namespace moefy {
 namespace {
 

@@ -10,9 +10,10 @@
 #include "cuda/launch.cuh"
 #include "cuda/runtime.hpp"
 #include "moefy/core/error.hpp"
+#include "sanitizers.hpp"
 #include "simt.hpp"
 
-#if defined(__SANITIZE_THREAD__)
+#if SIMT_THREAD_SANITIZER
 // A race ends the process, so that a test can expect it.
 extern "C" const char* __tsan_default_options() { return "halt_on_error=1"; }
 #endif
@@ -36,7 +37,7 @@ __global__ void block_sum_kernel(const std::uint32_t* values, std::uint32_t* sum
   if (t == 0) sums[blockIdx.x] = shared[0];
 }
 
-#if defined(__SANITIZE_ADDRESS__)
+#if SIMT_ADDRESS_SANITIZER
 __global__ void past_shared_memory_kernel(std::int32_t* out) {
   auto* const shared = block_memory<std::int32_t>();
   shared[threadIdx.x + 1] = 1;
@@ -45,7 +46,7 @@ __global__ void past_shared_memory_kernel(std::int32_t* out) {
 }
 #endif
 
-#if defined(__SANITIZE_THREAD__)
+#if SIMT_THREAD_SANITIZER
 __global__ void same_element_kernel(std::int32_t* out) {
   if (threadIdx.x == 0) *out = static_cast<std::int32_t>(blockIdx.x);
 }
@@ -132,7 +133,7 @@ TEST_F(SimtTest, gives_kernels_memory_that_is_not_zero) {
   EXPECT_EQ(values[0], static_cast<std::int32_t>(0xcdcdcdcd));
 }
 
-#if defined(__SANITIZE_THREAD__)
+#if SIMT_THREAD_SANITIZER
 TEST_F(SimtDeathTest, shows_a_missing_barrier) {
   EXPECT_DEATH(block_sums(1, false, 0), "data race");
 }
@@ -163,7 +164,7 @@ TEST_F(SimtDeathTest, shows_a_barrier_that_some_threads_never_reach) {
 }
 #endif
 
-#if defined(__SANITIZE_ADDRESS__)
+#if SIMT_ADDRESS_SANITIZER
 TEST_F(SimtDeathTest, shows_a_read_past_device_memory) {
   EXPECT_DEATH(block_sums(2, true, 1), "heap-buffer-overflow");
 }

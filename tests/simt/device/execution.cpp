@@ -10,15 +10,13 @@
 #include <thread>
 #include <vector>
 
+#include "sanitizers.hpp"
 #include "simt.hpp"
 
-#if defined(__SANITIZE_THREAD__)
-#define SIMT_THREADS 1
-#else
-#define SIMT_THREADS 0
+#if !SIMT_THREAD_SANITIZER
 #include <ucontext.h>
 #endif
-#if defined(__SANITIZE_ADDRESS__)
+#if SIMT_ADDRESS_SANITIZER
 #include <sanitizer/common_interface_defs.h>
 #endif
 
@@ -36,7 +34,7 @@ dim3 position(std::size_t index, dim3 size) {
           static_cast<unsigned>(index / plane)};
 }
 
-#if SIMT_THREADS
+#if SIMT_THREAD_SANITIZER
 
 thread_local Thread* running = nullptr;
 
@@ -167,7 +165,7 @@ std::uint64_t exchange_words(std::uint64_t word, unsigned source) {
   return thread.block->exchange(thread, word, source);
 }
 
-#if SIMT_THREADS
+#if SIMT_THREAD_SANITIZER
 
 void run_grid(dim3 grid, unsigned block_size, std::size_t shared_bytes, Blocks blocks,
               const std::function<void()>& kernel) {
@@ -229,7 +227,7 @@ std::vector<std::unique_ptr<Fibre>> fibres;
 Fibre* current = nullptr;
 ucontext_t scheduler;
 const std::function<void()>* current_kernel = nullptr;
-#if defined(__SANITIZE_ADDRESS__)
+#if SIMT_ADDRESS_SANITIZER
 const void* scheduler_stack = nullptr;
 std::size_t scheduler_stack_bytes = 0;
 #endif
@@ -238,7 +236,7 @@ std::size_t scheduler_stack_bytes = 0;
 void enter_fibre(Fibre& fibre) {
   current = &fibre;
   running = &fibre.thread;
-#if defined(__SANITIZE_ADDRESS__)
+#if SIMT_ADDRESS_SANITIZER
   void* fake = nullptr;
   __sanitizer_start_switch_fiber(&fake, fibre.stack.get(), Fibre::kStackBytes);
   swapcontext(&scheduler, &fibre.context);
@@ -250,7 +248,7 @@ void enter_fibre(Fibre& fibre) {
 }
 
 void leave_fibre(Fibre& fibre, [[maybe_unused]] bool for_good) {
-#if defined(__SANITIZE_ADDRESS__)
+#if SIMT_ADDRESS_SANITIZER
   void* fake = nullptr;
   __sanitizer_start_switch_fiber(for_good ? nullptr : &fake, scheduler_stack,
                                  scheduler_stack_bytes);
@@ -264,7 +262,7 @@ void leave_fibre(Fibre& fibre, [[maybe_unused]] bool for_good) {
 void yield() { leave_fibre(*current, false); }
 
 void fibre_main() {
-#if defined(__SANITIZE_ADDRESS__)
+#if SIMT_ADDRESS_SANITIZER
   __sanitizer_finish_switch_fiber(nullptr, &scheduler_stack, &scheduler_stack_bytes);
 #endif
   (*current_kernel)();
