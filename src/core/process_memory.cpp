@@ -3,16 +3,47 @@
 #include <cstdlib>  // defines __GLIBC__
 #if defined(__GLIBC__)
 #include <malloc.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cstdint>
 #endif
 
 namespace moefy {
 
+#if defined(__GLIBC__)
+namespace {
+
+constexpr int kMegabyte = 1 << 20;
+constexpr int kHeapBytes = 32 * kMegabyte;
+
+std::uintptr_t end_of_heap() { return reinterpret_cast<std::uintptr_t>(::sbrk(0)); }
+
+/// Lets the heap grow before it is needed, and asks for huge pages there. Advice only: where the
+/// heap does not grow like this, or the system refuses, small pages do.
+void widen_heap() {
+  constexpr std::uintptr_t kHugePage = std::uintptr_t{2} << 20;
+  const std::uintptr_t begin = (end_of_heap() + kHugePage - 1) / kHugePage * kHugePage;
+  mallopt(M_TOP_PAD, kHeapBytes);
+  // Volatile, else a block that nobody uses is optimised away. The first stays: it keeps what
+  // follows from the small pages before the first whole huge one, and is never touched.
+  [[maybe_unused]] static void* volatile kept = std::malloc(begin - end_of_heap());
+  void* volatile freed = std::malloc(kMegabyte);
+  std::free(freed);
+  const std::uintptr_t end = end_of_heap() / kHugePage * kHugePage;
+  if (end > begin) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+}
+
+}  // namespace
+#endif
+
 void keep_freed_memory() {
 #if defined(__GLIBC__)
-  constexpr int kMegabyte = 1 << 20;
   // Larger blocks still come from the system, in huge pages (allocate_aligned).
   mallopt(M_MMAP_THRESHOLD, 4 * kMegabyte);
-  mallopt(M_TRIM_THRESHOLD, 64 * kMegabyte);
+  mallopt(M_TRIM_THRESHOLD, 64 * kMegabyte + kHeapBytes);
+  mallopt(M_ARENA_MAX, 1);  // the others would be of small pages
+  widen_heap();
   mallopt(M_TOP_PAD, kMegabyte);
 #endif
 }

@@ -74,8 +74,9 @@ def test_peak_grows_with_the_number_of_layers_by_the_map_alone(moefy, tmp_path):
         peaks.append(peak(moefy, model, "--experts", 16))
         sizes.append((tmp_path / "map.h5").stat().st_size)
 
-    # Results, HDF5's image of them and the file; a matrix more of each layer would be 25 MB.
-    assert peaks[1] - peaks[0] <= 8 * (sizes[1] - sizes[0])
+    # Results, HDF5's image of them and the file, to a whole huge page; a matrix more of each layer
+    # would be 25 MB.
+    assert peaks[1] - peaks[0] <= 8 * (sizes[1] - sizes[0]) + (2 << 20)
 
 
 def test_peak_does_not_grow_with_recordings_beyond_the_cache(moefy, tmp_path):
