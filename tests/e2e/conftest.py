@@ -26,6 +26,12 @@ def helper(name):
     return path
 
 
+@pytest.fixture(scope="session", autouse=True)
+def launcher_folder(tmp_path_factory):
+    """Launchers of Open MPI make and remove one folder a user, in each other's way when two start."""
+    os.environ["OMPI_MCA_orte_tmpdir_base"] = str(tmp_path_factory.mktemp("launcher"))
+
+
 class Moefy:
     """Runs the program, alone or on several ranks, with a time limit instead of a hang."""
 
