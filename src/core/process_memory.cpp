@@ -3,10 +3,11 @@
 #include <cstdlib>  // defines __GLIBC__
 #if defined(__GLIBC__)
 #include <malloc.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include <cstdint>
+
+#include "huge_pages.hpp"
 #endif
 
 namespace moefy {
@@ -19,10 +20,8 @@ constexpr int kHeapBytes = 32 * kMegabyte;
 
 std::uintptr_t end_of_heap() { return reinterpret_cast<std::uintptr_t>(::sbrk(0)); }
 
-/// Lets the heap grow before it is needed, and asks for huge pages there. Advice only: where the
-/// heap does not grow like this, or the system refuses, small pages do.
+/// Lets the heap grow before it is needed, and asks for huge pages there.
 void widen_heap() {
-  constexpr std::uintptr_t kHugePage = std::uintptr_t{2} << 20;
   const std::uintptr_t begin = (end_of_heap() + kHugePage - 1) / kHugePage * kHugePage;
   mallopt(M_TOP_PAD, kHeapBytes);
   // Volatile, else a block that nobody uses is optimised away. The first stays: it keeps what
@@ -31,7 +30,7 @@ void widen_heap() {
   void* volatile freed = std::malloc(kMegabyte);
   std::free(freed);
   const std::uintptr_t end = end_of_heap() / kHugePage * kHugePage;
-  if (end > begin) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+  if (end > begin) advise_huge_pages(reinterpret_cast<void*>(begin), end - begin);
 }
 
 }  // namespace

@@ -67,16 +67,15 @@ def test_peak_is_within_the_promise(moefy, large_layers):
 
 def test_peak_grows_with_the_number_of_layers_by_the_map_alone(moefy, tmp_path):
     few = write_llama(tmp_path / "few", layers=2, hidden=256, ffn=4096)
-    many = write_llama(tmp_path / "many", layers=8, hidden=256, ffn=4096)
+    many = write_llama(tmp_path / "many", layers=26, hidden=256, ffn=4096)
 
     peaks, sizes = [], []
     for model in (few, many):
         peaks.append(peak(moefy, model, "--experts", 16))
         sizes.append((tmp_path / "map.h5").stat().st_size)
 
-    # Results, HDF5's image of them and the file, to a whole huge page; a matrix more of each layer
-    # would be 25 MB.
-    assert peaks[1] - peaks[0] <= 8 * (sizes[1] - sizes[0]) + (2 << 20)
+    # Results, HDF5's image of them and the file; a matrix more of each layer would be 100 MB.
+    assert peaks[1] - peaks[0] <= 8 * (sizes[1] - sizes[0])
 
 
 def test_peak_does_not_grow_with_recordings_beyond_the_cache(moefy, tmp_path):

@@ -3,8 +3,8 @@
 
 In place of Python (MOEFY_PYTHON), it hands its command line, environment, folder and output to the
 server whose socket MOEFY_WARM_PYTHON names, and ends as the command ends. Importing both takes most of
-the time of a test on a tiny model. `warm_python.py --serve SOCKET` is the server: every command runs in a fork of
-it, so none sees what another has done. Tests of signals and ranks take the interpreter itself."""
+the time of a test on a tiny model. `warm_python.py --serve SOCKET` is the server: every command runs in
+a fork of it, so none sees what another has done. Tests of signals and ranks take the interpreter itself."""
 
 import array
 import json
@@ -88,11 +88,10 @@ def answer(connection):
 def serve(address):
     import h5py  # noqa: F401
     import safetensors.torch  # noqa: F401
-    import transformers
-
     # What commands use; transformers imports these when they are first named.
-    for name in ("AutoConfig", "AutoModelForCausalLM", "AutoTokenizer", "PreTrainedModel"):
-        getattr(transformers, name)
+    from transformers import (AutoConfig, AutoModelForCausalLM, AutoTokenizer,  # noqa: F401
+                              PreTrainedModel)
+
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(address)
