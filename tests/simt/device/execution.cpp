@@ -14,7 +14,7 @@
 #include "simt.hpp"
 
 #if !SIMT_THREAD_SANITIZER
-#include <ucontext.h>
+#include <boost/context/fiber.hpp>
 #endif
 #if SIMT_ADDRESS_SANITIZER
 #include <sanitizer/common_interface_defs.h>
@@ -74,26 +74,26 @@ class Barrier {
 #else
 
 Thread* running = nullptr;
-void yield();
-bool progress = false;  // since the scheduler last looked
+
+class Barrier;
+void sleep_until_released(const Barrier& barrier, unsigned generation);
 
 class Barrier {
  public:
   explicit Barrier(unsigned expected) : expected_(expected) {}
   void wait() {
-    progress = true;
     const unsigned generation = generation_;
     if (++arrived_ == expected_) {
       release();
-      return;
+    } else {
+      sleep_until_released(*this, generation);
     }
-    while (generation_ == generation) yield();
   }
   void leave() {
-    progress = true;
     --expected_;
     if (expected_ > 0 && arrived_ == expected_) release();
   }
+  unsigned generation() const { return generation_; }
 
  private:
   void release() {
@@ -213,85 +213,125 @@ void run_grid(dim3 grid, unsigned block_size, std::size_t shared_bytes, Blocks b
 
 namespace {
 
-/// One thread of a kernel with a stack of its own.
-struct Fibre {
-  static constexpr std::size_t kStackBytes = 128 * 1024;
-  std::unique_ptr<unsigned char[]> stack{new unsigned char[kStackBytes]};
-  ucontext_t context{};
-  Thread thread;
-  bool done = false;
+/// Where a fibre goes on; boost::context switches without a system call, as swapcontext cannot.
+using Context = boost::context::fiber;
+
+class Stack {
+ public:
+  static constexpr std::size_t kBytes = 128 * 1024;
+  const void* bottom() const { return memory_.get(); }
+  /// For Boost, which wants an allocator; the memory stays ours.
+  auto allocator() {
+    struct Allocator {
+      void* top;
+      boost::context::stack_context allocate() {
+        boost::context::stack_context stack;
+        stack.size = kBytes;
+        stack.sp = top;
+        return stack;
+      }
+      void deallocate(boost::context::stack_context&) {}
+    };
+    return Allocator{memory_.get() + kBytes};
+  }
+
+ private:
+  std::unique_ptr<unsigned char[]> memory_{new unsigned char[kBytes]};
 };
 
+Context run_kernels(Context&& scheduler);
+
+/// One thread of a kernel with a stack of its own; runs kernel after kernel.
+struct Fibre {
+  Stack stack;
+  Context context{std::allocator_arg, stack.allocator(), run_kernels};
+  Thread thread;
+  bool done = false;
+  // What it waits for, if anything.
+  const Barrier* barrier = nullptr;
+  unsigned generation = 0;
+
+  bool waits() const { return barrier != nullptr && barrier->generation() == generation; }
+};
+
+// Never destroyed: a fibre that waits for its next kernel has no end.
+std::vector<std::unique_ptr<Fibre>>& fibres = *new std::vector<std::unique_ptr<Fibre>>;
 // The one launch that is running.
-std::vector<std::unique_ptr<Fibre>> fibres;
 Fibre* current = nullptr;
-ucontext_t scheduler;
 const std::function<void()>* current_kernel = nullptr;
+Context scheduler;
+
+/// AddressSanitizer must know which stack is in use.
+class StackSwitch {
+ public:
 #if SIMT_ADDRESS_SANITIZER
+  StackSwitch(const void* bottom, std::size_t bytes) {
+    __sanitizer_start_switch_fiber(&fake_stack_, bottom, bytes);
+  }
+  void arrived(const void** bottom_left, std::size_t* bytes_left) {
+    __sanitizer_finish_switch_fiber(fake_stack_, bottom_left, bytes_left);
+  }
+
+ private:
+  void* fake_stack_ = nullptr;
+#else
+  StackSwitch(const void* /*bottom*/, std::size_t /*bytes*/) {}
+  void arrived(const void** /*bottom_left*/, std::size_t* /*bytes_left*/) {}
+#endif
+};
 const void* scheduler_stack = nullptr;
 std::size_t scheduler_stack_bytes = 0;
-#endif
 
-// AddressSanitizer must know which stack is in use.
-void enter_fibre(Fibre& fibre) {
+// The two switches have no frames on ASan's own heap: of 1024 fibres they would push each other out
+// of the caches at every step.
+__attribute__((no_sanitize_address)) void enter_fibre(Fibre& fibre) {
   current = &fibre;
   running = &fibre.thread;
-#if SIMT_ADDRESS_SANITIZER
-  void* fake = nullptr;
-  __sanitizer_start_switch_fiber(&fake, fibre.stack.get(), Fibre::kStackBytes);
-  swapcontext(&scheduler, &fibre.context);
-  __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
-#else
-  swapcontext(&scheduler, &fibre.context);
-#endif
+  StackSwitch to_fibre(fibre.stack.bottom(), Stack::kBytes);
+  fibre.context = std::move(fibre.context).resume();
+  to_fibre.arrived(nullptr, nullptr);
   running = nullptr;
 }
 
-void leave_fibre(Fibre& fibre, [[maybe_unused]] bool for_good) {
-#if SIMT_ADDRESS_SANITIZER
-  void* fake = nullptr;
-  __sanitizer_start_switch_fiber(for_good ? nullptr : &fake, scheduler_stack,
-                                 scheduler_stack_bytes);
-  swapcontext(&fibre.context, &scheduler);
-  __sanitizer_finish_switch_fiber(fake, &scheduler_stack, &scheduler_stack_bytes);
-#else
-  swapcontext(&fibre.context, &scheduler);
-#endif
+__attribute__((no_sanitize_address)) void leave_fibre() {
+  StackSwitch to_scheduler(scheduler_stack, scheduler_stack_bytes);
+  scheduler = std::move(scheduler).resume();
+  to_scheduler.arrived(&scheduler_stack, &scheduler_stack_bytes);
 }
 
-void yield() { leave_fibre(*current, false); }
+void sleep_until_released(const Barrier& barrier, unsigned generation) {
+  Fibre& fibre = *current;
+  fibre.barrier = &barrier;
+  fibre.generation = generation;
+  leave_fibre();
+  fibre.barrier = nullptr;
+}
 
-void fibre_main() {
+Context run_kernels(Context&& first_scheduler) {
+  scheduler = std::move(first_scheduler);
 #if SIMT_ADDRESS_SANITIZER
   __sanitizer_finish_switch_fiber(nullptr, &scheduler_stack, &scheduler_stack_bytes);
 #endif
-  (*current_kernel)();
-  Fibre& fibre = *current;
-  fibre.thread.block->leave(fibre.thread);
-  fibre.done = true;
-  leave_fibre(fibre, true);
-}
-
-/// Lets a fibre begin the kernel as one thread of a block.
-void prepare(Fibre& fibre, const Thread& thread) {
-  fibre.thread = thread;
-  fibre.done = false;
-  getcontext(&fibre.context);
-  fibre.context.uc_stack.ss_sp = fibre.stack.get();
-  fibre.context.uc_stack.ss_size = Fibre::kStackBytes;
-  fibre.context.uc_link = nullptr;
-  makecontext(&fibre.context, fibre_main, 0);
+  while (true) {
+    (*current_kernel)();
+    Fibre& fibre = *current;
+    fibre.thread.block->leave(fibre.thread);
+    fibre.done = true;
+    leave_fibre();
+  }
 }
 
 /// Takes turns until all of them are through.
 void run_to_the_end(std::span<const std::unique_ptr<Fibre>> threads) {
   for (bool left = true; left;) {
     left = false;
-    progress = false;
+    bool progress = false;
     for (const auto& thread : threads) {
       if (thread->done) continue;
+      left = true;
+      if (thread->waits()) continue;
+      progress = true;
       enter_fibre(*thread);
-      left = left || !thread->done;
     }
     if (left && !progress) give_up("deadlock: threads wait at a barrier that others never reach");
   }
@@ -313,8 +353,10 @@ void run_grid(dim3 grid, unsigned block_size, std::size_t shared_bytes, Blocks b
       running_blocks.push_back(
           std::make_unique<Block>(block_size, shared_bytes, together ? &grid_barrier : nullptr));
       for (unsigned t = 0; t < block_size; ++t) {
-        prepare(*fibres[b * block_size + t], {dim3(t), position(first + b, grid), dim3(block_size),
-                                              grid, running_blocks.back().get()});
+        Fibre& fibre = *fibres[b * block_size + t];
+        fibre.thread = {dim3(t), position(first + b, grid), dim3(block_size), grid,
+                        running_blocks.back().get()};
+        fibre.done = false;
       }
     }
     run_to_the_end(std::span(fibres.data(), at_once * block_size));
