@@ -16,7 +16,7 @@ import statistics
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs/quality.md"
 MARKED = re.compile(r"<!-- (quality|methods|recover): (\S+) -->\n.*?<!-- end -->", re.DOTALL)
-SHARES = {20: 0.75, 12: 0.5, 4: 0.25}  # of the neurons, with so many of 28 experts and 4 shared ones
+SHARES = (0.75, 0.5, 0.25)  # of the neurons run for a token
 
 
 def percent(share, digits=0):
@@ -78,14 +78,14 @@ def methods_table(rows):
     body = []
     for (method, router), group in grouped(
             models, lambda row: (row["method"], row["router"])).items():
-        by_share = grouped(group, lambda row: SHARES[row["top_k"]])
+        by_share = grouped(group, lambda row: row["active"])
         seeds = {row["seed"] for row in group}
         body.append([method, router, str(len(seeds)),
                      *(mean_and_spread([row["times_dense"] for row in by_share[share]])
-                       for share in SHARES.values()),
+                       for share in SHARES),
                      *(cost_text([row["took"][step] for row in group if "took" in row])
                        for step in ("split", "route"))])
-    table = lines_of(["split", "router", "seeds", *map(percent, SHARES.values()), "split", "route"], body)
+    table = lines_of(["split", "router", "seeds", *map(percent, SHARES), "split", "route"], body)
     return table + (f"\n\nThe recordings of a seed took {record}." if record else "")
 
 
@@ -148,7 +148,7 @@ def methods_plot(rows):
     for row in rows:
         if row.get("router") in ("centroid", "ridge"):
             line = lines.setdefault(f"{row['method']}, {row['router']}", {})
-            line.setdefault(SHARES[row["top_k"]], []).append(row["times_dense"])
+            line.setdefault(row["active"], []).append(row["times_dense"])
     plot_lines(ROOT / "docs/methods.png", lines)
 
 
