@@ -17,6 +17,7 @@ set(cxx_options
   -ffp-contract=off
   # g++ 12 sees overlaps in "literal" + std::string that are not there (GCC bug 105651).
   $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>
+  $<$<CXX_COMPILER_ID:Clang>:-Wno-sign-conversion>  # no part of g++'s -Wconversion
   $<$<BOOL:${MOEFY_WERROR}>:-Werror>)
 target_compile_options(moefy_options INTERFACE
   "$<$<COMPILE_LANGUAGE:CXX>:${cxx_options}>"

@@ -58,7 +58,7 @@ class ShardedBackendTest
     if (name() == "cuda" && cuda_device_count() == 0) GTEST_SKIP() << "no NVIDIA GPU here";
     plain_ = test::make_backend(name());
     sharded_ = std::make_unique<test::Sharded>(std::get<1>(GetParam()),
-                                               [this] { return test::make_backend(name()); });
+                                               [] { return test::make_backend(name()); });
     values_ = test::normal_matrix(num_rows(), kDim, 3);
     plain_points_ = plain_->make_points();
     sharded_points_ = sharded().make_points();
