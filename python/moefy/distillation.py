@@ -4,6 +4,18 @@ more than a few tokens."""
 import torch
 
 ROWS = 128  # tokens whose logits are held at once
+CACHED_ROWS = 8  # of them, that the steps between logits and gradient go through while a cache holds them
+
+
+def _difference(student, teacher):
+    """KL(teacher || student), summed over rows of logits; the student's become softmax(student) -
+    softmax(teacher), its gradient."""
+    log_chances = teacher.float().log_softmax(-1)
+    chances = log_chances.exp()
+    log_student = student.float().log_softmax(-1)
+    total = float(torch.vdot(chances.view(-1), log_chances.sub_(log_student).view(-1)))
+    student.copy_(log_student.exp_().sub_(chances))
+    return total
 
 
 class _Divergence(torch.autograd.Function):
@@ -15,13 +27,11 @@ class _Divergence(torch.autograd.Function):
         total = 0.0
         gradient = torch.empty_like(hidden)
         for rows, targets, out in zip(hidden.split(ROWS), target.split(ROWS), gradient.split(ROWS)):
-            student = head(rows).float().log_softmax(-1)
-            teacher = target_head(targets).float().log_softmax(-1)
-            chances = teacher.exp()
-            total += float(torch.vdot(chances.view(-1), teacher.view(-1))
-                           - torch.vdot(chances.view(-1), student.view(-1)))
-            difference = student.exp_().sub_(chances)
-            torch.matmul(difference.to(head.weight.dtype), head.weight, out=out)
+            logits = head(rows)
+            for student, teacher in zip(logits.split(CACHED_ROWS),
+                                        target_head(targets).split(CACHED_ROWS)):
+                total += _difference(student, teacher)
+            torch.matmul(logits.to(head.weight.dtype), head.weight, out=out)
         ctx.save_for_backward(gradient.div_(len(hidden)))
         return hidden.new_tensor(total / len(hidden), dtype=torch.float32)
 

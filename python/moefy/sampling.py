@@ -4,14 +4,21 @@ import torch
 
 # Short, so that many beginnings cover many domains, and cheap: all are written side by side.
 SAMPLED_LENGTH = 128
+CACHED_ROWS = 8  # of logits, that the steps of a draw go through while a cache holds them
 
 
 def draw(logits, generator):
     """int64 [count, 1]: a token a row of logits [count, vocab] by its probability. (multinomial draws a
     number for every token of the vocabulary, which takes longer than a small model's own work.)"""
-    heights = torch.softmax(logits, -1).cumsum_(-1)
-    wanted = torch.rand(len(logits), 1, generator=generator) * heights[:, -1:]
-    return torch.searchsorted(heights, wanted, right=True).clamp_(max=logits.shape[1] - 1)
+    chances = torch.rand(len(logits), 1, generator=generator)
+    return torch.cat([_drawn(rows, chance) for rows, chance in
+                      zip(logits.split(CACHED_ROWS), chances.split(CACHED_ROWS))])
+
+
+def _drawn(logits, chance):
+    heights = torch.softmax(logits.float(), -1).cumsum_(-1)
+    return torch.searchsorted(heights, chance * heights[:, -1:], right=True).clamp_(
+        max=logits.shape[1] - 1)
 
 
 def sample_text(model, tokenizer, num_tokens, length, seed, progress):
@@ -32,7 +39,7 @@ def sample_text(model, tokenizer, num_tokens, length, seed, progress):
         while ids.shape[1] < length:
             out = model(input_ids=step.to(model.device), past_key_values=past, use_cache=True)
             past = out.past_key_values
-            step = draw(out.logits[:, -1].float().cpu(), generator)
+            step = draw(out.logits[:, -1].cpu(), generator)
             ids = torch.cat([ids, step], 1)
             bar.advance()
     bar.finish()

@@ -75,12 +75,14 @@ class SparseFfn:
         gate_up, down = self.experts.gate_up_proj, self.experts.down_proj
         experts, double, width = gate_up.shape
         flat = hidden.reshape(-1, width)
-        both = functional.linear(flat, gate_up.reshape(experts * double, width))
-        gate, up = both.view(-1, experts, 2, double // 2).unbind(2)
+        # The gates of all experts, then their ups: long rows, which elementwise steps run through faster.
+        rows = gate_up.view(experts, 2, -1, width).transpose(0, 1).reshape(-1, width)
+        gate, up = functional.linear(flat, rows).chunk(2, dim=1)
         mask = self.choice(indices.reshape(flat.shape[0], -1),
-                           weights.reshape(flat.shape[0], -1)).to(both.dtype)
-        inner = self.experts.act_fn(gate) * up * mask[:, :, None]
-        out = functional.linear(inner.flatten(1), down.permute(1, 0, 2).reshape(width, -1))
+                           weights.reshape(flat.shape[0], -1)).to(gate.dtype)
+        mask = mask[:, :, None].expand(-1, -1, double // 2).reshape(gate.shape)
+        inner = self.experts.act_fn(gate) * up * mask
+        out = functional.linear(inner, down.permute(1, 0, 2).reshape(width, -1))
         return out.view_as(hidden)
 
 
