@@ -59,6 +59,8 @@ def add_common_options(command, parallel):
                          help="description of a model family that is not built in")
     command.add_argument("--config", metavar="FILE",
                          help="JSON file of options; the command line wins")
+    command.add_argument("--preset", default="default", metavar="NAME",
+                         help="named set of options (default default)")
     command.add_argument("--dump-config", action="store_true",
                          help="print the resolved options as JSON and stop")
     command.add_argument("--force", action="store_true",
@@ -97,7 +99,7 @@ def parse(arguments):
     if not arguments or arguments[0] not in commands:
         return parser.parse_args(arguments)
     command = commands[arguments[0]]
-    problems = options.take_file(command, options.value_of("--config", arguments))
+    problems = options.take_stored(arguments[0], command, arguments)
     required = options.take_required(command)
     bad_values = options.collect_bad_values(command)
     try:

@@ -3,7 +3,8 @@
 import textwrap
 
 # Of every command, only on --help-all.
-RARE_OF_ALL = {"architecture", "config", "dump-config", "log", "log-level", "no-verify", "timeout"}
+RARE_OF_ALL = {"architecture", "config", "dump-config", "log", "log-level", "no-verify", "preset",
+               "timeout"}
 COLUMN = 26
 WIDTH = 120
 

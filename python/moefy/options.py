@@ -1,5 +1,5 @@
-"""Options of the package's commands: values and mistakes, and the JSON file that --dump-config prints and
---config reads."""
+"""Options of the package's commands: values and mistakes, presets, and the JSON file that --dump-config
+prints and --config reads."""
 
 import argparse
 import difflib
@@ -30,17 +30,41 @@ def value_of(option, arguments):
     return None
 
 
-def take_file(command, path):
-    """Makes the values of a JSON file the defaults of a command; None: no file. What is wrong with them."""
-    if path is None:
-        return []
+def take_stored(name, command, arguments):
+    """Makes the values of a command's --preset, and those of its --config file before them, its defaults.
+    What is wrong with them."""
+    path = value_of("--config", arguments)
+    values, problems = ({}, []) if path is None else read_file(path)
+    preset = value_of("--preset", arguments) or values.get("preset", "default")
+    return [*take_preset(name, command, preset), *problems, *take(command, values, f"--config {path}")]
+
+
+def read_file(path):
+    """The object of a JSON file; what is wrong with it."""
     try:
         with open(path, encoding="utf-8") as file:
             values = json.load(file)
     except (OSError, ValueError) as error:
-        return [f"--config {path}: {error}"]
+        return {}, [f"--config {path}: {error}"]
     if not isinstance(values, dict):
-        return [f"--config {path}: expected a JSON object of options"]
+        return {}, [f"--config {path}: expected a JSON object of options"]
+    return values, []
+
+
+def take_preset(name, command, preset):
+    """Makes the values of a preset the defaults of a command. What is wrong with them."""
+    if preset == "default":
+        return []
+    import _moefy  # which commands on stock classes alone can do without
+
+    names = _moefy.preset_names(name)
+    if preset not in names:
+        return [f"--preset '{preset}' is unknown; valid: {', '.join(names)}"]
+    return take(command, json.loads(_moefy.preset_json(name, preset)), f"--preset {preset}")
+
+
+def take(command, values, source):
+    """Makes values the defaults of a command. What is wrong with them."""
     known = stored_options(command)
     problems = [f"option '{name}' is unknown{nearest(name, known)}" for name in values
                 if name not in known]
@@ -50,7 +74,7 @@ def take_file(command, path):
             known[name].required = False
         except (TypeError, ValueError):
             problems.append(f"option '{name}' cannot be {json.dumps(values[name])}")
-    return [f"--config {path}: {problem}" for problem in sorted(problems)]
+    return [f"{source}: {problem}" for problem in sorted(problems)]
 
 
 def checked(action, value):

@@ -12,6 +12,7 @@
 #include "moefy/jobs/calibrate.hpp"
 #include "moefy/jobs/factories.hpp"
 #include "moefy/jobs/model_source.hpp"
+#include "moefy/jobs/presets.hpp"
 #include "moefy/jobs/score_scale.hpp"
 #include "moefy/jobs/version.hpp"
 #include "moefy/model/architecture.hpp"
@@ -160,6 +161,10 @@ NB_MODULE(_moefy, module) {
       },
       "granularity"_a, "active"_a, "shared"_a, "refit"_a,
       "What is wrong with options of calibrate, one text each.");
+
+  module.def("preset_names", &moefy::preset_names, "command"_a, "Names of a command's presets.");
+  module.def("preset_json", &moefy::preset_json, "command"_a, "preset"_a,
+             "A preset: a JSON object of options.");
 
   moefy::bind_balance(module);
 

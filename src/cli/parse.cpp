@@ -6,6 +6,7 @@
 
 #include "moefy/core/file.hpp"
 #include "moefy/core/text.hpp"
+#include "moefy/jobs/presets.hpp"
 
 namespace moefy {
 

@@ -24,8 +24,4 @@ struct ParsedCommand {
 /// unreadable --config file throws (UsageError).
 void parse_arguments(const std::vector<std::string>& arguments, ParsedCommand& parsed);
 
-/// Names of the presets of a command, and one as JSON text (configs/presets).
-std::vector<std::string> preset_names(const std::string& command);
-std::string preset_json(const std::string& command, const std::string& preset);
-
 }  // namespace moefy

@@ -105,6 +105,8 @@ def test_a_missing_folder_is_exit_4(moefy, text, arguments):
     (["evaluate", "m"], "moefy: --text is missing"),
     (["record", "m", "-o"], "expected one argument"),
     (["record", "m", "-o", "x.h5", "--config", "none.json"], "none.json"),
+    (["calibrate", "m", "-o", "x.h5", "--preset", "nope"], "--preset 'nope' is unknown; valid: default, thorough"),
+    (["record", "m", "-o", "x.h5", "--preset", "thorough"], "--preset 'thorough' is unknown; valid: default"),
 ])
 def test_wrong_usage_is_exit_2_and_touches_nothing(moefy, tmp_path, arguments, message):
     assert message in moefy(*arguments, code=2).stderr
@@ -122,6 +124,20 @@ def test_dump_config_fed_back_gives_the_same(moefy, tmp_path):
     assert json.loads(again) == json.loads(first)
     assert json.loads(first)["text"] == ["a.txt", "b.txt"]
     assert json.loads(other) == json.loads(first) | {"granularity": 8}
+
+
+def test_command_line_beats_file_beats_preset(moefy, tmp_path):
+    (tmp_path / "config.json").write_text('{"preset": "thorough", "tokens": 5}')
+
+    def resolved(*arguments):
+        return json.loads(moefy("calibrate", *arguments, "--dump-config").stdout)
+
+    default, preset = resolved(), resolved("--preset", "thorough")
+    file, everything = resolved("--config", "config.json"), resolved("--config=config.json", "--tokens=6")
+
+    assert preset["sampled"] > default["sampled"] and preset["tokens"] > default["tokens"]
+    assert (file["tokens"], file["sampled"]) == (5, preset["sampled"])
+    assert (everything["tokens"], everything["sampled"]) == (6, preset["sampled"])
 
 
 @pytest.mark.parametrize("content, message", [
