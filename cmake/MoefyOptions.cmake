@@ -31,8 +31,9 @@ endif()
 if(MOEFY_SANITIZE STREQUAL "address")
   target_compile_options(moefy_options INTERFACE
     -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
-    # cuBLAS and NCCL are C libraries loaded by name: their functions have types of their own.
-    $<$<CXX_COMPILER_ID:Clang>:-fno-sanitize=function>)
+    # cuBLAS and NCCL are C libraries loaded by name: their functions have types of their own. Accesses
+    # beyond an object are AddressSanitizer's already; looked for twice they cost a fifth of the build.
+    $<$<CXX_COMPILER_ID:Clang>:-fno-sanitize=function,object-size>)
   target_compile_definitions(moefy_options INTERFACE _GLIBCXX_ASSERTIONS)
   target_link_options(moefy_options INTERFACE -fsanitize=address,undefined)
 elseif(MOEFY_SANITIZE STREQUAL "thread")
