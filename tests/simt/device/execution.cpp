@@ -1,7 +1,7 @@
 #include "simt_execution.hpp"
 
 #include <algorithm>
-#include <atomic>
+#include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
@@ -43,17 +43,13 @@ class Barrier {
  public:
   explicit Barrier(unsigned expected) : expected_(expected) {}
   void wait() {
-    unsigned generation = 0;
-    {
-      const std::lock_guard lock(mutex_);
-      generation = generation_.load();
-      if (++arrived_ == expected_) {
-        release();
-        return;
-      }
+    std::unique_lock lock(mutex_);
+    const unsigned generation = generation_;
+    if (++arrived_ == expected_) {
+      release();
+      return;
     }
-    // Not by a condition variable: each of a thousand threads would take the mutex to wake up.
-    generation_.wait(generation);
+    released_.wait(lock, [&] { return generation_ != generation; });
   }
   /// One less will ever come.
   void leave() {
@@ -66,12 +62,13 @@ class Barrier {
   void release() {
     arrived_ = 0;
     ++generation_;
-    generation_.notify_all();
+    released_.notify_all();
   }
   std::mutex mutex_;
+  std::condition_variable released_;
   unsigned expected_;
   unsigned arrived_ = 0;
-  std::atomic<unsigned> generation_ = 0;
+  unsigned generation_ = 0;
 };
 
 #else
