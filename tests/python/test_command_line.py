@@ -127,17 +127,19 @@ def test_dump_config_fed_back_gives_the_same(moefy, tmp_path):
 
 
 def test_command_line_beats_file_beats_preset(moefy, tmp_path):
-    (tmp_path / "config.json").write_text('{"preset": "thorough", "tokens": 5}')
+    (tmp_path / "preset.json").write_text('{"preset": "thorough", "seed": 5}')
+    (tmp_path / "tokens.json").write_text('{"tokens": 5}')
 
     def resolved(*arguments):
-        return json.loads(moefy("calibrate", *arguments, "--dump-config").stdout)
+        values = json.loads(moefy("calibrate", *arguments, "--dump-config").stdout)
+        return values["tokens"], values["seed"]
 
     default, preset = resolved(), resolved("--preset", "thorough")
-    file, everything = resolved("--config", "config.json"), resolved("--config=config.json", "--tokens=6")
 
-    assert preset["sampled"] > default["sampled"] and preset["tokens"] > default["tokens"]
-    assert (file["tokens"], file["sampled"]) == (5, preset["sampled"])
-    assert (everything["tokens"], everything["sampled"]) == (6, preset["sampled"])
+    assert preset[0] > default[0]
+    assert resolved("--config", "preset.json") == (preset[0], 5)
+    assert resolved("--config=tokens.json", "--preset=thorough") == (5, default[1])
+    assert resolved("--config=tokens.json", "--preset=thorough", "--tokens=6") == (6, default[1])
 
 
 @pytest.mark.parametrize("content, message", [
