@@ -109,8 +109,9 @@ def recover_table(rows):
 TABLES = {"quality": quality_table, "methods": methods_table, "recover": recover_table}
 
 
-def plot_lines(path, lines):
-    """lines: name -> {active share: values over seeds}; means with standard deviations."""
+def plot_lines(path, lines, style_of=lambda name: {}):
+    """lines: name -> {active share: values over seeds}; means with standard deviations. style_of(name):
+    colour and so on, where Matplotlib's ten colours in turn do not do."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -122,7 +123,7 @@ def plot_lines(path, lines):
         spread = [statistics.stdev(by_share[s]) if len(by_share[s]) > 1 else 0 for s in shares]
         axes.errorbar([100 * share for share in shares],
                       [statistics.mean(by_share[share]) for share in shares], spread, marker="o",
-                      markersize=4, linewidth=1, capsize=3, label=name)
+                      markersize=4, linewidth=1, capsize=3, label=name, **style_of(name))
     axes.axhline(1, color="black", linewidth=0.8, linestyle=":")
     axes.set_yscale("log")
     axes.set_xlabel("neurons that run for a token [%]")
@@ -149,7 +150,13 @@ def methods_plot(rows):
         if row.get("router") in ("centroid", "ridge"):
             line = lines.setdefault(f"{row['method']}, {row['router']}", {})
             line.setdefault(row["active"], []).append(row["times_dense"])
-    plot_lines(ROOT / "docs/methods.png", lines)
+    methods = list(dict.fromkeys(name.split(", ")[0] for name in lines))
+
+    def style_of(name):
+        method, router = name.split(", ")
+        return {"color": f"C{methods.index(method)}", "linestyle": "-" if router == "ridge" else ":"}
+
+    plot_lines(ROOT / "docs/methods.png", lines, style_of)
 
 
 PLOTS = {"quality": quality_plot, "methods": methods_plot}
