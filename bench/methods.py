@@ -2,7 +2,7 @@
 """Every split method with every router that a stock host can carry, on SmolLM2-135M-Instruct, as JSON
 lines: what `moefy record`, `split`, `route` and `convert` give without refit, beside the dense model.
 
-    launch/bench methods                           one seed, about an hour on one quiet core
+    launch/bench methods                           one seed, about two hours on one quiet core
     bench/methods.py --work FOLDER --seeds N       keeps what it makes there, and goes on where it stopped
 
 All with 28 routed and 4 shared experts (shared by recorded energy), and what stands for published
