@@ -9,7 +9,8 @@ import torch
 
 from . import options, score_scale
 from .calibration_text import CalibrationText
-from .ffn_switch import FfnSwitch, ffn_module_name
+from .ffn_switch import FfnSwitch, ffn_module_names
+from .memory import keep_freed_memory
 from .models import LayerRunner, load_model, native
 from .progress import Progress
 
@@ -18,6 +19,7 @@ def run(args, out):
     import _moefy
 
     torch.set_num_threads(args.threads)
+    keep_freed_memory()
     if args.score_scale:
         return score_scale.run(args, out)
     begin = time.monotonic()
@@ -32,9 +34,9 @@ def run(args, out):
     if calibrator.already_done:
         out.info(f"{args.output}: already done")
         return
+    names = ffn_module_names(args.model, layers)
+    sequences = text.sequences(progress, calibrator.sampled, calibrator.keep_sampled)
     model = load_model(args.model).to(args.device)
-    names = [ffn_module_name(model, layer) for layer in layers]
-    sequences = text.sequences(model, progress, calibrator.sampled, calibrator.keep_sampled)
     counts = calibrator.counts
     out.info(f"{counts['experts']} routed experts, {counts['shared']} shared, top-{counts['top_k']};"
              f" {identity['tokens']} tokens in {len(sequences)} sequences")
@@ -64,6 +66,22 @@ def converted_outputs(calibrator, index, inputs, errors):
     return outputs.split([len(rows) for rows in inputs])
 
 
+def behind_layer(runner, index, switch, streams, residuals, outputs):
+    """What a layer makes of `streams` where its FFN puts out `outputs`; residuals: where it puts out zeros.
+    Most layers add the one to the other. One that is seen to, to the last bit, need not run again."""
+    behind, adds = [], False
+    for stream, residual, output in zip(streams, residuals, outputs):
+        total = residual + output.to(residual)
+        if not adds:
+            switch.outputs = output
+            run = runner.run(index, stream)
+            adds = torch.equal(run, total) and not torch.equal(run, residual)
+            total = run
+        behind.append(total)
+    switch.outputs = None
+    return behind
+
+
 def fit_layers(calibrator, model, names, sequences, device, bar):
     """Every layer on the inputs it will see after conversion. names: of the layers' FFN modules. Returns
     the layers' output errors."""
@@ -74,16 +92,14 @@ def fit_layers(calibrator, model, names, sequences, device, bar):
         switch = FfnSwitch(model.get_submodule(name))
         try:
             calibrator.begin(index)
-            inputs = []
+            inputs, residuals = [], []
             for stream in streams:
-                residual = runner.run(index, stream)
+                residuals.append(runner.run(index, stream))
                 inputs.append(switch.inputs[0].float().cpu().contiguous())
                 if not calibrator.finished(index):
-                    calibrator.add(inputs[-1], residual.float().cpu().contiguous())
-            for number, outputs in enumerate(converted_outputs(calibrator, index, inputs, errors)):
-                switch.outputs = outputs
-                streams[number] = runner.run(index, streams[number])
-            switch.outputs = None
+                    calibrator.add(inputs[-1], residuals[-1].float().cpu().contiguous())
+            outputs = converted_outputs(calibrator, index, inputs, errors)
+            streams = behind_layer(runner, index, switch, streams, residuals, outputs)
         finally:
             switch.restore()
         bar.advance(name)

@@ -1,8 +1,10 @@
 """The token sequences that `moefy calibrate` fits on."""
 
 import numpy as np
+import torch
 
-from .models import load_tokenizer
+from .devices import uses_bf16
+from .models import load_model, load_tokenizer
 from .sampling import SAMPLED_LENGTH, sample_text
 from .texts import choose_sequences, digest_of_tokens, read_text, to_sequences
 
@@ -12,7 +14,8 @@ class CalibrationText:
 
     def __init__(self, args):
         """Reads the texts. A model writes whole sequences, so how many tokens is known beforehand."""
-        self.tokenizer, self.seed = load_tokenizer(args.model), args.seed
+        self.model, self.device, self.seed = args.model, args.device, args.seed
+        self.tokenizer = load_tokenizer(args.model)
         self.of_texts = []
         if args.text:
             by_text = [to_sequences(self.tokenizer, read_text(path), args.length, path)
@@ -28,13 +31,18 @@ class CalibrationText:
         return {"tokens": sum(map(len, self.of_texts)) + written, "sampled": self.wanted,
                 "sampled_length": self.sampled_length, "digest": digest_of_tokens(self.of_texts)}
 
-    def sequences(self, model, progress, written=(), keep=lambda ids: None):
+    def sequences(self, progress, written=(), keep=lambda ids: None):
         """Arrays of token ids, one a sequence. written: the ids that the model wrote before, one after the
         other; if there are none, it writes them now and keep() gets them."""
         if self.wanted == 0:
             return self.of_texts
         if not written:
-            written = sample_text(model, self.tokenizer, self.wanted, self.sampled_length, self.seed,
-                                  progress).ravel().tolist()
+            written = sample_text(self._writer(), self.tokenizer, self.wanted, self.sampled_length,
+                                  self.seed, progress).ravel().tolist()
             keep(written)
         return self.of_texts + list(np.reshape(written, (-1, self.sampled_length)))
+
+    def _writer(self):
+        """The model as it writes: in bf16 where that is multiplied, for every token reads all weights."""
+        dtype = torch.bfloat16 if uses_bf16("auto", self.device) else torch.float32
+        return load_model(self.model, dtype=dtype).to(self.device)

@@ -1,5 +1,6 @@
 """Where a model runs: `--device`."""
 
+import pathlib
 import re
 import warnings
 
@@ -31,3 +32,18 @@ def require_device(name, ranks=1):
         raise DeviceError(f"--device cuda: {ranks} ranks on this host and only {count} GPUs")
     if index is not None and index >= count:
         raise DeviceError(f"--device {name}: the GPUs of this host are cuda:0 to cuda:{count - 1}")
+
+
+def uses_bf16(precision, device):
+    """Whether products are taken in bf16: as `--precision` says, or where the device multiplies it."""
+    import torch
+
+    if precision != "auto":
+        return precision == "bf16"
+    if torch.device(device).type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    try:
+        flags = pathlib.Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "amx_bf16" in flags or "avx512_bf16" in flags

@@ -3,6 +3,7 @@
 import torch
 
 from .errors import InputError, UsageError
+from .models import without_weights
 
 
 class FfnSwitch:
@@ -27,6 +28,12 @@ class FfnSwitch:
 
     def restore(self):
         self.module.forward = self._forward
+
+
+def ffn_module_names(folder, layers):
+    """ffn_module_name of each layer of a checkpoint, whose weights are not read."""
+    model = without_weights(folder)
+    return [ffn_module_name(model, layer) for layer in layers]
 
 
 def ffn_module_name(model, layer):

@@ -1,5 +1,6 @@
 """Stock models: loading, and running them layer by layer."""
 
+import inspect
 import json
 import pathlib
 
@@ -124,6 +125,18 @@ def stock_config(model):
         raise InputError(f"{model}: transformers cannot load its config: {first_line(error)}") from None
 
 
+def without_weights(model):
+    """The stock causal language model of a checkpoint on the meta device: its modules alone. InputError."""
+    from transformers import AutoModelForCausalLM
+
+    config = stock_config(model)
+    try:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config)
+    except (ValueError, KeyError) as error:
+        raise InputError(f"{model}: transformers cannot load it: {first_line(error)}") from None
+
+
 def _load(stock_class, model, dtype, edits):
     folder = model_directory(model)
     config = stock_config(model)
@@ -160,6 +173,8 @@ class LayerRunner:
         self.names = layer_names
         self.device = device
         self._arguments = {}  # sequence length -> one (args, kwargs) a layer
+        takes = inspect.signature(model.forward).parameters
+        self._fewest_logits = {"logits_to_keep": 1} if "logits_to_keep" in takes else {}
 
     def begin(self, ids):
         """[T, hidden_size]: what the first decoder layer is given for token ids [T]."""
@@ -189,7 +204,8 @@ class LayerRunner:
                 originals.append(layer.forward)
                 layer.forward = watcher(index)
             with torch.no_grad():
-                self.model(input_ids=torch.as_tensor(ids)[None].to(self.device), use_cache=False)
+                self.model(input_ids=torch.as_tensor(ids)[None].to(self.device), use_cache=False,
+                           **self._fewest_logits)
         finally:
             for layer, forward in zip(layers, originals):
                 layer.forward = forward

@@ -7,6 +7,7 @@ import time
 import numpy as np
 import torch
 
+from .devices import uses_bf16
 from .errors import InputError, UsageError
 from .manifest import manifest_of, was_made_from
 from .memory import keep_freed_memory
@@ -17,7 +18,7 @@ from .sampling import sample_text
 from .texts import digest_of_tokens, read_text, to_sequences
 from .sparse_ffn import require_trainable
 from .trained_output import write_output
-from .training import Schedule, Training, require_plain_head, train, uses_bf16
+from .training import Schedule, Training, require_plain_head, train
 from .training_journal import Journal
 
 

@@ -10,7 +10,7 @@ from torch.nn import functional
 from .calibration_text import CalibrationText
 from .errors import InputError, UsageError
 from .ffn_inputs import owner_of
-from .ffn_switch import FfnSwitch, ffn_module_name
+from .ffn_switch import FfnSwitch, ffn_module_names
 from .models import LayerRunner, load_model, native
 from .progress import Progress
 
@@ -160,9 +160,9 @@ def run(args, out):
     layers = native(_moefy.ffn_layers, args.model, args.architecture or "")
     text = CalibrationText(args)
     progress = Progress.factory(args)
+    names = ffn_module_names(args.model, layers)
+    sequences, identity = text.sequences(progress), text.identity
     model = load_model(args.model).to(args.device)
-    names = [ffn_module_name(model, layer) for layer in layers]
-    sequences, identity = text.sequences(model, progress), text.identity
     found = measure(model, layers, names, routing, top_k, sequences, args.device,
                     progress("score scale", len(routing), "layers"))
     output = args.output or args.score_scale

@@ -1,12 +1,12 @@
 """Distillation of a dense model into a converted one: what learns, how, and from which text."""
 
 import contextlib
-import pathlib
 import time
 
 import numpy as np
 import torch
 
+from .devices import uses_bf16
 from .distillation import divergence, last_hidden
 from .errors import InputError
 from .sparse_ffn import SparseFfn, moe_blocks, shared_parameters
@@ -16,19 +16,6 @@ FINAL_RATE = 0.05  # of the learning rate, at the end of the linear decay
 CHECKPOINT_SECONDS = 60.0
 LOSS_WINDOW = 16  # steps that the shown loss is a mean of
 LONGEST_GRADIENT = 1.0
-
-
-def uses_bf16(precision, device):
-    """Whether products are taken in bf16."""
-    if precision != "auto":
-        return precision == "bf16"
-    if torch.device(device).type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    try:
-        flags = pathlib.Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
-    return "amx_bf16" in flags or "avx512_bf16" in flags
 
 
 def require_plain_head(config):

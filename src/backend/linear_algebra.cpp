@@ -30,8 +30,8 @@ void hold_blas_to_one_thread() {
   if (openblas_get_num_threads() != 1) openblas_set_num_threads(1);
 }
 
-/// out rows [first, first + count) of op(a) · op(b).
-void multiply_tile(MatrixView<const float> a, MatrixView<const float> b, CBLAS_TRANSPOSE turn_b,
+/// out rows [first, first + count) of a · op(b).
+void multiply_rows(MatrixView<const float> a, MatrixView<const float> b, CBLAS_TRANSPOSE turn_b,
                    MatrixView<float> out, std::size_t first, std::size_t count) {
   cblas_sgemm(CblasRowMajor, CblasNoTrans, turn_b, blas_size(count), blas_size(out.cols),
               blas_size(a.cols), 1.0F, a.data + first * a.cols, blas_size(a.cols), b.data,
@@ -44,7 +44,7 @@ void multiply_tiles(MatrixView<const float> a, MatrixView<const float> b, CBLAS_
   hold_blas_to_one_thread();
   threads.for_each(tiles(a.rows), [&](std::size_t tile) {
     const std::size_t first = tile * kTile;
-    multiply_tile(a, b, turn_b, out, first, std::min(kTile, a.rows - first));
+    multiply_rows(a, b, turn_b, out, first, std::min(kTile, a.rows - first));
   });
 }
 
@@ -94,6 +94,14 @@ void multiply(MatrixView<const float> a, MatrixView<const float> b, MatrixView<f
               ThreadPool& threads) {
   require(a.cols == b.rows && out.rows == a.rows && out.cols == b.cols, "shapes of a · b");
   multiply_tiles(a, b, CblasNoTrans, out, threads);
+}
+
+void multiply_tile(MatrixView<const float> a, MatrixView<const float> b, MatrixView<float> out) {
+  require(a.cols == b.rows && out.rows == a.rows && out.cols == b.cols && a.rows <= kTile,
+          "shapes of a · b, at most a tile of rows");
+  if (out.empty()) return;
+  hold_blas_to_one_thread();
+  multiply_rows(a, b, CblasNoTrans, out, 0, a.rows);
 }
 
 void add_block_product(MatrixView<const float> a, MatrixView<const float> b, Matrix<double>& sum,

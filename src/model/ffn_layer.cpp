@@ -60,6 +60,19 @@ void for_rows(std::size_t rows, ThreadPool& threads, const Body& body) {
   });
 }
 
+void gather(std::span<const float> from, std::span<const std::int32_t> places,
+            std::span<float> to) {
+  for (std::size_t i = 0; i < places.size(); ++i) to[i] = from[static_cast<std::size_t>(places[i])];
+}
+
+/// √(left · right), as far as that is not negative by rounding.
+float norm_of_product(std::span<const float> left, std::span<const float> right) {
+  double sum = 0;
+  for (std::size_t i = 0; i < left.size(); ++i)
+    sum += static_cast<double>(left[i]) * static_cast<double>(right[i]);
+  return static_cast<float>(std::sqrt(std::max(0.0, sum)));
+}
+
 void add_bias(std::span<float> row, std::span<const float> bias) {
   for (std::size_t i = 0; i < bias.size(); ++i) row[i] += bias[i];
 }
@@ -134,29 +147,22 @@ ExpertNorms::ExpertNorms(const FfnLayer& layer, std::vector<std::vector<std::int
 void ExpertNorms::compute(MatrixView<const float> hidden, MatrixView<float> out,
                           ThreadPool& threads) const {
   require(out.rows == hidden.rows && out.cols == members_.size(), "norms of every expert");
-  // One expert after the other, so that its tokens are one product with its Gram matrix.
-  Matrix<float> part;
-  Matrix<float> product;
-  for (std::size_t e = 0; e < members_.size(); ++e) {
-    const std::vector<std::int32_t>& expert = members_[e];
-    part.resize(hidden.rows, expert.size());
-    product.resize(hidden.rows, expert.size());
-    for_rows(hidden.rows, threads, [&](std::size_t t) {
-      const std::span<const float> from = hidden.row(t);
-      const std::span<float> to = part.row(t);
-      for (std::size_t i = 0; i < expert.size(); ++i)
-        to[i] = from[static_cast<std::size_t>(expert[i])];
-    });
-    multiply(part.view(), gram_[e].view(), product.view(), threads);
-    for_rows(hidden.rows, threads, [&](std::size_t t) {
-      const std::span<const float> left = part.row(t);
-      const std::span<const float> right = product.row(t);
-      double sum = 0;
-      for (std::size_t i = 0; i < left.size(); ++i)
-        sum += static_cast<double>(left[i]) * static_cast<double>(right[i]);
-      out.row(t)[e] = static_cast<float>(std::sqrt(std::max(0.0, sum)));
-    });
-  }
+  // All experts of some tokens, while a cache holds what those tokens have.
+  threads.for_each((hidden.rows + kRows - 1) / kRows, [&](std::size_t tile) {
+    const std::size_t first = tile * kRows;
+    const std::size_t count = std::min(kRows, hidden.rows - first);
+    Matrix<float> part;
+    Matrix<float> product;
+    for (std::size_t e = 0; e < members_.size(); ++e) {
+      const std::vector<std::int32_t>& expert = members_[e];
+      part.resize(count, expert.size());
+      product.resize(count, expert.size());
+      for (std::size_t t = 0; t < count; ++t) gather(hidden.row(first + t), expert, part.row(t));
+      multiply_tile(part.view(), gram_[e].view(), product.view());
+      for (std::size_t t = 0; t < count; ++t)
+        out.row(first + t)[e] = norm_of_product(part.row(t), product.row(t));
+    }
+  });
 }
 
 }  // namespace moefy

@@ -51,9 +51,7 @@ class RoutedBlocks {
       choose_experts(scores_.view(), top_k_, chosen_.view(), threads);
       kept_.resize(count, layer.num_neurons());
       missing_.resize(count, layer.num_neurons());
-      weigh(block);
-      mask_hidden(chosen_.view(), label_, kept_.view(), threads);
-      leave_missing();
+      part(block);
       output_.resize(count, layer.hidden_size());
       multiply(missing_.view(), layer.down.view(), output_.view(), threads);
       missing_square += sum_of(squared_row_norms(output_.view(), threads));
@@ -64,22 +62,22 @@ class RoutedBlocks {
   double missing_square = 0;
 
  private:
-  /// kept = missing = √w · hidden.
-  void weigh(const CalibrationTokens::Block& block) {
+  /// √w · hidden, in kept_ where a neuron is on, else in missing_; 0 in the other.
+  void part(const CalibrationTokens::Block& block) {
     tokens_.threads().for_each((kept_.rows() + kRows - 1) / kRows, [&](std::size_t tile) {
+      NeuronMask mask(label_);
       for (std::size_t t = tile * kRows; t < std::min(kept_.rows(), tile * kRows + kRows); ++t) {
         const float root = std::sqrt(token_weight_[block.first + t]);
         const std::span<const float> hidden = block.hidden.row(t);
-        for (std::size_t i = 0; i < hidden.size(); ++i)
-          kept_.row(t)[i] = missing_.row(t)[i] = root * hidden[i];
+        const std::span<const float> on = mask.of(chosen_.row(t));
+        const std::span<float> kept = kept_.row(t);
+        const std::span<float> missing = missing_.row(t);
+        for (std::size_t i = 0; i < hidden.size(); ++i) {
+          const float value = root * hidden[i];
+          kept[i] = on[i] != 0 ? value : 0.0F;
+          missing[i] = on[i] != 0 ? 0.0F : value;
+        }
       }
-    });
-  }
-
-  void leave_missing() {
-    tokens_.threads().for_each((kept_.rows() + kRows - 1) / kRows, [&](std::size_t tile) {
-      for (std::size_t t = tile * kRows; t < std::min(kept_.rows(), tile * kRows + kRows); ++t)
-        for (std::size_t i = 0; i < kept_.cols(); ++i) missing_.row(t)[i] -= kept_.row(t)[i];
     });
   }
 

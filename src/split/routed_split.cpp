@@ -192,15 +192,26 @@ std::vector<std::vector<std::int32_t>> members_by_expert(std::span<const std::in
   return members;
 }
 
+NeuronMask::NeuronMask(std::span<const std::int32_t> label) : label_(label), on_(label.size()) {}
+
+std::span<const float> NeuronMask::of(std::span<const float> chosen) {
+  static_assert(kSharedLabel == -1);
+  by_label_.assign(1, 1.0F);
+  by_label_.insert(by_label_.end(), chosen.begin(), chosen.end());
+  const float* first_expert = by_label_.data() + 1;
+  for (std::size_t i = 0; i < label_.size(); ++i) on_[i] = first_expert[label_[i]];
+  return on_;
+}
+
 void mask_hidden(MatrixView<const float> chosen, std::span<const std::int32_t> label,
                  MatrixView<float> hidden, ThreadPool& threads) {
   require(chosen.rows == hidden.rows && label.size() == hidden.cols, "a label for every neuron");
   threads.for_each((hidden.rows + kRows - 1) / kRows, [&](std::size_t tile) {
+    NeuronMask mask(label);
     for (std::size_t t = tile * kRows; t < std::min(hidden.rows, tile * kRows + kRows); ++t) {
-      const std::span<const float> on = chosen.row(t);
+      const std::span<const float> on = mask.of(chosen.row(t));
       const std::span<float> row = hidden.row(t);
-      for (std::size_t i = 0; i < row.size(); ++i)
-        if (label[i] != kSharedLabel && on[static_cast<std::size_t>(label[i])] == 0) row[i] = 0;
+      for (std::size_t i = 0; i < row.size(); ++i) row[i] = on[i] != 0 ? row[i] : 0.0F;
     }
   });
 }

@@ -106,12 +106,12 @@ def test_a_second_run_is_done_and_other_text_is_refused(moefy, tiny, text):
 def test_what_the_model_wrote_is_kept_for_the_next_run(moefy, tiny, text, tmp_path, monkeypatch):
     """A run that was stopped after sampling samples no more; one with other options begins anew."""
     import _moefy
-    from moefy import calibration_text, models
+    from moefy import calibration_text
 
     model = tiny("llama")
 
     class Options:
-        seed, length, tokens, sampled = 0, 16, 96, 64
+        seed, length, tokens, sampled, device = 0, 16, 96, 64, "cpu"
 
     Options.model, Options.text = str(model), [text("a.txt")]
     found = calibration_text.CalibrationText(Options)
@@ -121,10 +121,9 @@ def test_what_the_model_wrote_is_kept_for_the_next_run(moefy, tiny, text, tmp_pa
                                  json.dumps(found.identity), "", 1, False, lambda warning: None)
 
     def sequences(of):
-        return found.sequences(live, lambda *work: types.SimpleNamespace(
+        return found.sequences(lambda *work: types.SimpleNamespace(
             advance=lambda: None, finish=lambda: None), of.sampled, of.keep_sampled)
 
-    live = models.load_model(str(model))
     first = sequences(calibrator())
     assert sum(map(len, first)) == found.identity["tokens"] == 96 + 64
     monkeypatch.setattr(calibration_text, "sample_text", None)
@@ -132,6 +131,32 @@ def test_what_the_model_wrote_is_kept_for_the_next_run(moefy, tiny, text, tmp_pa
     assert all(np.array_equal(one, other) for one, other in zip(first, again, strict=True))
     assert calibrator(refit=0.5).sampled == []
     assert not (tmp_path / "map.h5.journal").exists()
+
+
+@pytest.mark.parametrize("family, again", [("llama", 1), ("granite", 3)])
+def test_a_layer_that_adds_its_ffn_is_run_again_once(tiny, family, again):
+    """Granite multiplies what it adds: there every sequence is run through the layer again."""
+    from moefy import calibrate as module
+    from moefy.ffn_switch import FfnSwitch, ffn_module_names
+    from moefy.models import LayerRunner, ffn_layers, load_model
+
+    folder = str(tiny(family))
+    model = load_model(folder)
+    names = ffn_module_names(folder, ffn_layers(folder))
+    runner = LayerRunner(model, [name.rsplit(".", 1)[0] for name in names])
+    streams = [runner.begin(torch.arange(first, first + 16)) for first in (3, 4, 5)]
+    switch = FfnSwitch(model.get_submodule(names[0]))
+    residuals = [runner.run(0, stream) for stream in streams]
+    outputs = [torch.randn(residual.shape, generator=torch.Generator().manual_seed(place))
+               for place, residual in enumerate(residuals)]
+    expected = []
+    for stream, switch.outputs in zip(streams, outputs):
+        expected.append(runner.run(0, stream))
+    calls = []
+    run, runner.run = runner.run, lambda *of: calls.append(of) or run(*of)
+    found = module.behind_layer(runner, 0, switch, streams, residuals, outputs)
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+    assert len(calls) == again and switch.outputs is None
 
 
 def test_the_same_run_gives_the_same_bytes(moefy, tiny, text, tmp_path):

@@ -16,6 +16,8 @@ void multiply_transposed(MatrixView<const float> a, MatrixView<const float> b,
 /// out [m, n] = a · b; a [m, k], b [k, n].
 void multiply(MatrixView<const float> a, MatrixView<const float> b, MatrixView<float> out,
               ThreadPool& threads);
+/// The same on the calling thread alone, which may be one of a pool: a tile of at most 256 rows.
+void multiply_tile(MatrixView<const float> a, MatrixView<const float> b, MatrixView<float> out);
 
 /// sum [n, m] += aᵀ · b in fp64; a [T, n], b [T, m] is one block of tokens, multiplied in fp32.
 void add_block_product(MatrixView<const float> a, MatrixView<const float> b, Matrix<double>& sum,
