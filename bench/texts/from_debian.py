@@ -22,7 +22,7 @@ from moefy.texts import html_to_prose  # noqa: E402
 
 PACKAGES = ("debian-handbook", "developers-reference", "bible-kjv", "bible-kjv-text", "fortunes-min",
             "dict-gcide", "jargon-text", "dict-devil", "miscfiles", "wesnoth-1.16-httt",
-            "wesnoth-1.16-tsg", "anarchism", "gnucash-docs", "gimp-help-en")
+            "wesnoth-1.16-tsg", "anarchism", "gnucash-docs", "gimp-help-en", "freeciv-data")
 
 
 def unpacked(packages, folder):
@@ -85,6 +85,16 @@ def campaigns(usr):
                      for text in texts)
 
 
+def nations(usr):
+    """What a game tells of the history of its nations."""
+    files = sorted((usr / "share/games/freeciv/nation").glob("*.ruleset"))
+    told = (re.search(r'^legend\s*=\s*_\("((?:[^"\\]|\\.)*)"\)', path.read_text(), re.M | re.S)
+            for path in files)
+    legends = (text[1].replace("\\\n", "").replace("\\n", " ").replace('\\"', '"')
+               for text in told if text)
+    return "\n".join(" ".join(legend.split()) for legend in legends)
+
+
 CALIBRATION = {
     "handbook": lambda usr: pages(usr, "share/doc/debian-handbook/html/en-US/*.html"),
     "fortunes": fortunes,
@@ -100,6 +110,7 @@ EVALUATION = {
     "campaigns": campaigns,
     "essays": lambda usr: pages(usr, "share/doc/anarchism/html/sec*.html"),
     "images": lambda usr: pages(usr, "share/gimp/2.0/help/en/*.html"),
+    "nations": nations,
     "finance": lambda usr: pages(usr, "share/doc/gnucash-docs/gnucash-guide-en/*.html"),
 }
 

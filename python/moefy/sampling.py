@@ -21,17 +21,25 @@ def _drawn(logits, chance):
         max=logits.shape[1] - 1)
 
 
-def sample_text(model, tokenizer, num_tokens, length, seed, progress):
-    """int64 [count, length]: text that the model writes by itself, all sequences at once."""
-    count = max(1, -(-num_tokens // length))
+def first_tokens(tokenizer, count, generator):
+    """int64 [count, 1]: in turn what the tokenizer begins a text with, and any word of the vocabulary. The
+    one leads to what the model likes to speak of, the others to all else that it knows."""
+    special = set(tokenizer.all_special_ids)
+    words = torch.tensor([token for token in range(len(tokenizer)) if token not in special])
+    ids = words[torch.randint(len(words), (count, 1), generator=generator)]
     start = tokenizer.bos_token_id
     if start is None:
         start = tokenizer.eos_token_id
+    if start is not None:
+        ids[::2] = start
+    return ids
+
+
+def sample_text(model, tokenizer, num_tokens, length, seed, progress):
+    """int64 [count, length]: text that the model writes by itself, all sequences at once."""
+    count = max(1, -(-num_tokens // length))
     generator = torch.Generator().manual_seed(seed)
-    if start is None:  # any token is a beginning
-        ids = torch.randint(len(tokenizer), (count, 1), generator=generator)
-    else:
-        ids = torch.full((count, 1), start, dtype=torch.int64)
+    ids = first_tokens(tokenizer, count, generator)
     bar = progress("sampling text", length, "tokens a sequence")
     past = None
     with torch.no_grad():

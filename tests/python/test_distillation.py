@@ -57,3 +57,23 @@ def test_tokens_are_drawn_by_their_probability():
     # Four deviations of a share of 20 000 draws are below 0.015.
     torch.testing.assert_close(counts, chances[0], rtol=0, atol=0.015)
     assert counts[1] == 0 and (drawn[:, 1] == 3).all()
+
+
+def test_texts_begin_in_turn_as_texts_do_and_with_any_word():
+    from types import SimpleNamespace
+
+    from moefy.sampling import first_tokens
+
+    class Tokenizer(SimpleNamespace):
+        def __len__(self):
+            return 8
+
+    generator = torch.Generator().manual_seed(0)
+    ids = first_tokens(Tokenizer(bos_token_id=1, eos_token_id=2, all_special_ids=[1, 2]), 400, generator)
+    assert ids.shape == (400, 1) and ids.dtype == torch.int64
+    assert ids[::2].unique().tolist() == [1]
+    assert ids[1::2].unique().tolist() == [0, 3, 4, 5, 6, 7]
+    ids = first_tokens(Tokenizer(bos_token_id=None, eos_token_id=2, all_special_ids=[2]), 4, generator)
+    assert ids[::2].unique().tolist() == [2]
+    ids = first_tokens(Tokenizer(bos_token_id=None, eos_token_id=None, all_special_ids=[]), 400, generator)
+    assert len(ids.unique()) == 8
