@@ -50,8 +50,7 @@ SPLITS = (Split("random"), Split("contiguous"), Split("kmeans"), Split("coactiva
           Split("activation", experts=7, shared=1, stands_for="CMoE-like"))
 # Sequences of each text by router. What is far behind the others is looked at with the first seed alone.
 ROUTERS = {"centroid": 2, "ridge": 2}
-FIRST_SEED_ROUTERS = {"mean-gate": 1, "random": 1, "zero": 1, "ridge-with-bias": 2}
-ROUTER_OPTIONS = {"ridge-with-bias": ("--router", "ridge", "--selection-bias")}
+FIRST_SEED_ROUTERS = {"mean-gate": 1, "random": 1, "zero": 1}
 
 
 def recordings(model, work, seed):
@@ -74,9 +73,8 @@ def split_map(model, work, recorded, split, top_k, seed):
 def converted(model, work, recorded, path, router, seed):
     """A converted directory with this router; what routing took."""
     routed = work / f"{path.stem}-{router}.h5"
-    cost = cost_of(MOEFY, "route", model, path, "-o", routed,
-                   *ROUTER_OPTIONS.get(router, ("--router", router)), "--recordings", recorded,
-                   "--seed", seed, "--quiet", "--force")
+    cost = cost_of(MOEFY, "route", model, path, "-o", routed, "--router", router, "--recordings",
+                   recorded, "--seed", seed, "--quiet", "--force")
     cost_of(MOEFY, "convert", model, routed, "-o", work / routed.stem, "--quiet", "--force")
     return cost
 

@@ -40,7 +40,7 @@ def identity_of_run(args, texts):
     return {"model": manifest["map_digest"], "source_fingerprint": manifest["source_fingerprint"],
             "text": digest_of_tokens([ids for text in texts for ids in text]),
             "length": args.length, "batch": args.batch, "sampled": args.sampled, "seed": args.seed,
-            "rate": args.rate, "router_rate": args.router_rate,
+            "optimizer": "muon", "rate": args.rate, "router_rate": args.router_rate,
             "bf16": uses_bf16(args.precision, args.device),
             **({"wanted_steps": args.steps} if args.steps else {"minutes": args.minutes})}
 

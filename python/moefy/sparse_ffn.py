@@ -86,10 +86,27 @@ class SparseFfn:
         return out.view_as(hidden)
 
 
-def shared_parameters(block):
-    """The always-on experts' matrices of a block (not the scalar gate some hosts have for them)."""
+def expert_matrices(block):
+    """The matrices of a block's experts, always-on ones too (not the scalar gate that some hosts have for
+    them), each with a function that views a tensor of its shape as stacked matrices [count, rows,
+    columns]: the gate, up or down matrix of each expert."""
+    experts = block.experts
+    hidden, width = experts.down_proj.shape[1:]
+    found = [(experts.gate_up_proj, lambda t: t.view(-1, width, hidden)), (experts.down_proj, lambda t: t)]
     for name in ("shared_experts", "shared_expert"):
-        module = getattr(block, name, None)
-        if module is not None:
-            return list(module.parameters())
-    return []
+        for part, matrix in getattr(block, name, torch.nn.Module()).named_parameters():
+            found.append((matrix, _shared_as_stack(part == "down_proj.weight", hidden, width)))
+    return found
+
+
+def _shared_as_stack(down, hidden, width):
+    """As expert_matrices says, for a matrix whose neurons are those of several always-on experts, if they
+    are as wide as the others, else of one."""
+
+    def as_stack(tensor):
+        neurons = tensor.numel() // hidden
+        size = width if neurons % width == 0 else neurons
+        return (tensor.view(hidden, -1, size).transpose(0, 1) if down
+                else tensor.view(-1, size, hidden))
+
+    return as_stack

@@ -9,13 +9,13 @@ import torch
 from .devices import uses_bf16
 from .distillation import divergence, last_hidden
 from .errors import InputError
-from .sparse_ffn import SparseFfn, moe_blocks, shared_parameters
+from .orthogonal_updates import OrthogonalUpdates
+from .sparse_ffn import SparseFfn, expert_matrices, moe_blocks
 
 WARM_UP_STEPS = 8
 FINAL_RATE = 0.05  # of the learning rate, at the end of the linear decay
 CHECKPOINT_SECONDS = 60.0
 LOSS_WINDOW = 16  # steps that the shown loss is a mean of
-LONGEST_GRADIENT = 1.0
 
 
 def require_plain_head(config):
@@ -64,24 +64,23 @@ class Schedule:
 
 
 class Weights:
-    """The weights that learn: what a model computes with, fp32 values behind it, and their AdamW."""
+    """The weights that learn: what a model computes with, fp32 values behind it, and their optimizers."""
 
     def __init__(self, student, args):
         """student: in fp32 still."""
         names = {parameter: name for name, parameter in student.named_parameters()}
-        self.names, self.used, groups = [], [], []
-        for _, block in moe_blocks(student):
-            experts = [block.experts.gate_up_proj, block.experts.down_proj, *shared_parameters(block)]
-            router = [block.gate.weight]
-            for used, rate in ((experts, args.rate),
-                               (router, args.router_rate * float(router[0].detach().std()))):
-                self.used += used
-                self.names += [names[parameter] for parameter in used]
-                exact = [torch.nn.Parameter(p.detach().float().clone()) for p in used]
-                groups.append({"params": exact, "base": rate})
-        self.exact = [parameter for group in groups for parameter in group["params"]]
-        self.optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.95), weight_decay=0.0,
-                                           fused=True)
+        blocks = [block for _, block in moe_blocks(student)]
+        matrices, as_stack = zip(*(matrix for block in blocks for matrix in expert_matrices(block)))
+        routers = [block.gate.weight for block in blocks]
+        self.used = [*matrices, *routers]
+        self.names = [names[parameter] for parameter in self.used]
+        self.exact = [torch.nn.Parameter(p.detach().float().clone()) for p in self.used]
+        self.rate = args.rate
+        self.matrices = OrthogonalUpdates(self.exact[: len(matrices)], as_stack)
+        self.routers = torch.optim.AdamW(
+            [{"params": [exact], "base": args.router_rate * float(exact.detach().std())}
+             for exact in self.exact[len(matrices):]],
+            lr=0.0, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
 
     def take_gradients(self):
         """Moves the gradients of the last backward pass to the fp32 values. Routers have none where every
@@ -91,11 +90,11 @@ class Weights:
             used.grad = None
 
     def update(self, rate):
-        """One step; rate: of each group's learning rate."""
-        torch.nn.utils.clip_grad_norm_(self.exact, LONGEST_GRADIENT)
-        for group in self.optimizer.param_groups:
+        """One step; rate: share of the learning rates."""
+        self.matrices.step(self.rate * rate)
+        for group in self.routers.param_groups:
             group["lr"] = group["base"] * rate
-        self.optimizer.step()
+        self.routers.step()
         self.hand_over()
 
     def hand_over(self):
@@ -111,13 +110,14 @@ class Weights:
 
     def state(self):
         return {"values": [exact.detach().cpu() for exact in self.exact],
-                "optimizer": self.optimizer.state_dict()}
+                "matrices": self.matrices.state_dict(), "routers": self.routers.state_dict()}
 
     def restore(self, state):
         with torch.no_grad():
             for exact, value in zip(self.exact, state["values"]):
                 exact.copy_(value)
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.matrices.load_state_dict(state["matrices"])
+        self.routers.load_state_dict(state["routers"])
         self.hand_over()
 
 
@@ -140,7 +140,7 @@ class Training:
         self.whole = True  # False while a step is half done
 
     def step(self, ids, rate):
-        """Learns from sequences [batch, length]; collective. rate: of each group's learning rate."""
+        """Learns from sequences [batch, length]; collective. rate: share of the learning rates."""
         ids = torch.as_tensor(ids).to(self.device)
         with torch.no_grad():
             target = last_hidden(self.teacher, ids)
