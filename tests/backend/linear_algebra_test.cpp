@@ -24,6 +24,19 @@ Matrix<double> zeros(std::size_t rows, std::size_t cols) {
   return matrix;
 }
 
+TEST(LinearAlgebraTest, a_tile_is_what_the_pool_computes_of_it) {
+  const Matrix<float> a = random_matrix(300, 7, 1);
+  const Matrix<float> b = random_matrix(7, 5, 3);
+  ThreadPool threads(2);
+  Matrix<float> whole(300, 5), tile(44, 5);
+  multiply(a.view(), b.view(), whole.view(), threads);
+
+  multiply_tile({a.row(256).data(), 44, 7}, b.view(), tile.view());
+
+  EXPECT_TRUE(std::ranges::equal(tile.values(), whole.values().subspan(256 * 5)));
+  EXPECT_THROW(multiply_tile(a.view(), b.view(), whole.view()), InternalError);  // 300 rows
+}
+
 TEST(LinearAlgebraTest, products_agree_with_plain_loops) {
   // More rows than one tile, and not a multiple of it.
   const Matrix<float> a = random_matrix(300, 7, 1);
