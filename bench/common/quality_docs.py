@@ -40,6 +40,11 @@ def times_dense(row):
                                      if name not in UNTOUCHED)
 
 
+def texts_of(row):
+    """Names of the texts, UNTOUCHED last."""
+    return sorted(row["texts"], key=lambda name: (name in UNTOUCHED, name))
+
+
 def ratio_on(group, name):
     """Mean over seeds on one text, or nothing where it was not measured."""
     ratios = [row["texts"][name]["times_dense"] for row in group if name in row["texts"]]
@@ -69,7 +74,7 @@ def cost_text(costs):
 
 def quality_table(rows):
     dense = next(row for row in rows if row["configuration"] == "dense")
-    texts = sorted(dense["texts"], key=lambda name: (name in UNTOUCHED, name))
+    texts = texts_of(dense)
     body = [["dense (perplexity)", percent(1), "1", "",
              *(f"{dense['texts'][name]['perplexity']:.2f}" for name in texts), "", ""]]
     models = [row for row in rows if "active" in row]
@@ -78,7 +83,7 @@ def quality_table(rows):
         took = [row["took"] for row in group if "took" in row]
         step = "recover" if took and "recover" in took[0] else "calibrate"
         body.append([configuration, percent(active),
-                     mean_and_spread([times_dense(row) for row in group]), str(len(group)),
+                     mean_and_spread(list(map(times_dense, group))), str(len(group)),
                      *(ratio_on(group, name) for name in texts),
                      percent(statistics.mean(row["agreement"] for row in group)),
                      cost_text([costs[step] for costs in took])])
@@ -95,7 +100,7 @@ def methods_table(rows):
         by_share = grouped(group, lambda row: row["active"])
         seeds = {row["seed"] for row in group}
         body.append([method, router, str(len(seeds)),
-                     *(mean_and_spread([row["times_dense"] for row in by_share[share]])
+                     *(mean_and_spread(list(map(times_dense, by_share[share])))
                        for share in SHARES),
                      *(cost_text([row["took"][step] for row in group if "took" in row])
                        for step in ("split", "route"))])
@@ -105,7 +110,7 @@ def methods_table(rows):
 
 def recover_table(rows):
     dense = next(row for row in rows if row["configuration"] == "dense")
-    texts = list(dense["texts"])
+    texts = texts_of(dense)
     words = {"before": "calibrated", "recovered": "recovered", "control": "control: calibrated on as much"
              " text"}
     body = []
@@ -114,9 +119,8 @@ def recover_table(rows):
         if configuration == "recovered":
             steps = [{**row.get("training", {}), **row.get("took", {})}["steps"] for row in group]
             title += f", {statistics.median(steps):.0f} steps"
-        body.append([title, mean_and_spread([row["times_dense"] for row in group]),
-                     *(f"{statistics.mean(row['texts'][name]['times_dense'] for row in group):.2f}"
-                       for name in texts)])
+        body.append([title, mean_and_spread(list(map(times_dense, group))),
+                     *(ratio_on(group, name) for name in texts)])
     return lines_of(["model", "times dense", *texts], body)
 
 
@@ -163,7 +167,7 @@ def methods_plot(rows):
     for row in rows:
         if row.get("router") in ("centroid", "ridge"):
             line = lines.setdefault(f"{row['method']}, {row['router']}", {})
-            line.setdefault(row["active"], []).append(row["times_dense"])
+            line.setdefault(row["active"], []).append(times_dense(row))
     methods = list(dict.fromkeys(name.split(", ")[0] for name in lines))
 
     def style_of(name):

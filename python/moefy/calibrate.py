@@ -9,7 +9,7 @@ import torch
 
 from . import options, score_scale
 from .calibration_text import CalibrationText
-from .ffn_switch import FfnSwitch, ffn_module_names
+from .ffn_switch import FfnSwitch, behind_layer, ffn_module_names
 from .memory import keep_freed_memory
 from .models import LayerRunner, load_model, native
 from .progress import Progress
@@ -64,22 +64,6 @@ def converted_outputs(calibrator, index, inputs, errors):
         errors.append(calibrator.fit()["output_error"])
         calibrator.apply_to_added(outputs)
     return outputs.split([len(rows) for rows in inputs])
-
-
-def behind_layer(runner, index, switch, streams, residuals, outputs):
-    """What a layer makes of `streams` where its FFN puts out `outputs`; residuals: where it puts out zeros.
-    Most layers add the one to the other. One that is seen to, to the last bit, need not run again."""
-    behind, adds = [], False
-    for stream, residual, output in zip(streams, residuals, outputs):
-        total = residual + output.to(residual)
-        if not adds:
-            switch.outputs = output
-            run = runner.run(index, stream)
-            adds = torch.equal(run, total) and not torch.equal(run, residual)
-            total = run
-        behind.append(total)
-    switch.outputs = None
-    return behind
 
 
 def fit_layers(calibrator, model, names, sequences, device, bar):

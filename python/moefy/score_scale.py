@@ -10,7 +10,7 @@ from torch.nn import functional
 from .calibration_text import CalibrationText
 from .errors import InputError, UsageError
 from .ffn_inputs import owner_of
-from .ffn_switch import FfnSwitch, ffn_module_names
+from .ffn_switch import FfnSwitch, behind_layer, ffn_module_names
 from .models import LayerRunner, load_model, native
 from .progress import Progress
 
@@ -117,16 +117,13 @@ def measure(model, layers, names, routing_of_layer, top_k, sequences, device, ba
 
 def run_layer(runner, index, switch, streams, compute):
     """(streams behind the layer, its Gap), its FFN computed by `compute`."""
-    gap, behind = Gap(), []
+    gap, residuals, outputs = Gap(), [], []
     for stream in streams:
-        switch.outputs = None
-        residual = runner.run(index, stream)
+        residuals.append(runner.run(index, stream))
         with torch.no_grad():
-            switch.outputs = compute(switch.inputs)
-        gap.add(residual, switch.outputs)
-        behind.append(runner.run(index, stream))
-    switch.outputs = None
-    return behind, gap
+            outputs.append(compute(switch.inputs))
+        gap.add(residuals[-1], outputs[-1])
+    return behind_layer(runner, index, switch, streams, residuals, outputs), gap
 
 
 def scaled_layer(runner, index, switch, streams, routing, masked, dense_gap):

@@ -136,8 +136,7 @@ def test_what_the_model_wrote_is_kept_for_the_next_run(moefy, tiny, text, tmp_pa
 @pytest.mark.parametrize("family, again", [("llama", 1), ("granite", 3)])
 def test_a_layer_that_adds_its_ffn_is_run_again_once(tiny, family, again):
     """Granite multiplies what it adds: there every sequence is run through the layer again."""
-    from moefy import calibrate as module
-    from moefy.ffn_switch import FfnSwitch, ffn_module_names
+    from moefy.ffn_switch import FfnSwitch, behind_layer, ffn_module_names
     from moefy.models import LayerRunner, ffn_layers, load_model
 
     folder = str(tiny(family))
@@ -154,7 +153,7 @@ def test_a_layer_that_adds_its_ffn_is_run_again_once(tiny, family, again):
         expected.append(runner.run(0, stream))
     calls = []
     run, runner.run = runner.run, lambda *of: calls.append(of) or run(*of)
-    found = module.behind_layer(runner, 0, switch, streams, residuals, outputs)
+    found = behind_layer(runner, 0, switch, streams, residuals, outputs)
     assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
     assert len(calls) == again and switch.outputs is None
 
