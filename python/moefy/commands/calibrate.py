@@ -4,7 +4,7 @@ from .. import options
 from ..devices import device_name
 
 # Options that say what map is made, and their defaults: --score-scale has a map.
-MAP_OPTIONS = {"granularity": 32, "active": 0.5, "shared": "auto", "refit": 0.2}
+MAP_OPTIONS = {"granularity": 64, "active": 0.5, "shared": "auto", "refit": 0.2}
 DESCRIPTION = "experts, routers and down projections fitted to what a model computes on text"
 USAGE = "MODEL -o MAP.h5 [--text FILE…]"
 EXAMPLE = "moefy calibrate MODEL -o map.h5 --active 0.5 --text book.txt notes.html"
@@ -19,7 +19,8 @@ def add_options(parser):
                              " possible; none: sampled from the model itself")
     parser.add_argument("--granularity", type=int, default=MAP_OPTIONS["granularity"],
                         metavar="G",
-                        help="experts and shared experts together (default 32)")
+                        help="experts and shared experts together (default 64): finer ones come"
+                             " closer to the dense model, coarser ones run faster")
     parser.add_argument("--active", type=options.number, default=MAP_OPTIONS["active"],
                         metavar="SHARE",
                         help="share of the neurons that run for a token (default 0.5)")
