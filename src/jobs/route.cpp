@@ -253,12 +253,14 @@ class RouteJob {
                         "has {})",
                         config_.map.string(), result.fingerprint.hex(), layer.fingerprint.hex()));
       std::optional<RecordedInputs> inputs;
+      std::optional<FfnOnBackend> ffn;
       std::optional<CalibrationTokens> tokens;
       if (recordings_) {
         const RecordedLayer& recorded = recorded_layer(*recordings_, info);
         check_recorded_weights(*recordings_, recorded, layer.fingerprint);
         inputs.emplace(*recordings_, recorded, config_.max_tokens);
-        tokens.emplace(layer, *inputs, kHiddenCacheBytes, backend_->threads());
+        ffn.emplace(layer, backend_->algebra());
+        tokens.emplace(*ffn, *inputs, kHiddenCacheBytes);
       }
       if (fitter_) {
         const RouterTask task{layer, result.lists(), config_.fitting, tokens ? &*tokens : nullptr,

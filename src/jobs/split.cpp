@@ -350,7 +350,8 @@ class SplitJob {
     const std::optional<Digest> fingerprint = open.fingerprint();
     if (fingerprint) check_recorded_weights(*recordings_, recorded, *fingerprint);
     const RecordedInputs inputs(*recordings_, recorded, config_.max_tokens);
-    CalibrationTokens tokens(loaded, inputs, kHiddenCacheBytes, backend_->threads());
+    const FfnOnBackend ffn(loaded, workspace_->backend.algebra());
+    CalibrationTokens tokens(ffn, inputs, kHiddenCacheBytes);
     Matrix<double> importance;
     const bool needs_importance = splitter_->needs(config_.split) == RecordingNeed::importance;
     if (needs_importance) importance = recordings_->read_importance(recorded);
