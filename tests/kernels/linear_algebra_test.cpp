@@ -79,7 +79,7 @@ class Algebra {
 #ifdef MOEFY_SIMULATED_CUBLAS
 constexpr const char* kCublas = MOEFY_SIMULATED_CUBLAS;
 #else
-constexpr const char* kCublas = nullptr;  // what is found
+constexpr const char* kCublas = "";  // what is found
 #endif
 
 /// Runs with "reference", "cpu", "cuda" (products by our own kernels) and "cuda-cublas".
@@ -91,7 +91,7 @@ class LinearAlgebraTest : public testing::TestWithParam<std::string> {
     const char* const named = std::getenv("MOEFY_CUBLAS");
     named_ = named != nullptr ? named : "";
     const bool own_kernels = GetParam() == "cuda";
-    if (own_kernels || kCublas != nullptr) setenv("MOEFY_CUBLAS", own_kernels ? "off" : kCublas, 1);
+    if (own_kernels || *kCublas != 0) setenv("MOEFY_CUBLAS", own_kernels ? "off" : kCublas, 1);
     if (!own_kernels && describe_cublas().starts_with("no")) GTEST_SKIP() << "no cuBLAS here";
   }
   void TearDown() override {
