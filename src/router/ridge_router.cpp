@@ -29,7 +29,7 @@ std::unique_ptr<GramSum> gram_of_inputs(CalibrationTokens& tokens, std::vector<d
   const std::size_t width = tokens.layer().hidden_size();
   std::unique_ptr<GramSum> gram = tokens.algebra().make_gram_sum(width);
   if (mean) mean->assign(width, 0.0);
-  tokens.for_each_block([&](const CalibrationTokens::Block& block) {
+  tokens.for_each_inputs([&](const CalibrationTokens::Inputs& block) {
     gram->add(block.inputs);
     if (mean) add_columns(block.inputs.on_host(), *mean);
   });
@@ -265,7 +265,7 @@ double logit_spread(const RouterWeights& router, CalibrationTokens& tokens) {
   const RouterOnBackend on_backend(router, tokens.algebra());
   const std::unique_ptr<BackendMatrix> scores = tokens.algebra().make_matrix();
   double sum = 0;
-  tokens.for_each_block([&](const CalibrationTokens::Block& block) {
+  tokens.for_each_inputs([&](const CalibrationTokens::Inputs& block) {
     on_backend.scores_without_bias(block.inputs, *scores);
     for (const double squares : tokens.algebra().squared_row_norms(*scores)) sum += squares;
   });

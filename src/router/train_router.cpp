@@ -150,7 +150,7 @@ class Trainer {
 
   void train_epoch(double rate) {
     // Whole blocks are shuffled inside, so that no more than one is in memory.
-    tokens_.for_each_block([&](const CalibrationTokens::Block& block) {
+    tokens_.for_each_inputs([&](const CalibrationTokens::Inputs& block) {
       if (stop_.stop_requested()) throw Interrupted("stopped by request");
       std::vector<std::int32_t> order;
       for (std::size_t t = 0; t < block.size(); ++t)
@@ -167,7 +167,7 @@ class Trainer {
     });
   }
 
-  void take_batch(const CalibrationTokens::Block& block, std::span<const std::int32_t> rows) {
+  void take_batch(const CalibrationTokens::Inputs& block, std::span<const std::int32_t> rows) {
     const MatrixView<const float> all = block.inputs.on_host();
     inputs_.resize(rows.size(), all.cols);
     labels_.resize(rows.size(), target_.cols());
@@ -186,7 +186,7 @@ class Trainer {
   double validate() {
     double sum = 0;
     const RouterOnBackend router(router_, tokens_.algebra());
-    tokens_.for_each_block([&](const CalibrationTokens::Block& block) {
+    tokens_.for_each_inputs([&](const CalibrationTokens::Inputs& block) {
       router.scores(block.inputs, *scores_);
       const MatrixView<const float> scores = std::as_const(*scores_).on_host();
       for (std::size_t t = 0; t < scores.rows; ++t)

@@ -67,6 +67,27 @@ TEST(FfnLayerTest, loading_turns_neurons_into_rows_and_makes_the_fingerprint) {
   EXPECT_EQ(layer.up.row(5)[3], values[3 * 24 + 5]);
 }
 
+TEST(CalibrationTokensTest, inputs_come_alone_in_the_same_blocks) {
+  const FfnLayer layer = small_layer();
+  Matrix<float> values(kTokenBlock + 3, 2);
+  for (std::size_t i = 0; i < values.values().size(); ++i)
+    values.values()[i] = static_cast<float>(i % 7);
+  const FixedInputs inputs(std::move(values));
+  TokensOnCpu tokens(layer, inputs);
+  std::vector<std::size_t> firsts;
+  std::vector<float> found;
+
+  tokens->for_each_inputs([&](const CalibrationTokens::Inputs& block) {
+    firsts.push_back(block.first);
+    const auto part = block.inputs.on_host().values();
+    found.insert(found.end(), part.begin(), part.end());
+  });
+
+  EXPECT_EQ(firsts, (std::vector<std::size_t>{0, kTokenBlock}));
+  ASSERT_EQ(found.size(), 2 * (kTokenBlock + 3));
+  for (std::size_t i = 0; i < found.size(); ++i) ASSERT_EQ(found[i], static_cast<float>(i % 7));
+}
+
 TEST(CalibrationTokensTest, blocks_are_the_same_kept_or_computed_again) {
   const FfnLayer layer = small_layer();
   Matrix<float> values(kTokenBlock + 3, 2);

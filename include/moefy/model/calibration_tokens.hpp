@@ -29,11 +29,13 @@ class LayerInputs {
 /// computed each time.
 class CalibrationTokens {
  public:
-  struct Block {
-    std::size_t first = 0;        ///< global index of its first token
+  struct Inputs {
+    std::size_t first = 0;        ///< global index of the block's first token
     const BackendMatrix& inputs;  ///< [block, hidden_size]
+    std::size_t size() const { return inputs.rows(); }
+  };
+  struct Block : Inputs {
     const BackendMatrix& hidden;  ///< [block, num_neurons]
-    std::size_t size() const { return hidden.rows(); }
   };
 
   /// All arguments must live as long as the object.
@@ -47,6 +49,8 @@ class CalibrationTokens {
 
   /// Calls body for every block in order.
   void for_each_block(const std::function<void(const Block&)>& body);
+  /// The same without hidden activations, which are not computed.
+  void for_each_inputs(const std::function<void(const Inputs&)>& body);
 
  private:
   const FfnOnBackend& ffn_;
