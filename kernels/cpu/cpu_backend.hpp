@@ -2,6 +2,7 @@
 
 #include <array>
 
+#include "cpu/cpu_algebra.hpp"
 #include "cpu/moved_rows.hpp"
 #include "cpu/panel_buffers.hpp"
 #include "cpu/row_kernels.hpp"
@@ -16,6 +17,7 @@ class CpuBackend final : public Backend {
 
   std::string name() const override;
   ThreadPool& threads() override { return threads_; }
+  LinearAlgebra& algebra() override { return algebra_; }
   InstructionSet instruction_set() const override { return instruction_set_; }
 
   CostView cost_buffer(std::size_t slot, std::size_t num_rows, std::size_t num_sites) override;
@@ -52,6 +54,7 @@ class CpuBackend final : public Backend {
   InstructionSet instruction_set_;
   const cpu::RowKernels& kernels_;
   ThreadPool threads_;
+  CpuAlgebra algebra_{threads_};
   std::array<AlignedBuffer<std::int32_t>, 4> cost_buffers_;
   cpu::PanelBuffers panels_;
   std::vector<std::int32_t> all_columns_;

@@ -12,26 +12,6 @@ int as_int(std::size_t value) {
   return static_cast<int>(value);
 }
 
-struct Types {
-  cublas::Type in;
-  cublas::Type out;
-  cublas::Compute compute;
-};
-
-/// out [num_rows, num_columns] = rows [num_rows, dim] · columns [num_columns, dim]ᵀ. cuBLAS counts
-/// by columns, so it is asked for the transpose: columns · rowsᵀ.
-template <class Out>
-cublas::Status multiply(const cublas::Library& library, cublas::Handle handle, const Types& types,
-                        const void* rows, std::size_t num_rows, const void* columns,
-                        std::size_t num_columns, std::size_t dim, Out* out) {
-  const Out one = 1;
-  const Out zero = 0;
-  return library.gemm(handle, cublas::transposed, cublas::as_it_is, as_int(num_columns),
-                      as_int(num_rows), as_int(dim), &one, columns, types.in, as_int(dim), rows,
-                      types.in, as_int(dim), &zero, out, types.out, as_int(num_columns),
-                      types.compute, cublas::kDefaultAlgorithm);
-}
-
 }  // namespace
 
 Blas::~Blas() {
@@ -70,10 +50,21 @@ const float* Blas::block_of_rows(const float* rows, std::size_t num_rows, std::s
 
 const float* Blas::products(const float* rows, const float* columns, std::size_t dim) {
   float* const out = fp32_.resize(kBlasRows * kBlasColumns);
-  constexpr Types kTypes{cublas::float32, cublas::float32, cublas::fp32_pedantic};
-  check(multiply(*library_, handle_, kTypes, rows, kBlasRows, columns, kBlasColumns, dim, out),
-        "fp32 products by cuBLAS");
+  multiply({rows, dim}, {columns, dim}, kBlasRows, kBlasColumns, dim, out);
   return out;
+}
+
+void Blas::multiply(const Operand<float>& a, const Operand<float>& b, std::size_t m, std::size_t n,
+                    std::size_t k, float* out) {
+  // cuBLAS counts by columns: it sees every matrix turned, and is asked for b · aᵀ.
+  const float one = 1;
+  const float zero = 0;
+  check(library_->gemm(handle_, b.turned ? cublas::as_it_is : cublas::transposed,
+                       a.turned ? cublas::transposed : cublas::as_it_is, as_int(n), as_int(m),
+                       as_int(k), &one, b.data, cublas::float32, as_int(b.width), a.data,
+                       cublas::float32, as_int(a.width), &zero, out, cublas::float32, as_int(n),
+                       cublas::fp32_pedantic, cublas::kDefaultAlgorithm),
+        "fp32 products by cuBLAS");
 }
 
 const std::int32_t* Blas::products(const std::int8_t* rows, std::size_t num_rows,
@@ -81,9 +72,12 @@ const std::int32_t* Blas::products(const std::int8_t* rows, std::size_t num_rows
                                    std::size_t dim) {
   if (!has_int8_) return nullptr;
   std::int32_t* const out = int32_.resize(num_rows * num_columns);
-  constexpr Types kTypes{cublas::int8, cublas::int32, cublas::int32_sums};
-  const cublas::Status status =
-      multiply(*library_, handle_, kTypes, rows, num_rows, columns, num_columns, dim, out);
+  const std::int32_t one = 1;
+  const std::int32_t zero = 0;
+  const cublas::Status status = library_->gemm(
+      handle_, cublas::transposed, cublas::as_it_is, as_int(num_columns), as_int(num_rows),
+      as_int(dim), &one, columns, cublas::int8, as_int(dim), rows, cublas::int8, as_int(dim), &zero,
+      out, cublas::int32, as_int(num_columns), cublas::int32_sums, cublas::kDefaultAlgorithm);
   has_int8_ = status != cublas::not_supported;
   if (!has_int8_) return nullptr;
   check(status, "int8 products by cuBLAS");

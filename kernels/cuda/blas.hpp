@@ -5,13 +5,14 @@
 #include <optional>
 
 #include "cuda/cublas_library.hpp"
+#include "cuda/operand.hpp"
 #include "cuda/runtime.hpp"
 #include "moefy/backend/cublas.hpp"
 
 namespace moefy::cuda {
 
-/// Products of rows and columns by cuBLAS, both row-major in device memory. Results are valid until
-/// the next call of the same kind.
+/// Products by cuBLAS of row-major matrices in device memory. What products() returns is valid
+/// until the next call of the same kind.
 class Blas {
  public:
   explicit Blas(Stream& stream) : stream_(stream) {}
@@ -26,9 +27,13 @@ class Blas {
   /// A block of rows [kBlasRows, dim] times columns [kBlasColumns, dim]ᵀ in fp32 without TF32:
   /// [kBlasRows, kBlasColumns].
   const float* products(const float* rows, const float* columns, std::size_t dim);
-  /// The same of any number of int8 rows on tensor cores, exact: [num_rows, num_columns] with
-  /// num_columns a multiple of kBlasInt8Columns, dim one of 16. Null if this cuBLAS has no such
-  /// product for this device.
+  /// out [m, n] = a · bᵀ in fp32 without TF32; a [m, k], b [n, k], each of which may be turned;
+  /// none of m, n, k is 0. cuBLAS chooses its algorithm by the shape: equal shapes give equal bits.
+  void multiply(const Operand<float>& a, const Operand<float>& b, std::size_t m, std::size_t n,
+                std::size_t k, float* out);
+  /// The same as products() of any number of int8 rows on tensor cores, exact: [num_rows,
+  /// num_columns] with num_columns a multiple of kBlasInt8Columns, dim one of 16. Null if this
+  /// cuBLAS has no such product for this device.
   const std::int32_t* products(const std::int8_t* rows, std::size_t num_rows,
                                const std::int8_t* columns, std::size_t num_columns,
                                std::size_t dim);

@@ -8,6 +8,7 @@
 #include "cuda/auction_kernels.hpp"
 #include "cuda/blas.hpp"
 #include "cuda/cost_kernels.hpp"
+#include "cuda/cuda_algebra.hpp"
 #include "cuda/cuda_points.hpp"
 #include "cuda/price_kernels.hpp"
 #include "cuda/row_kernels.hpp"
@@ -19,7 +20,8 @@ namespace moefy {
 
 /// The primitives on one NVIDIA GPU: rows, int8 rows and costs stay in device memory; labels,
 /// centroids and sums come and go. One stream; memory is kept from layer to layer. A topic a file:
-/// cuda_points.cpp, cuda_cost_buffers.cpp, cuda_costs.cpp, cuda_assignment.cpp, cuda_sums.cpp.
+/// cuda_points.cpp, cuda_cost_buffers.cpp, cuda_costs.cpp, cuda_assignment.cpp, cuda_sums.cpp;
+/// work on recorded tokens in cuda_algebra.cpp.
 class CudaBackend final : public Backend {
  public:
   /// `device`: index among the visible ones. DeviceError if it is not there or cannot be used.
@@ -29,6 +31,7 @@ class CudaBackend final : public Backend {
   ThreadPool& threads() override { return threads_; }
   InstructionSet instruction_set() const override { return best_instruction_set(); }
   std::optional<int> device() const override { return device_; }
+  LinearAlgebra& algebra() override { return algebra_; }
 
   CostView cost_buffer(std::size_t slot, std::size_t num_rows, std::size_t num_sites) override;
   CostView on_host(const CostView& q) override;
@@ -124,6 +127,7 @@ class CudaBackend final : public Backend {
   ThreadPool threads_;
   cuda::Stream stream_;
   cuda::Blas blas_;  ///< works on stream_
+  CudaAlgebra algebra_{device_, threads_, stream_, blas_};
   std::array<CostSlot, 4> slots_;
   Columns columns_;
   Columns base_columns_;

@@ -3,6 +3,7 @@
 #include <array>
 
 #include "moefy/backend/backend.hpp"
+#include "reference/reference_algebra.hpp"
 
 namespace moefy {
 
@@ -13,6 +14,7 @@ class ReferenceBackend final : public Backend {
 
   std::string name() const override { return "reference"; }
   ThreadPool& threads() override { return threads_; }
+  LinearAlgebra& algebra() override { return algebra_; }
 
   CostView cost_buffer(std::size_t slot, std::size_t num_rows, std::size_t num_sites) override;
   std::unique_ptr<Points> make_points() override;
@@ -46,6 +48,7 @@ class ReferenceBackend final : public Backend {
 
  private:
   ThreadPool threads_;
+  ReferenceAlgebra algebra_{threads_};
   std::array<AlignedBuffer<std::int32_t>, 4> cost_buffers_;
 };
 

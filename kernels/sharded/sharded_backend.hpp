@@ -65,6 +65,8 @@ class GroupBackend final : public ShardedBackend {
                    SiteSums& sums) override;
   std::vector<double> block_inertia(const Points& points, MatrixView<const float> centroids,
                                     std::span<const std::int32_t> label) override;
+  /// Tokens are not shared: the leader's own.
+  LinearAlgebra& algebra() override { return own_.algebra(); }
   void multiply_transposed(MatrixView<const float> a, MatrixView<const float> b,
                            MatrixView<float> out) override {
     own_.multiply_transposed(a, b, out);

@@ -181,7 +181,7 @@ Products LayerChecker::multiply(const NeuronSet& set, std::span<const std::int32
   const Matrix<float>& first = products.inner[gated ? FfnRole::gate : FfnRole::up];
   products.hidden.resize(first.rows(), first.cols());
   std::ranges::copy(first.values(), products.hidden.values().begin());
-  apply_activation(info_.activation, products.hidden.values());
+  apply_activation(activation_named(info_.activation), products.hidden.values());
   if (gated) {
     const std::span<const float> up = products.inner[FfnRole::up].values();
     for (std::size_t i = 0; i < up.size(); ++i) products.hidden.values()[i] *= up[i];

@@ -1,5 +1,6 @@
 #include "device_choice.hpp"
 
+#include <algorithm>
 #include <optional>
 #include <set>
 #include <utility>
@@ -8,6 +9,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "machine.hpp"
+#include "moefy/backend/instruction_set.hpp"
 #include "moefy/core/error.hpp"
 #include "moefy/core/host.hpp"
 #include "moefy/core/text.hpp"
@@ -113,6 +116,33 @@ DeviceChoice choose_device(const std::string& backend, int first_device, bool sh
   const auto index = static_cast<std::size_t>(device);
   return {"cuda", device, index < models.size() ? models[index].get<std::string>() : "",
           crowded.has_value()};
+}
+
+std::vector<std::string> device_option_problems(const std::string& backend, int device) {
+  std::vector<std::string> problems;
+  const std::vector<std::string> known = backend_names();
+  if (std::ranges::find(known, backend) == known.end())
+    problems.push_back(
+        fmt::format("--backend '{}' is unknown{}", backend, suggestion(backend, known)));
+  if (device < 0) problems.push_back(fmt::format("--device {}: at least 0 is needed", device));
+  if (device > 0 && (backend == "cpu" || backend == "reference"))
+    problems.push_back(
+        fmt::format("--device {} is for --backend cuda, not '{}'", device, backend));
+  return problems;
+}
+
+std::string kind_of_machine(const DeviceChoice& choice) {
+  return cpu_model() + ", " + to_string(best_instruction_set()) +
+         (choice.model.empty() ? "" : ", " + choice.model);
+}
+
+void warn_of_other_machine(const std::string& begun_on, const DeviceChoice& choice, Log& log) {
+  const std::string here = kind_of_machine(choice);
+  if (begun_on.empty() || begun_on == here) return;
+  log.warning(
+      fmt::format("the finished layers come from another kind of machine ({}; this is {}); every "
+                  "layer is exact on its own, but a run on one kind may differ in roundings",
+                  begun_on, here));
 }
 
 std::unique_ptr<Backend> make_backend(const DeviceChoice& choice, std::size_t num_threads) {

@@ -2,6 +2,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "moefy/backend/backend.hpp"
 #include "moefy/jobs/context.hpp"
@@ -23,6 +24,14 @@ struct DeviceChoice {
 /// built in.
 DeviceChoice choose_device(const std::string& backend, int first_device, bool share_devices,
                            JobContext& context);
+
+/// Problems of --backend and --device that can be told without looking at devices.
+std::vector<std::string> device_option_problems(const std::string& backend, int device);
+
+/// CPU, instruction set and GPU, on which the last bits of results depend.
+std::string kind_of_machine(const DeviceChoice& choice);
+/// Warns if a journal with finished layers was begun on another kind of machine (empty: unknown).
+void warn_of_other_machine(const std::string& begun_on, const DeviceChoice& choice, Log& log);
 
 /// The backend of the choice. Throws as the factories do.
 std::unique_ptr<Backend> make_backend(const DeviceChoice& choice, std::size_t num_threads);

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "moefy/backend/linear_algebra.hpp"
 #include "moefy/core/dtype.hpp"
 #include "moefy/core/error.hpp"
 #include "moefy/core/stopwatch.hpp"
@@ -39,6 +38,7 @@ LayerCalibration::LayerCalibration(FfnLayer layer, const ExpertCounts& counts,
       config_(config),
       split_(split),
       workspace_(workspace),
+      ffn_(layer_, workspace.backend.algebra()),
       inputs_(layer_.hidden_size()),
       streams_(layer_.hidden_size()) {}
 
@@ -61,15 +61,15 @@ void LayerCalibration::add(MatrixView<const float> rows, MatrixView<const float>
 void LayerCalibration::weigh_tokens() {
   const std::size_t width = layer_.hidden_size();
   weights_.assign(tokens_->num_tokens(), 0.0F);
-  Matrix<float> output;
+  const std::unique_ptr<BackendMatrix> outputs = algebra().make_matrix();
   std::vector<double> exact(weights_.size());
   std::vector<double> output_squares;
   tokens_->for_each_block([&](const CalibrationTokens::Block& block) {
-    output.resize(block.hidden.rows, width);
-    multiply(block.hidden, layer_.down.view(), output.view(), threads());
-    for (const double squares : squared_row_norms(output.view(), threads()))
+    algebra().multiply(block.hidden, ffn_.down(), *outputs);
+    for (const double squares : algebra().squared_row_norms(*outputs))
       output_squares.push_back(squares);
-    for (std::size_t t = 0; t < output.rows(); ++t) {
+    const MatrixView<const float> output = std::as_const(*outputs).on_host();
+    for (std::size_t t = 0; t < output.rows; ++t) {
       const std::span<const float> stream = streams_.all().row(block.first + t);
       double squares = 0;
       for (std::size_t j = 0; j < width; ++j) {
@@ -108,7 +108,7 @@ std::vector<std::byte> LayerCalibration::fit_all(const std::stop_token& stop) {
     seconds.emplace_back(name, stopwatch.seconds());
     stopwatch = Stopwatch();
   };
-  tokens_.emplace(layer_, inputs_, config_.cache_bytes, threads());
+  tokens_.emplace(ffn_, inputs_, config_.cache_bytes);
   weigh_tokens();
   phase("activations");
   const RoutedSplitConfig routed{counts_.top_k, config_.rounds, config_.router_ridge};
@@ -126,6 +126,7 @@ std::vector<std::byte> LayerCalibration::fit_all(const std::stop_token& stop) {
     fitted.metrics.emplace_back("output_error_without_refit", refit.error_before);
     down = down_as_in_file(down_tensor(info), refit.down);
     layer_.down = std::move(refit.down);
+    ffn_.renew_down();
   } else {
     fitted.metrics.emplace_back("output_error",
                                 routed_error(*tokens_, weights_, dense_square_, fitted.router,
@@ -151,21 +152,54 @@ LayerResult LayerCalibration::described(RoutedSplit& found) {
 }
 
 void LayerCalibration::take(CalibratedLayer fitted) {
-  if (!fitted.down.empty()) read_down(down_tensor(layer_.info), fitted.down, layer_.down);
+  if (!fitted.down.empty()) {
+    read_down(down_tensor(layer_.info), fitted.down, layer_.down);
+    ffn_.renew_down();
+  }
   result_ = std::move(fitted.result);
 }
+
+/// Of one layer as it was fitted or taken over.
+class LayerCalibration::RoutedOutputs {
+ public:
+  explicit RoutedOutputs(const LayerCalibration& layer)
+      : layer_(layer),
+        algebra_(layer.algebra()),
+        router_(layer.result().router, algebra_),
+        chosen_(algebra_.make_matrix()),
+        kept_(algebra_.make_matrix()),
+        output_(algebra_.make_matrix()) {}
+
+  /// inputs [T, d], hidden [T, n], out [T, d].
+  void compute(const BackendMatrix& inputs, const BackendMatrix& hidden, MatrixView<float> out) {
+    router_.choose(inputs, static_cast<std::size_t>(layer_.counts_.top_k), *chosen_);
+    algebra_.part_hidden(hidden, *chosen_, layer_.result().partition.labels(), {}, *kept_, nullptr);
+    algebra_.multiply(*kept_, layer_.ffn_.down(), *output_);
+    std::ranges::copy(std::as_const(*output_).on_host().values(), out.data);
+    const std::vector<float>& bias = layer_.layer_.down_bias;
+    for (std::size_t t = 0; !bias.empty() && t < out.rows; ++t)
+      for (std::size_t j = 0; j < out.cols; ++j) out.row(t)[j] += bias[j];
+  }
+
+ private:
+  const LayerCalibration& layer_;
+  LinearAlgebra& algebra_;
+  RouterOnBackend router_;
+  std::unique_ptr<BackendMatrix> chosen_, kept_, output_;
+};
 
 void LayerCalibration::apply(MatrixView<const float> rows, MatrixView<float> out) {
   require(result_.has_value(), "fit comes before apply");
   require(rows.cols == layer_.hidden_size() && out.rows == rows.rows && out.cols == rows.cols,
           "inputs and outputs [T, hidden_size]");
-  Matrix<float> hidden, factor;
+  RoutedOutputs outputs(*this);
+  const std::unique_ptr<BackendMatrix> inputs = algebra().make_matrix();
+  const std::unique_ptr<BackendMatrix> hidden = algebra().make_matrix();
   for (std::size_t first = 0; first < rows.rows; first += kTokenBlock) {
     const std::size_t count = std::min(kTokenBlock, rows.rows - first);
-    const MatrixView<const float> block{rows.data + first * rows.cols, count, rows.cols};
-    hidden.resize(count, layer_.num_neurons());
-    ffn_hidden(layer_, block, hidden.view(), factor, threads());
-    output_of(block, hidden.view(), {out.data + first * out.cols, count, out.cols});
+    inputs->assign({rows.data + first * rows.cols, count, rows.cols});
+    ffn_.compute_hidden(*inputs, *hidden);
+    outputs.compute(*inputs, *hidden, {out.data + first * out.cols, count, out.cols});
   }
 }
 
@@ -173,27 +207,11 @@ void LayerCalibration::apply_to_added(MatrixView<float> out) {
   require(result_ && tokens_, "add and fit come before apply_to_added");
   require(out.rows == tokens_->num_tokens() && out.cols == layer_.hidden_size(),
           "outputs [T, hidden_size] of all tokens added");
-  Matrix<float> hidden;
+  RoutedOutputs outputs(*this);
   tokens_->for_each_block([&](const CalibrationTokens::Block& block) {
-    hidden.resize(block.hidden.rows, block.hidden.cols);
-    std::ranges::copy(block.hidden.values(), hidden.values().begin());
-    output_of(block.inputs, hidden.view(),
-              {out.data + block.first * out.cols, block.hidden.rows, out.cols});
+    outputs.compute(block.inputs, block.hidden,
+                    {out.data + block.first * out.cols, block.size(), out.cols});
   });
-}
-
-/// Routed outputs from hidden activations, which are changed.
-void LayerCalibration::output_of(MatrixView<const float> rows, MatrixView<float> hidden,
-                                 MatrixView<float> out) {
-  Matrix<float> scores(rows.rows, static_cast<std::size_t>(counts_.experts));
-  Matrix<float> chosen(rows.rows, static_cast<std::size_t>(counts_.experts));
-  router_scores(result_->router, rows, scores.view(), threads());
-  choose_experts(scores.view(), static_cast<std::size_t>(counts_.top_k), chosen.view(), threads());
-  mask_hidden(chosen.view(), result_->partition.labels(), hidden, threads());
-  multiply(hidden, layer_.down.view(), out, threads());
-  if (layer_.down_bias.empty()) return;
-  for (std::size_t t = 0; t < out.rows; ++t)
-    for (std::size_t j = 0; j < out.cols; ++j) out.row(t)[j] += layer_.down_bias[j];
 }
 
 }  // namespace moefy

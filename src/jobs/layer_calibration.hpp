@@ -57,14 +57,16 @@ class LayerCalibration {
   std::vector<std::byte> fit_all(const std::stop_token& stop);
   void weigh_tokens();
   LayerResult described(RoutedSplit& found);
-  void output_of(MatrixView<const float> rows, MatrixView<float> hidden, MatrixView<float> out);
-  ThreadPool& threads() const { return workspace_.backend.threads(); }
+  /// Routed outputs of blocks of tokens.
+  class RoutedOutputs;
+  LinearAlgebra& algebra() const { return workspace_.backend.algebra(); }
 
   FfnLayer layer_;
   const ExpertCounts& counts_;
   const CalibrateConfig& config_;
   const SplitConfig& split_;
   SplitWorkspace& workspace_;
+  FfnOnBackend ffn_;
   StoredRows inputs_, streams_;
   std::optional<CalibrationTokens> tokens_;  ///< of `inputs_`, once fitting has begun
   std::vector<float> weights_;               ///< of the tokens

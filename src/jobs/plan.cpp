@@ -90,9 +90,15 @@ std::uint64_t layer_memory(const SplitConfig& config, const LayerInfo& layer, st
          (config.recorded ? recorded_memory(layer) : 0);
 }
 
+/// The same of a GPU: there sums of blocks of tokens are made of tiles of 1024 rows.
+std::uint64_t recorded_device_memory(const LayerInfo& layer) {
+  return recorded_memory(layer) + 4 * 1024 * static_cast<std::uint64_t>(layer.num_neurons) +
+         cuda::kBlasWorkspace;
+}
+
 /// What a GPU holds of a layer: its rows, the bytes that they come from and those of the layer
-/// after it, int8 rows, costs, vectors for each neuron and expert, and what cuBLAS and a start over
-/// FAISS' own index would take.
+/// after it, int8 rows, costs, vectors for each neuron and expert, what cuBLAS and a start over
+/// FAISS' own index would take, and what work on recordings does.
 std::uint64_t device_memory(const SplitConfig& config, const LayerInfo& layer, std::int64_t ranks) {
   const LayerShape shape = shape_of(config, layer);
   const std::uint64_t stride = (shape.sites + kSiteAlignment - 1) / kSiteAlignment * kSiteAlignment;
@@ -112,7 +118,8 @@ std::uint64_t device_memory(const SplitConfig& config, const LayerInfo& layer, s
                                   ? kFaissGpuBytes + 4 * shape.sites * shape.columns
                                   : 0;
   return fp32_rows + kept_rows + raw + int8_rows + costs + open_rows + figures + centroids + arcs +
-         start + cuda::blas_memory(rows, shape.columns, shape.sites);
+         start + cuda::blas_memory(rows, shape.columns, shape.sites) +
+         (config.recorded ? recorded_device_memory(layer) : 0);
 }
 
 std::uint64_t layer_output(const SplitConfig& config, const LayerInfo& layer) {

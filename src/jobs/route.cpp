@@ -8,7 +8,7 @@
 #include <optional>
 #include <ostream>
 
-#include "machine.hpp"
+#include "device_choice.hpp"
 #include "moefy/core/text.hpp"
 #include "moefy/core/utf8.hpp"
 #include "moefy/jobs/factories.hpp"
@@ -44,6 +44,10 @@ class RouteJob {
   }
 
   ExitCode run() {
+    // Only work on tokens is a backend's; the rest is done on the host.
+    device_ = config_.recordings.empty()
+                  ? DeviceChoice{.backend = "cpu"}
+                  : choose_device(config_.backend, config_.device, config_.share_devices, context_);
     together(context_.comm, [&] { open(); });
     together(context_.comm, [&] {
       if (context_.is_root()) begin_journal();
@@ -90,7 +94,9 @@ class RouteJob {
       check_layer(layer, result);
       chosen_.push_back(static_cast<std::size_t>(index));
     }
-    backend_ = make_backend("cpu", context_.threads);
+    limit_cuda_memory(config_.device_memory);
+    backend_ = make_backend(device_, context_.threads);
+    if (context_.is_root() && recordings_) context_.log.info("recordings: " + backend_->name());
   }
 
   void check_refit() const {
@@ -138,6 +144,7 @@ class RouteJob {
     options["evaluate"] = config_.evaluate;
     if (recordings_) {
       options["recordings"] = recordings_->identity().hex();
+      options["backend"] = device_.backend;
       options["max-tokens"] = config_.max_tokens;
     }
     return options.dump();
@@ -154,14 +161,15 @@ class RouteJob {
     fingerprint["model"] = json::parse(file_identity_json(source_->checkpoint));
     fingerprint["map"] = hash_bytes(expert_map_bytes(map_)).hex();
     journal_.emplace(fs::path(config_.output) += ".route.journal", fingerprint.dump(),
-                     context_.force);
+                     context_.force, kind_of_machine(device_));
     for (const std::int64_t id : journal_->finished(warn))
       results_.emplace(
           id, decode_layer(journal_->read(id),
                            fmt::format("{}: layer {}", journal_->directory().string(), id)));
-    if (!results_.empty())
-      context_.log.info(fmt::format("resuming: {} of {} layers were finished before",
-                                    results_.size(), chosen_.size()));
+    if (results_.empty()) return;
+    context_.log.info(fmt::format("resuming: {} of {} layers were finished before",
+                                  results_.size(), chosen_.size()));
+    warn_of_other_machine(journal_->machine(), device_, context_.log);
   }
 
   void tell_todo() {
@@ -253,12 +261,14 @@ class RouteJob {
                         "has {})",
                         config_.map.string(), result.fingerprint.hex(), layer.fingerprint.hex()));
       std::optional<RecordedInputs> inputs;
+      std::optional<FfnOnBackend> ffn;
       std::optional<CalibrationTokens> tokens;
       if (recordings_) {
         const RecordedLayer& recorded = recorded_layer(*recordings_, info);
         check_recorded_weights(*recordings_, recorded, layer.fingerprint);
         inputs.emplace(*recordings_, recorded, config_.max_tokens);
-        tokens.emplace(layer, *inputs, kHiddenCacheBytes, backend_->threads());
+        ffn.emplace(layer, backend_->algebra());
+        tokens.emplace(*ffn, *inputs, kHiddenCacheBytes);
       }
       if (fitter_) {
         const RouterTask task{layer, result.lists(), config_.fitting, tokens ? &*tokens : nullptr,
@@ -289,6 +299,7 @@ class RouteJob {
   ExpertMap map_;
   std::optional<Recordings> recordings_;
   std::unique_ptr<RouterFitter> fitter_;
+  DeviceChoice device_;
   std::unique_ptr<Backend> backend_;
   std::vector<std::size_t> chosen_, todo_;  ///< layers by index
   std::optional<OutputLock> lock_;
@@ -308,6 +319,12 @@ std::vector<std::string> validate(const RouteJobConfig& config) {
   if (config.fitting.epochs < 0) problems.push_back("--epochs must not be negative");
   if (config.max_tokens < 1) problems.push_back("--max-tokens must be at least 1");
   if (!(config.fitting.ridge > 0)) problems.push_back("--ridge must be above 0");
+  for (std::string& problem : device_option_problems(config.backend, config.device))
+    problems.push_back(std::move(problem));
+  if (config.backend == "cuda" && config.recordings.empty())
+    problems.push_back(
+        "--backend cuda is for work on --recordings; routers from weights alone are made on the "
+        "host");
   if (config.evaluate && config.recordings.empty())
     problems.push_back("--evaluate needs --recordings REC.h5, which `moefy record` makes");
   const std::vector<std::string> known = router_names();

@@ -11,8 +11,6 @@
 #include "feed_choice.hpp"
 #include "layer_supply.hpp"
 #include "link_choice.hpp"
-#include "machine.hpp"
-#include "moefy/backend/instruction_set.hpp"
 #include "moefy/core/stopwatch.hpp"
 #include "moefy/core/text.hpp"
 #include "moefy/jobs/factories.hpp"
@@ -135,7 +133,7 @@ class SplitJob {
       return;
     }
     journal_.emplace(with_suffix(config_.output, ".journal"), fingerprint_json(), context_.force,
-                     kind_of_machine());
+                     kind_of_machine(device_));
     take_finished_layers(warn);
   }
 
@@ -204,19 +202,7 @@ class SplitJob {
       context_.log.info(fmt::format("resuming: {} of {} layers were finished before",
                                     results_.size(), layers_.size()));
     }
-    if (!results_.empty() && !journal_->machine().empty() &&
-        journal_->machine() != kind_of_machine()) {
-      warn(
-          fmt::format("the finished layers come from another kind of machine ({}; this is {}); "
-                      "every layer is exact on its own, but a run on one kind may differ in "
-                      "roundings",
-                      journal_->machine(), kind_of_machine()));
-    }
-  }
-
-  std::string kind_of_machine() const {
-    return cpu_model() + ", " + to_string(best_instruction_set()) +
-           (device_.model.empty() ? "" : ", " + device_.model);
+    if (!results_.empty()) warn_of_other_machine(journal_->machine(), device_, context_.log);
   }
 
   // ---- all ranks: the same knowledge -----------------------------------------------------------
@@ -350,7 +336,8 @@ class SplitJob {
     const std::optional<Digest> fingerprint = open.fingerprint();
     if (fingerprint) check_recorded_weights(*recordings_, recorded, *fingerprint);
     const RecordedInputs inputs(*recordings_, recorded, config_.max_tokens);
-    CalibrationTokens tokens(loaded, inputs, kHiddenCacheBytes, backend_->threads());
+    const FfnOnBackend ffn(loaded, workspace_->backend.algebra());
+    CalibrationTokens tokens(ffn, inputs, kHiddenCacheBytes);
     Matrix<double> importance;
     const bool needs_importance = splitter_->needs(config_.split) == RecordingNeed::importance;
     if (needs_importance) importance = recordings_->read_importance(recorded);

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "device_choice.hpp"
 #include "moefy/core/text.hpp"
 #include "moefy/jobs/factories.hpp"
 #include "moefy/jobs/split.hpp"
@@ -102,11 +103,8 @@ std::vector<std::string> validate(const SplitJobConfig& config) {
   check_range("--max-tokens", config.max_tokens, 1);
   if (!(split.active_fraction > 0) || split.active_fraction > 1)
     problems.push_back("--active-fraction must be above 0 and at most 1");
-  check_name("--backend", config.backend, backend_names());
-  check_range("--device", config.device, 0);
-  if (config.device > 0 && (config.backend == "cpu" || config.backend == "reference"))
-    problems.push_back("--device " + std::to_string(config.device) +
-                       " is for --backend cuda, not " + quoted(config.backend));
+  for (std::string& problem : device_option_problems(config.backend, config.device))
+    problems.push_back(std::move(problem));
   const bool starts_on_gpu = split.kmeans.start == StartMethod::faiss_gpu;
   if (starts_on_gpu && !faiss_gpu_obstacle().empty()) problems.push_back(faiss_gpu_obstacle());
   if (const std::string obstacle = start_obstacle(config); !obstacle.empty())

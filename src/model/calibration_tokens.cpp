@@ -4,41 +4,38 @@
 
 namespace moefy {
 
-CalibrationTokens::CalibrationTokens(const FfnLayer& layer, const LayerInputs& inputs,
-                                     std::size_t cache_bytes, ThreadPool& threads)
-    : layer_(layer), inputs_(inputs), cache_bytes_(cache_bytes), threads_(threads) {}
+CalibrationTokens::CalibrationTokens(const FfnOnBackend& ffn, const LayerInputs& inputs,
+                                     std::size_t cache_bytes)
+    : ffn_(ffn),
+      inputs_(inputs),
+      cache_bytes_(cache_bytes),
+      block_inputs_(ffn.algebra().make_matrix()),
+      block_hidden_(ffn.algebra().make_matrix()) {}
 
-void CalibrationTokens::for_each_block(const std::function<void(const Block&)>& body) {
-  const std::size_t tokens = num_tokens();
-  const std::size_t block_bytes = kTokenBlock * layer_.num_neurons() * sizeof(float);
-  for (std::size_t first = 0, block = 0; first < tokens; first += kTokenBlock, ++block) {
-    const std::size_t count = std::min(kTokenBlock, tokens - first);
-    const MatrixView<const float> inputs = inputs_.rows(first, count, input_scratch_);
-    if (block < cached_.size()) {
-      body({first, inputs, cached_[block].view()});
-      continue;
-    }
-    // Only whole prefixes are kept, so that a block's place in the cache is its number.
-    const bool keep = (block + 1) * block_bytes <= cache_bytes_;
-    Matrix<float>& hidden = keep ? cached_.emplace_back() : hidden_scratch_;
-    hidden.resize(count, layer_.num_neurons());
-    ffn_hidden(layer_, inputs, hidden.view(), factor_scratch_, threads_);
-    body({first, inputs, hidden.view()});
+void CalibrationTokens::for_each_inputs(const std::function<void(const Inputs&)>& body) {
+  for (std::size_t first = 0; first < num_tokens(); first += kTokenBlock) {
+    const std::size_t count = std::min(kTokenBlock, num_tokens() - first);
+    block_inputs_->assign(inputs_.rows(first, count, input_scratch_));
+    body({first, *block_inputs_});
   }
 }
 
-std::vector<double> squared_row_norms(MatrixView<const float> rows, ThreadPool& threads) {
-  constexpr std::size_t kRows = 256;
-  std::vector<double> norms(rows.rows);
-  threads.for_each((rows.rows + kRows - 1) / kRows, [&](std::size_t tile) {
-    for (std::size_t i = tile * kRows; i < std::min(rows.rows, tile * kRows + kRows); ++i) {
-      double sum = 0;
-      for (const float value : rows.row(i))
-        sum += static_cast<double>(value) * static_cast<double>(value);
-      norms[i] = sum;
+void CalibrationTokens::for_each_block(const std::function<void(const Block&)>& body) {
+  const std::size_t block_bytes = kTokenBlock * layer().num_neurons() * sizeof(float);
+  std::size_t block = 0;
+  for_each_inputs([&](const Inputs& inputs) {
+    const std::size_t number = block++;
+    if (number < cached_.size()) return body({inputs, *cached_[number]});
+    // Only whole prefixes are kept, so that a block's place in the cache is its number.
+    if ((number + 1) * block_bytes > cache_bytes_) {
+      ffn_.compute_hidden(inputs.inputs, *block_hidden_);
+      return body({inputs, *block_hidden_});
     }
+    std::unique_ptr<BackendMatrix> hidden = algebra().make_matrix();
+    ffn_.compute_hidden(inputs.inputs, *hidden);
+    cached_.push_back(std::move(hidden));
+    body({inputs, *cached_.back()});
   });
-  return norms;
 }
 
 }  // namespace moefy

@@ -1,17 +1,13 @@
 #include "moefy/model/ffn_layer.hpp"
 
 #include <algorithm>
-#include <cmath>
 #include <span>
 
-#include "moefy/backend/linear_algebra.hpp"
 #include "moefy/core/error.hpp"
 
 namespace moefy {
 
 namespace {
-
-constexpr std::size_t kRows = 256;
 
 /// Where a layer keeps a role's values; `layer` may be const.
 template <class Layer>
@@ -52,31 +48,6 @@ void load_role(FfnLayer& layer, FfnRole role, const RowSource& source) {
   source(role, MatrixView<float>(values.data(), rows, values.size() / rows));
 }
 
-/// Calls body(row) for every row, in tiles.
-template <class Body>
-void for_rows(std::size_t rows, ThreadPool& threads, const Body& body) {
-  threads.for_each((rows + kRows - 1) / kRows, [&](std::size_t tile) {
-    for (std::size_t i = tile * kRows; i < std::min(rows, tile * kRows + kRows); ++i) body(i);
-  });
-}
-
-void gather(std::span<const float> from, std::span<const std::int32_t> places,
-            std::span<float> to) {
-  for (std::size_t i = 0; i < places.size(); ++i) to[i] = from[static_cast<std::size_t>(places[i])];
-}
-
-/// √(left · right), as far as that is not negative by rounding.
-float norm_of_product(std::span<const float> left, std::span<const float> right) {
-  double sum = 0;
-  for (std::size_t i = 0; i < left.size(); ++i)
-    sum += static_cast<double>(left[i]) * static_cast<double>(right[i]);
-  return static_cast<float>(std::sqrt(std::max(0.0, sum)));
-}
-
-void add_bias(std::span<float> row, std::span<const float> bias) {
-  for (std::size_t i = 0; i < bias.size(); ++i) row[i] += bias[i];
-}
-
 }  // namespace
 
 std::vector<FfnRole> roles_of_neurons(const LayerInfo& layer) {
@@ -112,57 +83,33 @@ RowSource rows_of(const FfnLayer& layer) {
   };
 }
 
-void ffn_hidden(const FfnLayer& layer, MatrixView<const float> inputs, MatrixView<float> hidden,
-                Matrix<float>& scratch, ThreadPool& threads) {
-  const bool gated = layer.gate.rows() > 0;
-  multiply_transposed(inputs, (gated ? layer.gate : layer.up).view(), hidden, threads);
-  if (gated) {
-    scratch.resize(hidden.rows, hidden.cols);
-    multiply_transposed(inputs, layer.up.view(), scratch.view(), threads);
-  }
-  for_rows(hidden.rows, threads, [&](std::size_t t) {
-    const std::span<float> row = hidden.row(t);
-    add_bias(row, gated ? layer.gate_bias : layer.up_bias);
-    apply_activation(layer.info.activation, row);
-    if (!gated) return;
-    const std::span<float> factor = scratch.row(t);
-    add_bias(factor, layer.up_bias);
-    for (std::size_t i = 0; i < row.size(); ++i) row[i] *= factor[i];
-  });
+FfnOnBackend::FfnOnBackend(const FfnLayer& layer, LinearAlgebra& algebra)
+    : layer_(layer),
+      algebra_(algebra),
+      activation_(activation_named(layer.info.activation)),
+      gate_(copied(layer.gate)),
+      up_(copied(layer.up)),
+      down_(copied(layer.down)),
+      gate_bias_(copied(layer.gate_bias)),
+      up_bias_(copied(layer.up_bias)) {}
+
+void FfnOnBackend::compute_hidden(const BackendMatrix& inputs, BackendMatrix& hidden) const {
+  algebra_.ffn_hidden({gate_.get(), up_.get(), gate_bias_.get(), up_bias_.get(), activation_},
+                      inputs, hidden);
 }
 
-ExpertNorms::ExpertNorms(const FfnLayer& layer, std::vector<std::vector<std::int32_t>> members,
-                         ThreadPool& threads)
-    : members_(std::move(members)) {
-  Matrix<float> rows;
-  for (const std::vector<std::int32_t>& expert : members_) {
-    rows.resize(expert.size(), layer.down.cols());
-    for (std::size_t i = 0; i < expert.size(); ++i)
-      std::ranges::copy(layer.down.row(static_cast<std::size_t>(expert[i])), rows.row(i).begin());
-    gram_.emplace_back(expert.size(), expert.size());
-    multiply_transposed(rows.view(), rows.view(), gram_.back().view(), threads);
-  }
+std::unique_ptr<BackendMatrix> FfnOnBackend::copied(const Matrix<float>& matrix) const {
+  if (matrix.rows() == 0) return nullptr;
+  std::unique_ptr<BackendMatrix> copy = algebra_.make_matrix();
+  copy->assign(matrix.view());
+  return copy;
 }
 
-void ExpertNorms::compute(MatrixView<const float> hidden, MatrixView<float> out,
-                          ThreadPool& threads) const {
-  require(out.rows == hidden.rows && out.cols == members_.size(), "norms of every expert");
-  // All experts of some tokens, while a cache holds what those tokens have.
-  threads.for_each((hidden.rows + kRows - 1) / kRows, [&](std::size_t tile) {
-    const std::size_t first = tile * kRows;
-    const std::size_t count = std::min(kRows, hidden.rows - first);
-    Matrix<float> part;
-    Matrix<float> product;
-    for (std::size_t e = 0; e < members_.size(); ++e) {
-      const std::vector<std::int32_t>& expert = members_[e];
-      part.resize(count, expert.size());
-      product.resize(count, expert.size());
-      for (std::size_t t = 0; t < count; ++t) gather(hidden.row(first + t), expert, part.row(t));
-      multiply_tile(part.view(), gram_[e].view(), product.view());
-      for (std::size_t t = 0; t < count; ++t)
-        out.row(first + t)[e] = norm_of_product(part.row(t), product.row(t));
-    }
-  });
+std::unique_ptr<BackendMatrix> FfnOnBackend::copied(const std::vector<float>& bias) const {
+  if (bias.empty()) return nullptr;
+  std::unique_ptr<BackendMatrix> copy = algebra_.make_matrix();
+  copy->assign({bias.data(), 1, bias.size()});
+  return copy;
 }
 
 }  // namespace moefy

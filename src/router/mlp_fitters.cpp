@@ -32,12 +32,14 @@ std::vector<std::size_t> largest(std::span<const float> row, std::size_t count) 
 }
 
 /// Scores of every token [num_tokens, num_experts].
-template <class Scores>
-Matrix<float> scores_of_tokens(const RouterTask& task, const Scores& scores) {
+Matrix<float> scores_of_tokens(const RouterTask& task, ExpertScore score) {
+  LinearAlgebra& algebra = task.tokens->algebra();
+  const std::unique_ptr<ExpertLists> lists = algebra.make_lists(members_of(task.lists), {});
+  const std::unique_ptr<BackendMatrix> scores = algebra.make_matrix();
   Matrix<float> all(task.tokens->num_tokens(), task.lists.num_experts());
   task.tokens->for_each_block([&](const CalibrationTokens::Block& block) {
-    scores(block.hidden,
-           MatrixView<float>{all.row(block.first).data(), block.hidden.rows, all.cols()});
+    algebra.expert_scores(block.hidden, *lists, score, *scores);
+    std::ranges::copy(std::as_const(*scores).on_host().values(), all.row(block.first).data());
   });
   return all;
 }
@@ -50,10 +52,7 @@ class MlpFitter : public RouterFitter {
   bool needs_recordings() const override { return true; }
 
   RouterWeights fit(const RouterTask& task) const override {
-    const ExpertMembers members = members_of(task.lists);
-    Matrix<float> target = scores_of_tokens(task, [&](auto hidden, auto out) {
-      oracle_scores(hidden, members, out, task.tokens->threads());
-    });
+    Matrix<float> target = scores_of_tokens(task, kOracleScore);
     for (std::size_t t = 0; t < target.rows(); ++t) {
       const float most = *std::ranges::max_element(target.row(t));
       if (most > 0)
@@ -90,8 +89,7 @@ class MlpTopkFitter : public RouterFitter {
     if (task.config.top_k < 1)
       throw UsageError("--router mlp-topk needs --top-k K, the experts a token is sent to");
     const auto count = static_cast<std::size_t>(task.config.top_k);
-    Matrix<float> target =
-        scores_of_tokens(task, [&](auto hidden, auto out) { score_tokens(task, hidden, out); });
+    Matrix<float> target = scores_of_tokens(task, expert_score_named(task.config.score));
     std::vector<std::vector<std::size_t>> wanted;
     for (std::size_t t = 0; t < target.rows(); ++t) wanted.push_back(largest(target.row(t), count));
     const bool softmax = task.config.target == "softmax";
@@ -118,15 +116,6 @@ class MlpTopkFitter : public RouterFitter {
   }
 
  private:
-  static void score_tokens(const RouterTask& task, MatrixView<const float> hidden,
-                           MatrixView<float> out) {
-    task.tokens->threads().for_each(hidden.rows, [&](std::size_t t) {
-      for (std::size_t e = 0; e < out.cols; ++e)
-        out.row(t)[e] = static_cast<float>(
-            expert_score(task.config.score, hidden.row(t), task.lists.expert_members(e)));
-    });
-  }
-
   static void to_marks(std::span<float> row, std::span<const std::size_t> wanted) {
     std::ranges::fill(row, 0.0F);
     for (const std::size_t e : wanted) row[e] = 1.0F;
@@ -141,21 +130,6 @@ class MlpTopkFitter : public RouterFitter {
 };
 
 }  // namespace
-
-double expert_score(const std::string& kind, std::span<const float> hidden,
-                    std::span<const std::int32_t> members) {
-  const auto sum_of = [&](const auto& term) {
-    double sum = 0;
-    for (const std::int32_t neuron : members)
-      sum += term(static_cast<double>(hidden[static_cast<std::size_t>(neuron)]));
-    return sum;
-  };
-  if (kind == "l1") return sum_of([](double value) { return std::abs(value); });
-  if (kind == "plain") return std::abs(sum_of([](double value) { return value; }));
-  if (kind == "positive") return sum_of([](double value) { return std::max(value, 0.0); });
-  require(kind == "l2", "a kind of expert_score");
-  return sum_of([](double value) { return value * value; });
-}
 
 std::unique_ptr<RouterFitter> make_mlp_fitter() { return std::make_unique<MlpFitter>(); }
 std::unique_ptr<RouterFitter> make_mlp_topk_fitter() { return std::make_unique<MlpTopkFitter>(); }

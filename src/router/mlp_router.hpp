@@ -2,10 +2,10 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <stop_token>
 
 #include "moefy/core/matrix.hpp"
-#include "moefy/core/thread_pool.hpp"
 #include "moefy/model/calibration_tokens.hpp"
 #include "moefy/partition/layer_result.hpp"
 
@@ -17,16 +17,29 @@ enum class RouterLoss {
   softmax  ///< a distribution over experts: KL divergence, mean over tokens
 };
 
-/// Loss of scores = output · tanh(weight · x̂) against `target` [T, num_experts] on unit inputs
-/// [T, hidden_size], with the gradients of both matrices.
+/// A loss with its gradients by both matrices of a router.
 struct RouterGradient {
   double loss = 0;
-  Matrix<float> weight;  ///< [num_experts, hidden_size]
-  Matrix<float> output;  ///< [num_experts, num_experts]
+  MatrixView<const float> weight;  ///< [num_experts, hidden_size]
+  MatrixView<const float> output;  ///< [num_experts, num_experts]
 };
-void router_gradient(const RouterWeights& router, MatrixView<const float> unit_inputs,
-                     MatrixView<const float> target, RouterLoss loss, RouterGradient& gradient,
-                     ThreadPool& threads);
+
+/// Computes gradients of one batch after the other.
+class RouterGradients {
+ public:
+  /// `algebra` must outlive the object.
+  explicit RouterGradients(LinearAlgebra& algebra);
+  /// Of scores = output · tanh(weight · x̂) against `target` [T, num_experts] on unit inputs
+  /// [T, hidden_size]; valid until the next.
+  RouterGradient compute(const RouterWeights& router, MatrixView<const float> unit_inputs,
+                         MatrixView<const float> target, RouterLoss loss);
+
+ private:
+  LinearAlgebra& algebra_;
+  std::unique_ptr<BackendMatrix> inputs_, weight_, output_, inner_, scores_, delta_, turned_, back_,
+      weight_gradient_, output_gradient_;
+  Matrix<float> delta_on_host_, turned_on_host_;
+};
 
 /// How a two-layer router is trained.
 struct RouterTraining {

@@ -4,7 +4,6 @@
 #include <cmath>
 #include <numeric>
 
-#include "moefy/backend/linear_algebra.hpp"
 #include "moefy/core/error.hpp"
 #include "moefy/core/random.hpp"
 #include "moefy/router/ridge_router.hpp"
@@ -20,11 +19,12 @@ double squared_sum(std::span<const double> values) {
 
 /// One choice of experts for every token, and what it is worth.
 struct Choice {
-  Matrix<float> chosen;  ///< [block, experts]
-  double captured = 0;   ///< Σ over tokens of the share of the oracle scores
-  double recalled = 0;   ///< Σ over tokens of how many of the oracle's experts are chosen
-  double energy = 0;     ///< Σ ‖y_e‖² of the chosen
-  double missing = 0;    ///< Σ_t ‖y_t - y'_t‖²
+  explicit Choice(LinearAlgebra& algebra) : chosen(algebra.make_matrix()) {}
+  std::unique_ptr<BackendMatrix> chosen;  ///< [block, experts]
+  double captured = 0;                    ///< Σ over tokens of the share of the oracle scores
+  double recalled = 0;  ///< Σ over tokens of how many of the oracle's experts are chosen
+  double energy = 0;    ///< Σ ‖y_e‖² of the chosen
+  double missing = 0;   ///< Σ_t ‖y_t - y'_t‖²
 };
 
 class Measurement {
@@ -32,12 +32,18 @@ class Measurement {
   Measurement(CalibrationTokens& tokens, const NeuronLists& lists, const RouterWeights& router,
               std::int64_t top_k, std::uint64_t seed)
       : tokens_(tokens),
-        members_(members_of(lists)),
-        shared_(lists.shared_members()),
-        router_(router),
+        algebra_(tokens.algebra()),
+        lists_(algebra_.make_lists(members_of(lists),
+                                   {lists.shared_members().begin(), lists.shared_members().end()})),
+        router_(router, algebra_),
         top_k_(static_cast<std::size_t>(top_k)),
         experts_(lists.num_experts()),
-        norms_(tokens.layer(), members_, tokens.threads()),
+        norms_(algebra_.make_expert_norms(tokens.ffn().down(), *lists_)),
+        scores_(algebra_.make_matrix()),
+        oracle_(algebra_.make_matrix()),
+        norm_(algebra_.make_matrix()),
+        output_(algebra_.make_matrix()),
+        left_out_(algebra_.make_matrix()),
         stream_(seed, static_cast<std::uint64_t>(tokens.layer().info.index),
                 RandomPurpose::router_metrics) {}
 
@@ -66,46 +72,47 @@ class Measurement {
 
  private:
   void add(const CalibrationTokens::Block& block) {
-    const std::size_t count = block.hidden.rows;
-    ThreadPool& threads = tokens_.threads();
-    for (Matrix<float>* matrix : {&scores_, &oracle_, &norm_}) matrix->resize(count, experts_);
-    for (Choice* choice : {&by_router_, &by_score_, &by_norm_, &at_random_})
-      choice->chosen.resize(count, experts_);
-    router_scores(router_, block.inputs, scores_.view(), threads);
-    oracle_scores(block.hidden, members_, oracle_.view(), threads);
-    norms_.compute(block.hidden, norm_.view(), threads);
-    choose_experts(std::as_const(scores_).view(), top_k_, by_router_.chosen.view(), threads);
-    choose_experts(std::as_const(oracle_).view(), top_k_, by_score_.chosen.view(), threads);
-    choose_experts(std::as_const(norm_).view(), top_k_, by_norm_.chosen.view(), threads);
-    choose_at_random();
+    router_.choose(block.inputs, top_k_, *by_router_.chosen);
+    algebra_.expert_scores(block.hidden, *lists_, kOracleScore, *oracle_);
+    norms_->compute(block.hidden, *norm_);
+    algebra_.mark_largest(*oracle_, top_k_, false, *by_score_.chosen);
+    algebra_.mark_largest(*norm_, top_k_, false, *by_norm_.chosen);
+    choose_at_random(block.size());
     add_scores();
-    output_.resize(count, tokens_.layer().hidden_size());
-    multiply(block.hidden, tokens_.layer().down.view(), output_.view(), threads);
-    square_ += squared_sum(squared_row_norms(output_.view(), threads));
-    for (Choice* choice : {&by_router_, &by_norm_, &at_random_})
-      choice->missing += missing_square(block.hidden, choice->chosen);
+    square_ += square_of_output(block.hidden);
+    for (Choice* choice : {&by_router_, &by_norm_, &at_random_}) {
+      // ‖y - y'‖²: the output of what is left out, less what counts more than once.
+      algebra_.leave_out(block.hidden, *lists_, *choice->chosen, *left_out_);
+      choice->missing += square_of_output(*left_out_);
+    }
   }
 
-  void choose_at_random() {
-    for (float& score : scores_.values()) score = static_cast<float>(stream_.next_unit());
-    choose_experts(std::as_const(scores_).view(), top_k_, at_random_.chosen.view(),
-                   tokens_.threads());
+  void choose_at_random(std::size_t tokens) {
+    scores_->resize(tokens, experts_);
+    scores_->edit([&](MatrixView<float> scores) {
+      for (float& score : scores.values()) score = static_cast<float>(stream_.next_unit());
+    });
+    algebra_.mark_largest(*scores_, top_k_, false, *at_random_.chosen);
   }
 
   void add_scores() {
-    for (std::size_t t = 0; t < oracle_.rows(); ++t) {
+    const MatrixView<const float> oracle = std::as_const(*oracle_).on_host();
+    const MatrixView<const float> norms = std::as_const(*norm_).on_host();
+    const MatrixView<const float> best = std::as_const(*by_score_.chosen).on_host();
+    for (std::size_t t = 0; t < oracle.rows; ++t) {
       double mass = 0;
-      for (const float score : oracle_.row(t)) mass += score;
+      for (const float score : oracle.row(t)) mass += score;
       if (mass > 0) scored_tokens_ += 1;
-      for (const float norm : norm_.row(t))
+      for (const float norm : norms.row(t))
         energy_ += static_cast<double>(norm) * static_cast<double>(norm);
       for (Choice* choice : {&by_router_, &by_score_, &by_norm_, &at_random_}) {
+        const std::span<const float> chosen = std::as_const(*choice->chosen).on_host().row(t);
         double captured = 0;
         for (std::size_t e = 0; e < experts_; ++e) {
-          if (choice->chosen.row(t)[e] == 0) continue;
-          captured += oracle_.row(t)[e];
-          choice->recalled += by_score_.chosen.row(t)[e];
-          const auto norm = static_cast<double>(norm_.row(t)[e]);
+          if (chosen[e] == 0) continue;
+          captured += oracle.row(t)[e];
+          choice->recalled += best.row(t)[e];
+          const auto norm = static_cast<double>(norms.row(t)[e]);
           choice->energy += norm * norm;
         }
         if (mass > 0) choice->captured += captured / mass;
@@ -113,38 +120,22 @@ class Measurement {
     }
   }
 
-  /// ‖y - y'‖²: the output of what is left out, less what counts more than once.
-  double missing_square(MatrixView<const float> hidden, const Matrix<float>& chosen) {
-    left_out_.resize(hidden.rows, hidden.cols);
-    tokens_.threads().for_each(hidden.rows, [&](std::size_t t) {
-      const std::span<const float> from = hidden.row(t);
-      const std::span<float> to = left_out_.row(t);
-      std::ranges::copy(from, to.begin());
-      const auto take_off = [&](std::span<const std::int32_t> list) {
-        for (const std::int32_t neuron : list) {
-          const auto id = static_cast<std::size_t>(neuron);
-          to[id] -= from[id];
-        }
-      };
-      take_off(shared_);
-      for (std::size_t e = 0; e < experts_; ++e)
-        if (chosen.row(t)[e] != 0) take_off(members_[e]);
-    });
-    multiply(std::as_const(left_out_).view(), tokens_.layer().down.view(), output_.view(),
-             tokens_.threads());
-    return squared_sum(squared_row_norms(output_.view(), tokens_.threads()));
+  /// Σ over tokens of the squared length of what `hidden` gives.
+  double square_of_output(const BackendMatrix& hidden) {
+    algebra_.multiply(hidden, tokens_.ffn().down(), *output_);
+    return squared_sum(algebra_.squared_row_norms(*output_));
   }
 
   CalibrationTokens& tokens_;
-  ExpertMembers members_;
-  std::span<const std::int32_t> shared_;
-  const RouterWeights& router_;
+  LinearAlgebra& algebra_;
+  std::unique_ptr<ExpertLists> lists_;
+  RouterOnBackend router_;
   std::size_t top_k_;
   std::size_t experts_;
-  ExpertNorms norms_;
+  std::unique_ptr<ExpertNorms> norms_;
+  std::unique_ptr<BackendMatrix> scores_, oracle_, norm_, output_, left_out_;
   RandomStream stream_;
-  Matrix<float> scores_, oracle_, norm_, output_, left_out_;
-  Choice by_router_, by_score_, by_norm_, at_random_;
+  Choice by_router_{algebra_}, by_score_{algebra_}, by_norm_{algebra_}, at_random_{algebra_};
   double scored_tokens_ = 0;  ///< tokens with any oracle score
   double energy_ = 0;         ///< Σ ‖y_e‖² of all experts
   double square_ = 0;         ///< Σ ‖y_t‖²

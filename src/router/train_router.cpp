@@ -3,7 +3,6 @@
 #include <numeric>
 
 #include "mlp_router.hpp"
-#include "moefy/backend/linear_algebra.hpp"
 #include "moefy/core/error.hpp"
 #include "moefy/core/random.hpp"
 #include "moefy/router/ridge_router.hpp"
@@ -16,10 +15,10 @@ constexpr std::size_t kRunTokens = 512;  ///< neighbours, mostly of one sequence
 constexpr double kLeastNorm = 1e-12;
 
 /// out = matrixᵀ.
-void transpose(const Matrix<float>& matrix, Matrix<float>& out) {
-  out.resize(matrix.cols(), matrix.rows());
-  for (std::size_t i = 0; i < matrix.rows(); ++i)
-    for (std::size_t j = 0; j < matrix.cols(); ++j) out.row(j)[i] = matrix.row(i)[j];
+void transpose(MatrixView<const float> matrix, Matrix<float>& out) {
+  out.resize(matrix.cols, matrix.rows);
+  for (std::size_t i = 0; i < matrix.rows; ++i)
+    for (std::size_t j = 0; j < matrix.cols; ++j) out.row(j)[i] = matrix.row(i)[j];
 }
 
 /// delta = ∂loss/∂scores; returns the loss.
@@ -59,7 +58,7 @@ class Adam {
   explicit Adam(const Matrix<float>& values)
       : first_(values.values().size(), 0.0), second_(values.values().size(), 0.0) {}
 
-  void step(Matrix<float>& values, const Matrix<float>& gradient, double rate, double decay) {
+  void step(Matrix<float>& values, MatrixView<const float> gradient, double rate, double decay) {
     ++steps_;
     const double first_scale = 1 / (1 - std::pow(kFirst, steps_));
     const double second_scale = 1 / (1 - std::pow(kSecond, steps_));
@@ -93,7 +92,9 @@ class Trainer {
         random_(training.seed, static_cast<std::uint64_t>(tokens.layer().info.index),
                 RandomPurpose::router_training),
         weight_steps_(router.weight),
-        output_steps_(router.output) {
+        output_steps_(router.output),
+        gradients_(tokens.algebra()),
+        scores_(tokens.algebra().make_matrix()) {
     hold_back();
   }
 
@@ -149,29 +150,30 @@ class Trainer {
 
   void train_epoch(double rate) {
     // Whole blocks are shuffled inside, so that no more than one is in memory.
-    tokens_.for_each_block([&](const CalibrationTokens::Block& block) {
+    tokens_.for_each_inputs([&](const CalibrationTokens::Inputs& block) {
       if (stop_.stop_requested()) throw Interrupted("stopped by request");
       std::vector<std::int32_t> order;
-      for (std::size_t t = 0; t < block.inputs.rows; ++t)
+      for (std::size_t t = 0; t < block.size(); ++t)
         if (!held_back(block.first + t)) order.push_back(static_cast<std::int32_t>(t));
       shuffle(order, random_);
       for (std::size_t first = 0; first < order.size(); first += training_.batch) {
         const std::size_t count = std::min(training_.batch, order.size() - first);
         take_batch(block, std::span(order).subspan(first, count));
-        router_gradient(router_, std::as_const(inputs_).view(), std::as_const(labels_).view(),
-                        training_.loss, gradient_, tokens_.threads());
-        weight_steps_.step(router_.weight, gradient_.weight, rate, training_.weight_decay);
-        output_steps_.step(router_.output, gradient_.output, rate, training_.weight_decay);
+        const RouterGradient gradient = gradients_.compute(
+            router_, std::as_const(inputs_).view(), std::as_const(labels_).view(), training_.loss);
+        weight_steps_.step(router_.weight, gradient.weight, rate, training_.weight_decay);
+        output_steps_.step(router_.output, gradient.output, rate, training_.weight_decay);
       }
     });
   }
 
-  void take_batch(const CalibrationTokens::Block& block, std::span<const std::int32_t> rows) {
-    inputs_.resize(rows.size(), block.inputs.cols);
+  void take_batch(const CalibrationTokens::Inputs& block, std::span<const std::int32_t> rows) {
+    const MatrixView<const float> all = block.inputs.on_host();
+    inputs_.resize(rows.size(), all.cols);
     labels_.resize(rows.size(), target_.cols());
     for (std::size_t i = 0; i < rows.size(); ++i) {
       const auto token = static_cast<std::size_t>(rows[i]);
-      const std::span<const float> row = block.inputs.row(token);
+      const std::span<const float> row = all.row(token);
       double squares = 0;
       for (const float value : row)
         squares += static_cast<double>(value) * static_cast<double>(value);
@@ -183,13 +185,13 @@ class Trainer {
 
   double validate() {
     double sum = 0;
-    Matrix<float> scores;
-    tokens_.for_each_block([&](const CalibrationTokens::Block& block) {
-      scores.resize(block.inputs.rows, target_.cols());
-      router_scores(router_, block.inputs, scores.view(), tokens_.threads());
-      for (std::size_t t = 0; t < scores.rows(); ++t)
+    const RouterOnBackend router(router_, tokens_.algebra());
+    tokens_.for_each_inputs([&](const CalibrationTokens::Inputs& block) {
+      router.scores(block.inputs, *scores_);
+      const MatrixView<const float> scores = std::as_const(*scores_).on_host();
+      for (std::size_t t = 0; t < scores.rows; ++t)
         if (judge_all_ || held_back(block.first + t))
-          sum += judge_({scores.row(t).data(), 1, scores.cols()}, block.first + t);
+          sum += judge_({scores.row(t).data(), 1, scores.cols}, block.first + t);
     });
     return sum;
   }
@@ -205,31 +207,48 @@ class Trainer {
   bool judge_all_ = false;
   Adam weight_steps_, output_steps_;
   Matrix<float> inputs_, labels_;
-  RouterGradient gradient_;
+  RouterGradients gradients_;
+  std::unique_ptr<BackendMatrix> scores_;
 };
 
 }  // namespace
 
-void router_gradient(const RouterWeights& router, MatrixView<const float> unit_inputs,
-                     MatrixView<const float> target, RouterLoss loss, RouterGradient& gradient,
-                     ThreadPool& threads) {
-  const std::size_t experts = router.weight.rows();
-  Matrix<float> inner(unit_inputs.rows, experts), scores(unit_inputs.rows, experts);
-  Matrix<float> delta, back(unit_inputs.rows, experts), turned;
-  multiply_transposed(unit_inputs, router.weight.view(), inner.view(), threads);
-  for (float& value : inner.values()) value = std::tanh(value);
-  multiply_transposed(std::as_const(inner).view(), router.output.view(), scores.view(), threads);
-  gradient.loss = loss_of(std::as_const(scores).view(), target, loss, delta);
-  transpose(delta, turned);
-  gradient.output.resize(experts, experts);
-  multiply(std::as_const(turned).view(), std::as_const(inner).view(), gradient.output.view(),
-           threads);
-  multiply(std::as_const(delta).view(), router.output.view(), back.view(), threads);
-  for (std::size_t i = 0; i < back.values().size(); ++i)
-    back.values()[i] *= 1 - inner.values()[i] * inner.values()[i];
-  transpose(back, turned);
-  gradient.weight.resize(experts, unit_inputs.cols);
-  multiply(std::as_const(turned).view(), unit_inputs, gradient.weight.view(), threads);
+RouterGradients::RouterGradients(LinearAlgebra& algebra) : algebra_(algebra) {
+  for (std::unique_ptr<BackendMatrix>* matrix :
+       {&inputs_, &weight_, &output_, &inner_, &scores_, &delta_, &turned_, &back_,
+        &weight_gradient_, &output_gradient_})
+    *matrix = algebra.make_matrix();
+}
+
+RouterGradient RouterGradients::compute(const RouterWeights& router,
+                                        MatrixView<const float> unit_inputs,
+                                        MatrixView<const float> target, RouterLoss loss) {
+  inputs_->assign(unit_inputs);
+  weight_->assign(router.weight.view());
+  output_->assign(router.output.view());
+  algebra_.multiply_transposed(*inputs_, *weight_, *inner_);
+  inner_->edit([](MatrixView<float> values) {
+    for (float& value : values.values()) value = std::tanh(value);
+  });
+  algebra_.multiply_transposed(*inner_, *output_, *scores_);
+  RouterGradient gradient;
+  gradient.loss = loss_of(std::as_const(*scores_).on_host(), target, loss, delta_on_host_);
+  delta_->assign(std::as_const(delta_on_host_).view());
+  transpose(std::as_const(delta_on_host_).view(), turned_on_host_);
+  turned_->assign(std::as_const(turned_on_host_).view());
+  algebra_.multiply(*turned_, *inner_, *output_gradient_);
+  algebra_.multiply(*delta_, *output_, *back_);
+  const MatrixView<const float> inner = std::as_const(*inner_).on_host();
+  back_->edit([&](MatrixView<float> values) {
+    for (std::size_t i = 0; i < values.size(); ++i)
+      values.values()[i] *= 1 - inner.values()[i] * inner.values()[i];
+  });
+  transpose(std::as_const(*back_).on_host(), turned_on_host_);
+  turned_->assign(std::as_const(turned_on_host_).view());
+  algebra_.multiply(*turned_, *inputs_, *weight_gradient_);
+  gradient.output = std::as_const(*output_gradient_).on_host();
+  gradient.weight = std::as_const(*weight_gradient_).on_host();
+  return gradient;
 }
 
 void train_router(RouterWeights& router, CalibrationTokens& tokens, const Matrix<float>& target,

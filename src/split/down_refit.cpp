@@ -3,22 +3,12 @@
 #include <algorithm>
 #include <cmath>
 
-#include "moefy/backend/linear_algebra.hpp"
 #include "moefy/core/dtype.hpp"
 #include "moefy/router/ridge_router.hpp"
-#include "moefy/split/routed_split.hpp"
 
 namespace moefy {
 
 namespace {
-
-constexpr std::size_t kRows = 256;
-
-Matrix<double> zeros(std::size_t rows, std::size_t cols) {
-  Matrix<double> matrix(rows, cols);
-  std::ranges::fill(matrix.values(), 0.0);
-  return matrix;
-}
 
 double sum_of(std::span<const double> values) {
   double sum = 0;
@@ -33,60 +23,40 @@ class RoutedBlocks {
   RoutedBlocks(CalibrationTokens& tokens, std::span<const float> token_weight,
                const RouterWeights& router, std::span<const std::int32_t> label, std::int64_t top_k)
       : tokens_(tokens),
-        token_weight_(token_weight),
-        router_(router),
+        router_(router, tokens.algebra()),
         label_(label),
-        top_k_(static_cast<std::size_t>(top_k)) {}
+        top_k_(static_cast<std::size_t>(top_k)),
+        chosen_(tokens.algebra().make_matrix()),
+        kept_(tokens.algebra().make_matrix()),
+        missing_(tokens.algebra().make_matrix()),
+        output_(tokens.algebra().make_matrix()) {
+    for (const float weight : token_weight) root_.push_back(std::sqrt(weight));
+  }
 
   /// Calls body(kept [T, n], missing output [T, d]); adds up Σ w‖missing output‖².
   template <class Body>
   void for_each(const Body& body) {
-    const FfnLayer& layer = tokens_.layer();
-    ThreadPool& threads = tokens_.threads();
+    LinearAlgebra& algebra = tokens_.algebra();
     tokens_.for_each_block([&](const CalibrationTokens::Block& block) {
-      const std::size_t count = block.hidden.rows;
-      scores_.resize(count, router_.weight.rows());
-      chosen_.resize(count, router_.weight.rows());
-      router_scores(router_, block.inputs, scores_.view(), threads);
-      choose_experts(scores_.view(), top_k_, chosen_.view(), threads);
-      kept_.resize(count, layer.num_neurons());
-      missing_.resize(count, layer.num_neurons());
-      part(block);
-      output_.resize(count, layer.hidden_size());
-      multiply(missing_.view(), layer.down.view(), output_.view(), threads);
-      missing_square += sum_of(squared_row_norms(output_.view(), threads));
-      body(kept_.view(), output_.view());
+      router_.choose(block.inputs, top_k_, *chosen_);
+      algebra.part_hidden(block.hidden, *chosen_, label_,
+                          std::span(root_).subspan(block.first, block.size()), *kept_,
+                          missing_.get());
+      algebra.multiply(*missing_, tokens_.ffn().down(), *output_);
+      missing_square += sum_of(algebra.squared_row_norms(*output_));
+      body(*kept_, *output_);
     });
   }
 
   double missing_square = 0;
 
  private:
-  /// √w · hidden, in kept_ where a neuron is on, else in missing_; 0 in the other.
-  void part(const CalibrationTokens::Block& block) {
-    tokens_.threads().for_each((kept_.rows() + kRows - 1) / kRows, [&](std::size_t tile) {
-      NeuronMask mask(label_);
-      for (std::size_t t = tile * kRows; t < std::min(kept_.rows(), tile * kRows + kRows); ++t) {
-        const float root = std::sqrt(token_weight_[block.first + t]);
-        const std::span<const float> hidden = block.hidden.row(t);
-        const std::span<const float> on = mask.of(chosen_.row(t));
-        const std::span<float> kept = kept_.row(t);
-        const std::span<float> missing = missing_.row(t);
-        for (std::size_t i = 0; i < hidden.size(); ++i) {
-          const float value = root * hidden[i];
-          kept[i] = on[i] != 0 ? value : 0.0F;
-          missing[i] = on[i] != 0 ? 0.0F : value;
-        }
-      }
-    });
-  }
-
   CalibrationTokens& tokens_;
-  std::span<const float> token_weight_;
-  const RouterWeights& router_;
+  RouterOnBackend router_;
+  std::vector<float> root_;  ///< of the tokens' weights
   std::span<const std::int32_t> label_;
   std::size_t top_k_;
-  Matrix<float> scores_, chosen_, kept_, missing_, output_;
+  std::unique_ptr<BackendMatrix> chosen_, kept_, missing_, output_;
 };
 
 void round_to(DType dtype, Matrix<float>& values) {
@@ -105,17 +75,16 @@ DownRefit refit_down(CalibrationTokens& tokens, std::span<const float> token_wei
                      double dense_square, const RouterWeights& router,
                      std::span<const std::int32_t> label, std::int64_t top_k, double lambda) {
   const FfnLayer& layer = tokens.layer();
-  Matrix<double> gram = zeros(layer.num_neurons(), layer.num_neurons());
-  Matrix<double> change = zeros(layer.num_neurons(), layer.hidden_size());
+  const std::unique_ptr<GramSum> gram = tokens.algebra().make_gram_sum(layer.num_neurons());
+  const std::unique_ptr<ProductSum> products =
+      tokens.algebra().make_product_sum(layer.num_neurons(), layer.hidden_size());
   RoutedBlocks blocks(tokens, token_weight, router, label, top_k);
-  blocks.for_each([&](MatrixView<const float> kept, MatrixView<const float> missing) {
-    add_block_gram(kept, gram, tokens.threads());
-    add_block_product(kept, missing, change, tokens.threads());
+  blocks.for_each([&](const BackendMatrix& kept, const BackendMatrix& missing) {
+    gram->add(kept);
+    products->add(kept, missing);
   });
 
-  double diagonal = 0;
-  for (std::size_t i = 0; i < gram.rows(); ++i) diagonal += gram.row(i)[i];
-  diagonal /= static_cast<double>(gram.rows());
+  const double diagonal = sum_of(gram->diagonal()) / static_cast<double>(layer.num_neurons());
   DownRefit refit;
   refit.down.resize(layer.num_neurons(), layer.hidden_size());
   std::ranges::copy(layer.down.values(), refit.down.values().begin());
@@ -123,10 +92,9 @@ DownRefit refit_down(CalibrationTokens& tokens, std::span<const float> token_wei
   refit.error_after = refit.error_before;
   if (diagonal > 0) {
     double used = lambda;
-    const CholeskyFactor factor = ridge_factor(gram, lambda, &used);
-    Matrix<double> right(change.rows(), change.cols());
-    std::ranges::copy(change.values(), right.values().begin());
-    factor.solve(change);
+    const Matrix<double> right = products->read();
+    ridge_factor(*gram, lambda, &used)->solve(*products);
+    const Matrix<double> change = products->take();
     // With (G + r I) Δ = C the error is ‖missing‖² - ⟨Δ, C⟩ - r ‖Δ‖².
     double explained = 0;
     double squares = 0;
@@ -146,7 +114,7 @@ double routed_error(CalibrationTokens& tokens, std::span<const float> token_weig
                     double dense_square, const RouterWeights& router,
                     std::span<const std::int32_t> label, std::int64_t top_k) {
   RoutedBlocks blocks(tokens, token_weight, router, label, top_k);
-  blocks.for_each([](MatrixView<const float>, MatrixView<const float>) {});
+  blocks.for_each([](const BackendMatrix&, const BackendMatrix&) {});
   return relative(blocks.missing_square, dense_square);
 }
 

@@ -10,7 +10,6 @@ namespace moefy {
 
 namespace {
 
-constexpr std::size_t kRows = 256;
 /// Share of labels that may still change in the last round.
 constexpr double kSettled = 0.01;
 
@@ -32,7 +31,7 @@ class Refinement {
         workspace_(workspace),
         stop_(stop),
         experts_(static_cast<std::size_t>(split.experts)),
-        down_squares_(squared_row_norms(layer_.down.view(), tokens.threads())),
+        down_squares_(tokens.algebra().squared_row_norms(tokens.ffn().down())),
         ridge_(tokens, routed.router_ridge) {}
 
   RoutedSplit run() {
@@ -64,38 +63,27 @@ class Refinement {
 
   /// Energy that neuron i loses in expert e: column e; the last column is all its energy.
   Matrix<double> kept_energy() {
-    Matrix<double> kept(layer_.num_neurons(), experts_ + 1);
-    std::ranges::fill(kept.values(), 0.0);
-    Matrix<float> scores, energy;
-    Matrix<float> chosen;
+    LinearAlgebra& algebra = tokens_.algebra();
+    const RouterOnBackend router(result_.router, algebra);
+    const std::unique_ptr<ProductSum> kept =
+        algebra.make_product_sum(layer_.num_neurons(), experts_ + 1);
+    const std::unique_ptr<BackendMatrix> chosen = algebra.make_matrix();
+    const std::unique_ptr<BackendMatrix> energy = algebra.make_matrix();
+    const std::unique_ptr<BackendMatrix> wider = algebra.make_matrix();
     tokens_.for_each_block([&](const CalibrationTokens::Block& block) {
-      const std::size_t count = block.hidden.rows;
-      scores.resize(count, experts_);
-      router_scores(result_.router, block.inputs, scores.view(), tokens_.threads());
-      chosen.resize(count, experts_);
-      choose_experts(scores.view(), static_cast<std::size_t>(routed_.top_k), chosen.view(),
-                     tokens_.threads());
-      energy.resize(count, layer_.num_neurons());
-      weighted_energy(block, energy);
-      add_block_product(energy.view(), with_ones(chosen).view(), kept, tokens_.threads());
+      router.choose(block.inputs, static_cast<std::size_t>(routed_.top_k), *chosen);
+      const Matrix<float> chosen_or_all = with_ones(std::as_const(*chosen).on_host());
+      wider->assign(chosen_or_all.view());
+      algebra.weighted_squares(block.hidden, token_weight_.subspan(block.first, block.size()),
+                               *energy);
+      kept->add(*energy, *wider);
     });
-    return kept;
+    return kept->take();
   }
 
-  void weighted_energy(const CalibrationTokens::Block& block, Matrix<float>& energy) {
-    tokens_.threads().for_each((energy.rows() + kRows - 1) / kRows, [&](std::size_t tile) {
-      for (std::size_t t = tile * kRows; t < std::min(energy.rows(), tile * kRows + kRows); ++t) {
-        const float weight = token_weight_[block.first + t];
-        const std::span<const float> hidden = block.hidden.row(t);
-        const std::span<float> out = energy.row(t);
-        for (std::size_t i = 0; i < out.size(); ++i) out[i] = weight * hidden[i] * hidden[i];
-      }
-    });
-  }
-
-  static Matrix<float> with_ones(const Matrix<float>& chosen) {
-    Matrix<float> wider(chosen.rows(), chosen.cols() + 1);
-    for (std::size_t t = 0; t < chosen.rows(); ++t) {
+  static Matrix<float> with_ones(MatrixView<const float> chosen) {
+    Matrix<float> wider(chosen.rows, chosen.cols + 1);
+    for (std::size_t t = 0; t < chosen.rows; ++t) {
       std::ranges::copy(chosen.row(t), wider.row(t).begin());
       wider.row(t).back() = 1.0F;
     }
@@ -190,30 +178,6 @@ std::vector<std::vector<std::int32_t>> members_by_expert(std::span<const std::in
     if (label[i] != kSharedLabel)
       members[static_cast<std::size_t>(label[i])].push_back(static_cast<std::int32_t>(i));
   return members;
-}
-
-NeuronMask::NeuronMask(std::span<const std::int32_t> label) : label_(label), on_(label.size()) {}
-
-std::span<const float> NeuronMask::of(std::span<const float> chosen) {
-  static_assert(kSharedLabel == -1);
-  by_label_.assign(1, 1.0F);
-  by_label_.insert(by_label_.end(), chosen.begin(), chosen.end());
-  const float* first_expert = by_label_.data() + 1;
-  for (std::size_t i = 0; i < label_.size(); ++i) on_[i] = first_expert[label_[i]];
-  return on_;
-}
-
-void mask_hidden(MatrixView<const float> chosen, std::span<const std::int32_t> label,
-                 MatrixView<float> hidden, ThreadPool& threads) {
-  require(chosen.rows == hidden.rows && label.size() == hidden.cols, "a label for every neuron");
-  threads.for_each((hidden.rows + kRows - 1) / kRows, [&](std::size_t tile) {
-    NeuronMask mask(label);
-    for (std::size_t t = tile * kRows; t < std::min(hidden.rows, tile * kRows + kRows); ++t) {
-      const std::span<const float> on = mask.of(chosen.row(t));
-      const std::span<float> row = hidden.row(t);
-      for (std::size_t i = 0; i < row.size(); ++i) row[i] = on[i] != 0 ? row[i] : 0.0F;
-    }
-  });
 }
 
 }  // namespace moefy

@@ -1,7 +1,6 @@
 #include <algorithm>
 #include <numeric>
 
-#include "moefy/backend/linear_algebra.hpp"
 #include "moefy/core/error.hpp"
 #include "moefy/split/routed_split.hpp"
 
@@ -13,13 +12,12 @@ namespace {
 /// its squares, with mean 1. Tokens with huge outputs would otherwise decide alone. (The residual
 /// stream, which `calibrate` weighs by, is not in recordings.)
 std::vector<float> weights_of_tokens(CalibrationTokens& tokens) {
-  const FfnLayer& layer = tokens.layer();
+  LinearAlgebra& algebra = tokens.algebra();
   std::vector<double> squares;
-  Matrix<float> output;
+  const std::unique_ptr<BackendMatrix> output = algebra.make_matrix();
   tokens.for_each_block([&](const CalibrationTokens::Block& block) {
-    output.resize(block.hidden.rows, layer.hidden_size());
-    multiply(block.hidden, layer.down.view(), output.view(), tokens.threads());
-    const std::vector<double> part = squared_row_norms(output.view(), tokens.threads());
+    algebra.multiply(block.hidden, tokens.ffn().down(), *output);
+    const std::vector<double> part = algebra.squared_row_norms(*output);
     squares.insert(squares.end(), part.begin(), part.end());
   });
   std::vector<double> order = squares;

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "moefy/backend/backend.hpp"
 #include "moefy/core/random.hpp"
 #include "moefy/model/ffn_layer.hpp"
 #include "moefy/partition/partition.hpp"
@@ -50,10 +51,13 @@ FfnLayer expert_of(const FfnLayer& layer, std::span<const std::int32_t> ids) {
 /// once).
 void add_output(const FfnLayer& layer, const Matrix<float>& inputs, float weight,
                 Matrix<float>& out, std::span<const std::int32_t> times = {}) {
-  Matrix<float> hidden(inputs.rows(), layer.num_neurons());
-  Matrix<float> scratch;
-  ThreadPool threads(1);
-  ffn_hidden(layer, inputs.view(), hidden.view(), scratch, threads);
+  const std::unique_ptr<Backend> backend = make_reference_backend(1);
+  LinearAlgebra& algebra = backend->algebra();
+  const std::unique_ptr<BackendMatrix> computed = algebra.make_matrix();
+  const std::unique_ptr<BackendMatrix> rows = algebra.make_matrix();
+  rows->assign(inputs.view());
+  FfnOnBackend(layer, algebra).compute_hidden(*rows, *computed);
+  const MatrixView<const float> hidden = std::as_const(*computed).on_host();
   for (std::size_t t = 0; t < inputs.rows(); ++t)
     for (std::size_t i = 0; i < layer.num_neurons(); ++i) {
       const float count = times.empty() ? 1.0F : static_cast<float>(times[i]);

@@ -6,11 +6,13 @@ import os
 import pathlib
 import signal
 
+import h5py
 import numpy as np
 import pytest
 
-from conftest import ROOT, write_llama
+from conftest import ROOT, Moefy, write_llama
 from mpi_job import GONE_WITHIN_SECONDS, Job
+from recorded import write_recordings
 
 BUILD = pathlib.Path(os.environ.get("MOEFY_SIMULATED_BUILD", ROOT / "build" / "asan"))
 PROGRAM = BUILD / "bin" / "moefy"
@@ -205,4 +207,127 @@ def test_bench_link_measures_both_links(tmp_path):
     job = Job([PROGRAM, "bench", "link", "--json", "--repeats", "2", "--sizes", "100000",
                "--backend", "cuda"], 2, variables(2, tmp_path))
 
+    assert job.finish()[0] == 0, job.stderr
+
+
+# ---- recorded tokens ------------------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    """A folder with a model, its recordings and a map."""
+    folder = tmp_path_factory.mktemp("recorded")
+    model = write_llama(folder / "llama", layers=3, hidden=32, ffn=96, dtype=np.float16)
+    moefy = Moefy(folder)
+    write_recordings(moefy, model, folder / "rec.h5", tokens=4200)
+    moefy("split", model, "-o", "map.h5", "--experts", 5, "--shared", 1, "--top-k", 2)
+    return folder
+
+
+def start_recorded(recorded, folder, command, ranks=1, devices=RANKS, backend="cuda", more=(),
+                   environment=None):
+    command = [PROGRAM, *command, "-o", folder / "out.h5", "--recordings", recorded / "rec.h5",
+               "--threads", "1", "--backend", backend, *more]
+    return Job(command, ranks, {**variables(devices, folder), **(environment or {})})
+
+
+def start_route(recorded, folder, router="ridge", **how):
+    command = ["route", recorded / "llama", recorded / "map.h5", "--router", router, "--evaluate"]
+    return start_recorded(recorded, folder, command, **how)
+
+
+def start_split(recorded, folder, method, **how):
+    command = ["split", recorded / "llama", "--reproducible", "--experts", "5", "--shared", "1",
+               "--top-k", "2", "--method", method]
+    return start_recorded(recorded, folder, command, **how)
+
+
+def made_by(start, recorded, folder, *what, **how):
+    folder.mkdir()
+    job = start(recorded, folder, *what, **how)
+    assert job.finish()[0] == 0, job.stderr
+    return folder / "out.h5"
+
+
+@pytest.mark.parametrize("cublas", [False, True])
+def test_routers_of_a_gpu_are_those_of_a_cpu_on_any_ranks(cublas, recorded, tmp_path):
+    environment = {"MOEFY_CUBLAS": str(CUBLAS) if cublas else "off"}
+    on_cpu = made_by(start_route, recorded, tmp_path / "cpu", backend="cpu")
+    maps = [made_by(start_route, recorded, tmp_path / str(ranks), ranks=ranks,
+                    environment=environment) for ranks in (1, 2, 3)]
+
+    assert len({path.read_bytes() for path in maps}) == 1
+    with h5py.File(on_cpu) as expected, h5py.File(maps[0]) as found:
+        assert json.loads(found["config"][()])["route"]["backend"] == "cuda"
+        for layer in expected["layers"].values():
+            other = found[layer.name]
+            weight = layer["router/weight"][:]
+            np.testing.assert_allclose(other["router/weight"][:], weight,
+                                       atol=1e-5 * np.abs(weight).max())
+            for name, value in layer["stats/metrics"].attrs.items():
+                assert other["stats/metrics"].attrs[name] == pytest.approx(value, rel=2e-3), name
+
+
+def test_two_layer_routers_are_trained_on_a_gpu(recorded, tmp_path):
+    made = [made_by(start_route, recorded, tmp_path / backend, "mlp", backend=backend,
+                    more=["--epochs", "1", "--layers", "0"]) for backend in ("cpu", "cuda")]
+
+    with h5py.File(made[0]) as expected, h5py.File(made[1]) as found:
+        weight, other = (file["layers/00000/router/0/weight"][:] for file in (expected, found))
+        np.testing.assert_allclose(other, weight, atol=1e-2 * np.abs(weight).max())
+
+
+@pytest.mark.parametrize("method", ["routed", "activation", "coactivation", "kmeans"])
+def test_methods_that_look_at_recordings_are_the_same_on_any_ranks(method, recorded, tmp_path):
+    maps = [made_by(start_split, recorded, tmp_path / str(ranks), method, ranks=ranks)
+            for ranks in (1, 3)]
+
+    assert maps[0].read_bytes() == maps[1].read_bytes()
+
+
+def test_auto_works_on_tokens_where_every_rank_sees_a_gpu(recorded, tmp_path):
+    for devices, backend in [(RANKS, "cuda"), (0, "cpu")]:
+        path = made_by(start_route, recorded, tmp_path / backend, ranks=2, devices=devices,
+                       backend="auto")
+        with h5py.File(path) as file:
+            assert json.loads(file["config"][()])["route"]["backend"] == backend
+
+
+@pytest.mark.parametrize("call", [
+    "cudaMalloc:1", "cudaMalloc:9", "cudaMalloc:30", "cudaMallocHost:1", "launch:1", "launch:12",
+    "cudaMemcpyAsync:4", "cudaMemsetAsync:1", "cudaStreamSynchronize:3", "cublasCreate:1",
+    "cublasGemmEx:1", "cublasGemmEx:7"])
+def test_a_device_that_fails_while_routers_are_fitted(call, recorded, tmp_path):
+    job = start_route(recorded, tmp_path, ranks=2, environment={
+        "MOEFY_CUBLAS": str(CUBLAS), "MOEFY_SIMULATED_FAILURE": call,
+        "MOEFY_SIMULATED_FAILURE_RANK": "1"})
+
+    assert job.finish()[0] == 6, job.stderr
+    assert job.last_words().startswith("moefy: exit 6 "), job.stderr
+    assert len(job.messages()) == 1 and "[rank 1 " in job.messages()[0], job.stderr
+    assert job.all_gone()
+    assert not (tmp_path / "out.h5").exists()
+
+
+@pytest.mark.parametrize("devices, more, code, text", [
+    (0, [], 6, "no NVIDIA GPU can be used here"),
+    (1, ["--device", "7"], 6, "device 7 is not there: this process sees 1"),
+    (1, ["--device-memory", "100K"], 6, "MiB are in use (--device-memory)"),
+    (1, ["--device", "-1"], 2, "--device -1: at least 0 is needed")])
+def test_route_refuses_devices_as_split_does(devices, more, code, text, recorded, tmp_path):
+    job = start_route(recorded, tmp_path, devices=devices, more=more)
+
+    assert job.finish()[0] == code, job.stderr
+    assert len(job.messages()) == 1 and text in job.messages()[0], job.stderr
+    assert not (tmp_path / "out.h5").exists()
+
+
+@pytest.mark.parametrize("backend", ["cuda", "auto"])
+def test_route_refuses_more_ranks_than_gpus(backend, recorded, tmp_path):
+    job = start_route(recorded, tmp_path, ranks=RANKS, devices=2, backend=backend)
+    assert job.finish()[0] == 2, job.stderr
+    message, = job.messages()
+    assert f": {RANKS} ranks, 2 GPUs;" in message and "--share-devices" in message, job.stderr
+
+    job = start_route(recorded, tmp_path, ranks=RANKS, devices=2, backend=backend,
+                      more=["--share-devices"])
     assert job.finish()[0] == 0, job.stderr

@@ -46,7 +46,7 @@ TEST(ActivationTest, agrees_with_transformers) {
     ASSERT_TRUE(is_known_activation(name));
     auto values = kInputs;
 
-    apply_activation(name, values);
+    apply_activation(activation_named(name), values);
 
     for (std::size_t i = 0; i < values.size(); ++i)
       EXPECT_NEAR(values[i], expected[i], 2e-6F + 1e-6F * std::abs(expected[i])) << kInputs[i];
@@ -58,7 +58,7 @@ TEST(ActivationTest, stays_finite_at_large_inputs) {
     SCOPED_TRACE(name);
     std::array values{-1000.0F, 1000.0F};
 
-    apply_activation(name, values);
+    apply_activation(activation_named(name), values);
 
     EXPECT_TRUE(std::isfinite(values[0]));
     EXPECT_TRUE(std::isfinite(values[1]));
@@ -69,7 +69,7 @@ TEST(ActivationTest, names_near_ones) {
   std::array values{1.0F};
 
   EXPECT_FALSE(is_known_activation("sillu"));
-  EXPECT_THAT([&] { apply_activation("sillu", values); },
+  EXPECT_THAT([&] { apply_activation(activation_named("sillu"), values); },
               ThrowsMessage<InputError>(AllOf(HasSubstr("'sillu'"), HasSubstr("silu"))));
 }
 

@@ -3,9 +3,10 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cmath>
 
+#include "moefy/core/error.hpp"
 #include "moefy/model/calibration_tokens.hpp"
+#include "support/fixed_inputs.hpp"
 #include "support/temp_dir.hpp"
 #include "support/tiny_checkpoint.hpp"
 
@@ -28,42 +29,22 @@ FfnLayer small_layer() {
   return layer;
 }
 
-TEST(FfnLayerTest, hidden_activations_of_a_gated_layer) {
-  const FfnLayer layer = small_layer();
-  const Matrix<float> inputs = matrix(2, 2, {2, 1, -1, 0});
-  Matrix<float> hidden(2, 4), scratch;
-  ThreadPool threads(1);
-
-  ffn_hidden(layer, inputs.view(), hidden.view(), scratch, threads);
-
-  EXPECT_TRUE(std::ranges::equal(hidden.row(0), std::vector<float>{6, 4, 3, 2}));
-  EXPECT_TRUE(std::ranges::equal(hidden.row(1), std::vector<float>{0, 0, 0, 0}));
-}
-
-TEST(FfnLayerTest, biases_are_added_before_the_activation) {
+TEST(FfnLayerTest, down_rows_on_a_backend_are_renewed) {
   FfnLayer layer = small_layer();
-  layer.gate.resize(0, 0);
-  layer.up_bias = {-3, 0, 1, -3};
-  const Matrix<float> inputs = matrix(1, 2, {2, 1});
-  Matrix<float> hidden(1, 4), scratch;
-  ThreadPool threads(1);
+  const std::unique_ptr<Backend> backend = make_reference_backend(1);
+  FfnOnBackend ffn(layer, backend->algebra());
 
-  ffn_hidden(layer, inputs.view(), hidden.view(), scratch, threads);
+  layer.down = matrix(4, 2, {5, 6, 0, 1, 1, -1, 2, 1});
+  ffn.renew_down();
 
-  EXPECT_TRUE(std::ranges::equal(hidden.row(0), std::vector<float>{0, 4, 2, 0}));
+  EXPECT_TRUE(std::ranges::equal(ffn.down().on_host().row(0), std::vector<float>{5, 6}));
 }
 
-TEST(FfnLayerTest, expert_norms_are_those_of_their_outputs) {
-  // Experts {0, 3} and {1, 2}: outputs (10, 2) and (3, 1).
-  ThreadPool threads(1);
-  const ExpertNorms norms(small_layer(), {{0, 3}, {1, 2}}, threads);
-  const Matrix<float> hidden = matrix(1, 4, {6, 4, 3, 2});
-  Matrix<float> out(1, 2);
-
-  norms.compute(hidden.view(), out.view(), threads);
-
-  EXPECT_NEAR(out.row(0)[0], std::sqrt(104.0), 1e-5);
-  EXPECT_NEAR(out.row(0)[1], std::sqrt(10.0), 1e-5);
+TEST(FfnLayerTest, an_unknown_activation_is_an_input_error) {
+  FfnLayer layer = small_layer();
+  layer.info.activation = "reluu";
+  const std::unique_ptr<Backend> backend = make_reference_backend(1);
+  EXPECT_THROW(FfnOnBackend(layer, backend->algebra()), InputError);
 }
 
 TEST(FfnLayerTest, loading_turns_neurons_into_rows_and_makes_the_fingerprint) {
@@ -86,18 +67,26 @@ TEST(FfnLayerTest, loading_turns_neurons_into_rows_and_makes_the_fingerprint) {
   EXPECT_EQ(layer.up.row(5)[3], values[3 * 24 + 5]);
 }
 
-class FixedInputs : public LayerInputs {
- public:
-  explicit FixedInputs(Matrix<float> values) : values_(std::move(values)) {}
-  std::size_t num_tokens() const override { return values_.rows(); }
-  MatrixView<const float> rows(std::size_t first, std::size_t count,
-                               Matrix<float>& /*scratch*/) const override {
-    return {values_.values().data() + first * values_.cols(), count, values_.cols()};
-  }
+TEST(CalibrationTokensTest, inputs_come_alone_in_the_same_blocks) {
+  const FfnLayer layer = small_layer();
+  Matrix<float> values(kTokenBlock + 3, 2);
+  for (std::size_t i = 0; i < values.values().size(); ++i)
+    values.values()[i] = static_cast<float>(i % 7);
+  const FixedInputs inputs(std::move(values));
+  TokensOnCpu tokens(layer, inputs);
+  std::vector<std::size_t> firsts;
+  std::vector<float> found;
 
- private:
-  Matrix<float> values_;
-};
+  tokens->for_each_inputs([&](const CalibrationTokens::Inputs& block) {
+    firsts.push_back(block.first);
+    const auto part = block.inputs.on_host().values();
+    found.insert(found.end(), part.begin(), part.end());
+  });
+
+  EXPECT_EQ(firsts, (std::vector<std::size_t>{0, kTokenBlock}));
+  ASSERT_EQ(found.size(), 2 * (kTokenBlock + 3));
+  for (std::size_t i = 0; i < found.size(); ++i) ASSERT_EQ(found[i], static_cast<float>(i % 7));
+}
 
 TEST(CalibrationTokensTest, blocks_are_the_same_kept_or_computed_again) {
   const FfnLayer layer = small_layer();
@@ -105,20 +94,20 @@ TEST(CalibrationTokensTest, blocks_are_the_same_kept_or_computed_again) {
   for (std::size_t i = 0; i < values.values().size(); ++i)
     values.values()[i] = static_cast<float>(i % 7) - 3;
   const FixedInputs inputs(std::move(values));
-  ThreadPool threads(2);
-  CalibrationTokens kept(layer, inputs, 1 << 20, threads);
-  CalibrationTokens again(layer, inputs, 0, threads);
+  TokensOnCpu kept(layer, inputs, 1 << 20, 2);
+  TokensOnCpu again(layer, inputs, 0, 2);
 
   for (int pass = 0; pass < 2; ++pass) {
     std::vector<std::size_t> firsts;
     std::vector<float> first_way, second_way;
-    kept.for_each_block([&](const CalibrationTokens::Block& block) {
+    kept->for_each_block([&](const CalibrationTokens::Block& block) {
       firsts.push_back(block.first);
-      first_way.insert(first_way.end(), block.hidden.values().begin(), block.hidden.values().end());
+      const auto hidden = block.hidden.on_host().values();
+      first_way.insert(first_way.end(), hidden.begin(), hidden.end());
     });
-    again.for_each_block([&](const CalibrationTokens::Block& block) {
-      second_way.insert(second_way.end(), block.hidden.values().begin(),
-                        block.hidden.values().end());
+    again->for_each_block([&](const CalibrationTokens::Block& block) {
+      const auto hidden = block.hidden.on_host().values();
+      second_way.insert(second_way.end(), hidden.begin(), hidden.end());
     });
     EXPECT_EQ(firsts, (std::vector<std::size_t>{0, kTokenBlock}));
     EXPECT_EQ(first_way.size(), (kTokenBlock + 3) * 4);

@@ -26,10 +26,9 @@ TEST(RidgeRouterTest, solves_the_normal_equations_of_the_output_norms) {
   layer.up = matrix(2, 2, {1, 0, 0, 1});
   layer.down = matrix(2, 2, {1, 0, 0, 2});
   const FixedInputs inputs(matrix(2, 2, {1, 0, 0, 1}));
-  ThreadPool threads(1);
-  CalibrationTokens tokens(layer, inputs, 1 << 20, threads);
+  test::TokensOnCpu tokens(layer, inputs);
 
-  const RouterWeights router = RidgeRouter(tokens, 1.0).fit(tokens, {{0}, {1}});
+  const RouterWeights router = RidgeRouter(*tokens, 1.0).fit(*tokens, {{0}, {1}});
 
   EXPECT_EQ(router.kind, "ridge");
   EXPECT_NEAR(router.weight.row(0)[0], 0.5, 1e-6);
@@ -37,20 +36,23 @@ TEST(RidgeRouterTest, solves_the_normal_equations_of_the_output_norms) {
   EXPECT_NEAR(router.weight.row(1)[0], 0.0, 1e-6);
   EXPECT_NEAR(router.weight.row(1)[1], 1.0, 1e-6);
   // Scores (0.5, 0), (0, 1): root of (0.25 + 1) / 4.
-  EXPECT_NEAR(logit_spread(router, tokens), std::sqrt(1.25 / 4), 1e-6);
+  EXPECT_NEAR(logit_spread(router, *tokens), std::sqrt(1.25 / 4), 1e-6);
 }
 
 TEST(RidgeRouterTest, the_lowest_expert_wins_a_tie) {
-  const Matrix<float> scores = matrix(2, 4, {1, 3, 3, 2, -1, -1, -1, -1});
-  Matrix<float> chosen(2, 4);
-  ThreadPool threads(1);
+  RouterWeights router;
+  router.kind = "ridge";
+  router.weight = matrix(4, 1, {1, 3, 3, 2});
+  const Matrix<float> inputs = matrix(2, 1, {1, 0});
+  const std::unique_ptr<Backend> backend = make_cpu_backend(1);
+  LinearAlgebra& algebra = backend->algebra();
+  const std::unique_ptr<BackendMatrix> rows = test::on_backend(algebra, inputs);
+  const std::unique_ptr<BackendMatrix> chosen = algebra.make_matrix();
 
-  choose_experts(scores.view(), 2, chosen.view(), threads);
-  EXPECT_TRUE(std::ranges::equal(chosen.row(0), std::vector<float>{0, 1, 1, 0}));
-  EXPECT_TRUE(std::ranges::equal(chosen.row(1), std::vector<float>{1, 1, 0, 0}));
+  RouterOnBackend(router, algebra).choose(*rows, 2, *chosen);
 
-  choose_experts(scores.view(), 1, chosen.view(), threads);
-  EXPECT_TRUE(std::ranges::equal(chosen.row(0), std::vector<float>{0, 1, 0, 0}));
+  EXPECT_TRUE(std::ranges::equal(test::read(chosen).row(0), std::vector<float>{0, 1, 1, 0}));
+  EXPECT_TRUE(std::ranges::equal(test::read(chosen).row(1), std::vector<float>{1, 1, 0, 0}));
 }
 
 }  // namespace

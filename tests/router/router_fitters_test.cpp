@@ -7,6 +7,7 @@
 #include <map>
 
 #include "mlp_router.hpp"
+#include "moefy/backend/backend.hpp"
 #include "moefy/core/error.hpp"
 #include "moefy/router/ridge_router.hpp"
 #include "moefy/router/router_metrics.hpp"
@@ -27,16 +28,17 @@ using ::testing::Pointwise;
 /// A layer, a partition of it and recorded inputs.
 struct Scene {
   Scene(FfnLayer layer_in, std::vector<std::int32_t> label, Matrix<float> values)
-      : layer(std::move(layer_in)), inputs(std::move(values)), threads(2) {
+      : layer(std::move(layer_in)), inputs(std::move(values)) {
     const auto experts =
         static_cast<std::size_t>(*std::max_element(label.begin(), label.end()) + 1);
     const auto shared = static_cast<std::size_t>(std::count(label.begin(), label.end(), -1) > 0);
     partition = Partition::from_labels(std::move(label), experts, shared);
-    tokens.emplace(layer, inputs, 1 << 20, threads);
+    on_cpu.emplace(layer, inputs, 1 << 20, 2);
+    tokens = &**on_cpu;
   }
 
   RouterWeights fit(const RouterFitter& fitter) {
-    return fitter.fit({layer, partition, config, &*tokens, {}});
+    return fitter.fit({layer, partition, config, tokens, {}});
   }
 
   std::map<std::string, double> measure(const RouterWeights& router, std::int64_t top_k) {
@@ -47,11 +49,21 @@ struct Scene {
 
   FfnLayer layer;
   FixedInputs inputs;
-  ThreadPool threads;
   Partition partition;
   RouterConfig config;
-  std::optional<CalibrationTokens> tokens;
+  std::optional<test::TokensOnCpu> on_cpu;
+  CalibrationTokens* tokens = nullptr;
 };
+
+/// Scores of a router, computed on a CPU.
+Matrix<float> scores_of(const RouterWeights& router, const Matrix<float>& inputs) {
+  const std::unique_ptr<Backend> backend = make_cpu_backend(1);
+  const std::unique_ptr<BackendMatrix> rows = test::on_backend(backend->algebra(), inputs);
+  const std::unique_ptr<BackendMatrix> scores = backend->algebra().make_matrix();
+  RouterOnBackend(router, backend->algebra()).scores(*rows, *scores);
+  const auto values = test::read(scores).values();
+  return matrix_of<float>(scores->rows(), scores->cols(), {values.begin(), values.end()});
+}
 
 /// Rows (1, 0), (2, 0) and (0, 1), (0, 3), ReLU, one token (1, 2): hidden 1 2 2 6.
 Scene two_experts() {
@@ -83,13 +95,11 @@ TEST(RouterFitterTest, the_nearest_centroid_need_not_have_the_largest_cosine) {
   RouterWeights router;
   router.weight = matrix_of<float>(2, 2, {0.5F, 0.5F, 21.0F / 29, 20.0F / 29});
   const Matrix<float> inputs = matrix_of<float>(2, 2, {7, 0, 0, 0});
-  Matrix<float> scores(2, 2);
-  ThreadPool threads(1);
-  router_scores(router, inputs.view(), scores.view(), threads);
+  Matrix<float> scores = scores_of(router, inputs);
   EXPECT_LT(scores.row(0)[0], scores.row(0)[1]);
 
   router.kind = kEuclideanCentroid;
-  router_scores(router, inputs.view(), scores.view(), threads);
+  scores = scores_of(router, inputs);
   // One less the squared distances 0.5, 0.551724; of a zero input 0.5 and 1 count as from the
   // origin.
   EXPECT_THAT(scores.values(), Pointwise(FloatNear(1e-6F), {0.5F, 0.448276F, -0.5F, -1.0F}));
@@ -107,25 +117,6 @@ TEST(RouterFitterTest, zero_and_random) {
   wide.config.seed = 1;
   EXPECT_FALSE(
       std::ranges::equal(router.weight.values(), wide.fit(*make_random_fitter()).weight.values()));
-}
-
-TEST(RouterMetricsTest, the_oracle_scores_by_the_sum_of_magnitudes) {
-  Matrix<float> scores(1, 2);
-  ThreadPool threads(1);
-  oracle_scores(matrix_of<float>(1, 4, {1, -2, 3, 0.5F}).view(), {{0, 1}, {2, 3}}, scores.view(),
-                threads);
-  EXPECT_THAT(scores.values(), ElementsAre(3, 3.5F));
-}
-
-TEST(ExpertScoreTest, of_each_kind) {
-  const std::vector<float> hidden = {1, -2, 3, 0.5F};
-  const std::vector<std::int32_t> first = {0, 1}, second = {2, 3};
-  const std::map<std::string, std::pair<double, double>> expected = {
-      {"plain", {1, 3.5}}, {"positive", {1, 3.5}}, {"l1", {3, 3.5}}, {"l2", {5, 9.25}}};
-  for (const auto& [kind, scores] : expected) {
-    EXPECT_EQ(expert_score(kind, hidden, first), scores.first) << kind;
-    EXPECT_EQ(expert_score(kind, hidden, second), scores.second) << kind;
-  }
 }
 
 TEST(RouterMetricsTest, captured_mass_of_a_hand_computed_token) {
@@ -230,17 +221,20 @@ TEST(RidgeFitterTest, with_a_selection_bias_mean_scores_are_mean_targets) {
   scene.config.selection_bias = true;
   scene.config.target = "score";
   const RouterWeights router = scene.fit(*make_ridge_fitter());
-  Matrix<float> scores(300, 3), targets(300, 3);
+  LinearAlgebra& algebra = scene.on_cpu->algebra();
+  const std::unique_ptr<ExpertLists> lists = algebra.make_lists(members_of(scene.partition), {});
+  const RouterOnBackend on_backend(router, algebra);
+  const auto scores = algebra.make_matrix(), targets = algebra.make_matrix();
   scene.tokens->for_each_block([&](const CalibrationTokens::Block& block) {
-    ASSERT_EQ(block.inputs.rows, 300);
-    router_scores(router, block.inputs, scores.view(), scene.threads);
-    oracle_scores(block.hidden, members_of(scene.partition), targets.view(), scene.threads);
+    ASSERT_EQ(block.size(), 300);
+    on_backend.scores(block.inputs, *scores);
+    algebra.expert_scores(block.hidden, *lists, kOracleScore, *targets);
   });
   for (std::size_t e = 0; e < 3; ++e) {
     double score = 0, target = 0;
     for (std::size_t t = 0; t < 300; ++t) {
-      score += scores.row(t)[e];
-      target += targets.row(t)[e];
+      score += test::read(scores).row(t)[e];
+      target += test::read(targets).row(t)[e];
     }
     EXPECT_NEAR(score / target, 1, 1e-5);
   }
@@ -315,15 +309,15 @@ TEST(MlpRouterTest, gradient_agrees_with_central_differences) {
   RouterWeights router;
   router.weight = random_matrix(kExperts, kWidth, 2);
   router.output = random_matrix(kExperts, kExperts, 3);
-  ThreadPool threads(1);
+  const std::unique_ptr<Backend> backend = make_cpu_backend(1);
+  RouterGradients gradients(backend->algebra());
   for (const RouterLoss loss : {RouterLoss::binary, RouterLoss::softmax}) {
-    RouterGradient gradient;
-    router_gradient(router, inputs.view(), target.view(), loss, gradient, threads);
+    const RouterGradient gradient = gradients.compute(router, inputs.view(), target.view(), loss);
     Matrix<double> a(kExperts, kWidth), b(kExperts, kExperts);
     std::ranges::copy(router.weight.values(), a.values().begin());
     std::ranges::copy(router.output.values(), b.values().begin());
     EXPECT_NEAR(gradient.loss, loss_in_double(a, b, inputs, target, loss), 1e-6);
-    const auto check = [&](Matrix<double>& values, const Matrix<float>& found) {
+    const auto check = [&](Matrix<double>& values, MatrixView<const float> found) {
       constexpr double kStep = 1e-4;
       double largest = 0;
       for (const float value : found.values()) largest = std::max<double>(largest, std::abs(value));
@@ -349,9 +343,8 @@ TEST(MlpRouterTest, begins_as_squashed_centroids) {
   scene.config.epochs = 1;
   RouterWeights router = scene.fit(*make_mlp_fitter());
   // One token serves for training and validation, and the start captures all that can be.
-  Matrix<float> scores(1, 2);
-  router_scores(router, matrix_of<float>(1, 2, {1, 2}).view(), scores.view(), scene.threads);
-  EXPECT_THAT(scores.values(), Pointwise(FloatNear(1e-5F), {0.419606F, 0.713574F}));
+  EXPECT_THAT(scores_of(router, matrix_of<float>(1, 2, {1, 2})).values(),
+              Pointwise(FloatNear(1e-5F), {0.419606F, 0.713574F}));
 }
 
 /// Tokens are basis vectors with a little noise, so that each wakes one expert.

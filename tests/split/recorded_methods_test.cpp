@@ -34,9 +34,8 @@ Matrix<double> coactivation_of(const Matrix<float>& hidden, const SplitConfig& c
   const FfnLayer layer = plain_layer(identity(n), identity(n), "relu");
   const FixedInputs inputs(
       matrix_of<float>(hidden.rows(), n, {hidden.values().begin(), hidden.values().end()}));
-  ThreadPool threads(num_threads);
-  CalibrationTokens tokens(layer, inputs, 1 << 20, threads);
-  return count_coactivation(tokens, config, all_neurons(n));
+  test::TokensOnCpu tokens(layer, inputs, 1 << 20, num_threads);
+  return count_coactivation(*tokens, config, all_neurons(n));
 }
 
 Matrix<float> four_tokens() {
@@ -88,13 +87,30 @@ TEST(CoactivationTest, product_sums_positive_activations) {
 }
 
 TEST(CoactivationTest, count_marks_the_largest_magnitudes_lowest_id_on_ties) {
-  const Matrix<float> hidden = matrix_of<float>(2, 5, {1, -3, 3, 0, 2, 0, 0, 0, 0, 0});
-  Matrix<float> marks(2, 5);
-  ThreadPool threads(1);
-  mark_active(hidden.view(), 0.4, false, marks.view(), threads);
-  EXPECT_THAT(marks.values(), ElementsAre(0, 1, 1, 0, 0, 1, 1, 0, 0, 0));
-  mark_active(hidden.view(), 0.4, true, marks.view(), threads);
-  EXPECT_THAT(marks.values(), ElementsAre(1, 0, 1, 0, 1, 0, 0, 0, 0, 0));
+  // Two of five are marked: neurons 1 and 2 of the first token, 0 and 1 of the second.
+  const FfnLayer layer = plain_layer(identity(5), identity(5), "linear");
+  const FixedInputs inputs(matrix_of<float>(2, 5, {1, -3, 3, 0, 2, 0, 0, 0, 0, 0}));
+  test::TokensOnCpu tokens(layer, inputs);
+  SplitConfig config;
+  config.active_fraction = 0.4;
+  const Matrix<double> found = count_coactivation(*tokens, config, all_neurons(5));
+  EXPECT_THAT(found.values(), ElementsAre(1, 1, 0, 0, 0,  //
+                                          1, 2, 1, 0, 0,  //
+                                          0, 1, 1, 0, 0,  //
+                                          0, 0, 0, 0, 0,  //
+                                          0, 0, 0, 0, 0));
+}
+
+TEST(CoactivationTest, count_of_relu_layers_marks_what_is_above_zero) {
+  SplitConfig config;
+  const Matrix<double> found =
+      coactivation_of(matrix_of<float>(2, 3, {1, -3, 3, 0, 2, 0.5F}), config);
+  EXPECT_THAT(found.values(), ElementsAre(1, 0, 1, 0, 1, 1, 1, 1, 2));
+}
+
+TEST(CoactivationTest, at_least_one_neuron_is_marked) {
+  EXPECT_EQ(marked_neurons(0.1, 4), 1u);
+  EXPECT_EQ(marked_neurons(0.1, 55), 6u);
 }
 
 TEST(NeuronGraphTest, edges_begin_at_the_percentile) {
@@ -200,12 +216,10 @@ class RecordedMethodTest : public ::testing::Test {
   LayerResult split(const Splitter& method, const FfnLayer& layer, const FixedInputs& inputs,
                     const SplitConfig& config, const Matrix<double>* importance = nullptr,
                     std::size_t num_threads = 2, std::size_t cache = 1 << 20) {
-    ThreadPool threads(num_threads);
-    const std::unique_ptr<Backend> backend = make_cpu_backend(num_threads);
-    SplitWorkspace workspace(*backend);
-    CalibrationTokens tokens(layer, inputs, cache, threads);
+    test::TokensOnCpu tokens(layer, inputs, cache, num_threads);
+    SplitWorkspace workspace(tokens.backend());
     const RowSource source = rows_of(layer);
-    const SplitTask task{layer.info, config, source, nullptr, {}, &tokens, importance};
+    const SplitTask task{layer.info, config, source, nullptr, {}, &*tokens, importance};
     return method.split(task, workspace);
   }
 

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cmath>
 
-#include "moefy/backend/linear_algebra.hpp"
 #include "moefy/core/error.hpp"
 #include "moefy/split/down_refit.hpp"
 #include "support/fixed_inputs.hpp"
@@ -24,8 +23,8 @@ constexpr std::size_t kTokens = kTokenBlock + 200;
 struct Scene {
   explicit Scene(std::size_t num_threads = 2, std::size_t cache = std::size_t{1} << 30)
       : inputs(random_matrix(kTokens, kWidth, 9)),
-        threads(num_threads),
         backend(make_cpu_backend(num_threads)),
+        algebra(backend->algebra()),
         workspace(*backend) {
     layer.info.activation = "silu";
     layer.info.num_neurons = kNeurons;
@@ -39,7 +38,8 @@ struct Scene {
     split.shared = 2;
     weight.assign(kTokens, 1.0F);
     for (std::size_t t = 0; t < kTokens; t += 3) weight[t] = 0.25F;
-    tokens.emplace(layer, inputs, cache, threads);
+    ffn.emplace(layer, algebra);
+    tokens.emplace(*ffn, inputs, cache);
   }
 
   RoutedSplit run(int rounds = 4) {
@@ -48,11 +48,10 @@ struct Scene {
 
   double dense_square() {
     double sum = 0;
-    Matrix<float> output;
+    const std::unique_ptr<BackendMatrix> output = algebra.make_matrix();
     tokens->for_each_block([&](const CalibrationTokens::Block& block) {
-      output.resize(block.hidden.rows, kWidth);
-      multiply(block.hidden, layer.down.view(), output.view(), threads);
-      const std::vector<double> squares = squared_row_norms(output.view(), threads);
+      algebra.multiply(block.hidden, ffn->down(), *output);
+      const std::vector<double> squares = algebra.squared_row_norms(*output);
       for (std::size_t t = 0; t < squares.size(); ++t)
         sum += static_cast<double>(weight[block.first + t]) * squares[t];
     });
@@ -61,11 +60,12 @@ struct Scene {
 
   FfnLayer layer;
   FixedInputs inputs;
-  ThreadPool threads;
   std::unique_ptr<Backend> backend;
+  LinearAlgebra& algebra;
   SplitWorkspace workspace;
   SplitConfig split;
   std::vector<float> weight;
+  std::optional<FfnOnBackend> ffn;
   std::optional<CalibrationTokens> tokens;
 };
 
@@ -107,7 +107,7 @@ TEST(RoutedSplitTest, results_depend_neither_on_threads_nor_on_what_is_kept_in_m
 TEST(RoutedSplitTest, no_tokens_and_infinite_activations_are_input_errors) {
   Scene scene;
   const FixedInputs none(Matrix<float>(0, kWidth));
-  CalibrationTokens empty(scene.layer, none, 0, scene.threads);
+  CalibrationTokens empty(*scene.ffn, none, 0);
   EXPECT_THROW(split_by_routing(empty, {}, scene.split, {2, 1, 1.0}, scene.workspace, {}),
                InputError);
   for (float& value : scene.layer.up.values()) value = 1e30F;
@@ -136,24 +136,22 @@ TEST(DownRefitTest, lowers_the_error_by_what_it_says) {
               refit.error_before, 1e-9);
   // The error of the new rows, computed directly.
   double error = 0;
-  Matrix<float> scores, chosen, kept, wanted, made;
+  LinearAlgebra& algebra = scene.algebra;
+  const RouterOnBackend router(found.router, algebra);
+  const std::unique_ptr<BackendMatrix> down = test::on_backend(algebra, refit.down);
+  const auto chosen = algebra.make_matrix(), kept = algebra.make_matrix();
+  const auto wanted = algebra.make_matrix(), made = algebra.make_matrix();
   scene.tokens->for_each_block([&](const CalibrationTokens::Block& block) {
-    const std::size_t count = block.hidden.rows;
-    scores.resize(count, 6);
-    chosen.resize(count, 6);
-    router_scores(found.router, block.inputs, scores.view(), scene.threads);
-    choose_experts(scores.view(), 2, chosen.view(), scene.threads);
-    kept.resize(count, kNeurons);
-    std::ranges::copy(block.hidden.values(), kept.values().begin());
-    mask_hidden(chosen.view(), found.label, kept.view(), scene.threads);
-    wanted.resize(count, kWidth);
-    made.resize(count, kWidth);
-    multiply(block.hidden, scene.layer.down.view(), wanted.view(), scene.threads);
-    multiply(kept.view(), refit.down.view(), made.view(), scene.threads);
-    for (std::size_t t = 0; t < count; ++t)
+    router.choose(block.inputs, 2, *chosen);
+    algebra.part_hidden(block.hidden, *chosen, found.label, {}, *kept, nullptr);
+    algebra.multiply(block.hidden, scene.ffn->down(), *wanted);
+    algebra.multiply(*kept, *down, *made);
+    for (std::size_t t = 0; t < block.size(); ++t)
       for (std::size_t j = 0; j < kWidth; ++j)
-        error += static_cast<double>(scene.weight[block.first + t]) *
-                 std::pow(static_cast<double>(wanted.row(t)[j] - made.row(t)[j]), 2);
+        error +=
+            static_cast<double>(scene.weight[block.first + t]) *
+            std::pow(static_cast<double>(test::read(wanted).row(t)[j] - test::read(made).row(t)[j]),
+                     2);
   });
   EXPECT_NEAR(error / dense, refit.error_after, 1e-5);
 }

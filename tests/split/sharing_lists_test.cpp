@@ -119,10 +119,10 @@ class SharingSplitTest : public ::testing::Test {
                                  random_matrix(importance.cols(), 2, 2), "relu");
     layer.info.index = layer_index;
     const FixedInputs inputs(random_matrix(4, 2, 3));
-    ThreadPool threads(1);
     const std::unique_ptr<Backend> backend = make_reference_backend(1);
     SplitWorkspace workspace(*backend);
-    CalibrationTokens tokens(layer, inputs, 1 << 20, threads);
+    const FfnOnBackend ffn(layer, backend->algebra());
+    CalibrationTokens tokens(ffn, inputs, 1 << 20);
     const RowSource source = rows_of(layer);
     return method.split({layer.info, config, source, nullptr, {}, &tokens, &importance}, workspace);
   }

@@ -35,8 +35,8 @@ THIRD_PARTY = {
     "faiss/": {"balance"},
     "omp.h": {"balance"},
     "boost/": {"cli"},
-    "cblas.h": {"backend"},
-    "lapacke.h": {"backend"},
+    "cblas.h": {"kernels"},
+    "lapacke.h": {"kernels"},
     "spdlog/": {"core"},
     "xxhash.h": {"core"},
 }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "moefy/backend/backend.hpp"
 #include "moefy/core/random.hpp"
 #include "moefy/model/calibration_tokens.hpp"
 
@@ -18,6 +19,39 @@ class FixedInputs : public LayerInputs {
  private:
   Matrix<float> values_;
 };
+
+/// Inputs and hidden activations of a layer on a CPU backend of their own.
+class TokensOnCpu {
+ public:
+  /// Both must outlive the object.
+  TokensOnCpu(const FfnLayer& layer, const LayerInputs& inputs,
+              std::size_t cache_bytes = std::size_t{1} << 20, std::size_t num_threads = 1)
+      : backend_(make_cpu_backend(num_threads)),
+        ffn_(layer, backend_->algebra()),
+        tokens_(ffn_, inputs, cache_bytes) {}
+  CalibrationTokens& operator*() { return tokens_; }
+  CalibrationTokens* operator->() { return &tokens_; }
+  LinearAlgebra& algebra() { return backend_->algebra(); }
+  Backend& backend() { return *backend_; }
+
+ private:
+  std::unique_ptr<Backend> backend_;
+  FfnOnBackend ffn_;
+  CalibrationTokens tokens_;
+};
+
+/// `values`, which must stay, where `algebra` computes.
+inline std::unique_ptr<BackendMatrix> on_backend(LinearAlgebra& algebra,
+                                                 const Matrix<float>& values) {
+  std::unique_ptr<BackendMatrix> matrix = algebra.make_matrix();
+  matrix->assign(values.view());
+  return matrix;
+}
+
+/// What a matrix holds, for the host to look at.
+inline MatrixView<const float> read(const std::unique_ptr<BackendMatrix>& matrix) {
+  return std::as_const(*matrix).on_host();
+}
 
 template <class T>
 Matrix<T> matrix_of(std::size_t rows, std::size_t cols, const std::vector<T>& values) {

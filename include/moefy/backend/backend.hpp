@@ -11,6 +11,7 @@
 #include "moefy/backend/auction.hpp"
 #include "moefy/backend/device_transfers.hpp"
 #include "moefy/backend/instruction_set.hpp"
+#include "moefy/backend/linear_algebra.hpp"
 #include "moefy/backend/price_passes.hpp"
 #include "moefy/backend/rows.hpp"
 #include "moefy/core/matrix.hpp"
@@ -100,6 +101,8 @@ class Backend {
   virtual InstructionSet instruction_set() const { return InstructionSet::portable; }
   /// The GPU that computes, an index among the visible ones; none on the host.
   virtual std::optional<int> device() const { return std::nullopt; }
+  /// The dense operations that work on recorded tokens consists of; lives as long as the backend.
+  virtual LinearAlgebra& algebra() = 0;
 
   /// Memory for a cost matrix in this backend's space, valid until the next call with the same
   /// slot (0..3) and at least num_rows x num_sites large; contents undefined but padding columns 0.

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "moefy/backend/activation.hpp"
 #include "moefy/backend/rows.hpp"
 #include "moefy/checkpoint/checkpoint.hpp"
 #include "moefy/core/hash.hpp"
@@ -150,9 +151,9 @@ Digest source_fingerprint(const Checkpoint& checkpoint, std::span<const Digest> 
 /// or layers that do not exist.
 std::vector<std::int64_t> select_layers(const std::string& text, std::span<const LayerInfo> layers);
 
-/// Applies an activation by its config name (silu, gelu, gelu_new, gelu_pytorch_tanh, relu, …) in
-/// place. InputError for others; `is_known_activation` tells beforehand.
-void apply_activation(const std::string& name, std::span<float> values);
+/// An activation by its config name (silu, gelu, gelu_new, gelu_pytorch_tanh, relu, …). InputError
+/// for others; `is_known_activation` tells beforehand.
+Activation activation_named(const std::string& name);
 bool is_known_activation(const std::string& name);
 
 /// Elements of all tensors, for "parameters before and after".

@@ -2,10 +2,10 @@
 
 #include <cstddef>
 #include <functional>
+#include <memory>
 #include <vector>
 
 #include "moefy/core/matrix.hpp"
-#include "moefy/core/thread_pool.hpp"
 #include "moefy/model/ffn_layer.hpp"
 
 namespace moefy {
@@ -25,36 +25,40 @@ class LayerInputs {
 };
 
 /// Inputs and hidden activations of a layer, block by block, as often as they are asked for.
-/// Hidden activations are kept within `cache_bytes`; blocks beyond are computed each time.
+/// Hidden activations are kept within `cache_bytes` of the backend's memory; blocks beyond are
+/// computed each time.
 class CalibrationTokens {
  public:
-  struct Block {
-    std::size_t first = 0;           ///< global index of its first token
-    MatrixView<const float> inputs;  ///< [block, hidden_size]
-    MatrixView<const float> hidden;  ///< [block, num_neurons]
+  struct Inputs {
+    std::size_t first = 0;        ///< global index of the block's first token
+    const BackendMatrix& inputs;  ///< [block, hidden_size]
+    std::size_t size() const { return inputs.rows(); }
+  };
+  struct Block : Inputs {
+    const BackendMatrix& hidden;  ///< [block, num_neurons]
   };
 
   /// All arguments must live as long as the object.
-  CalibrationTokens(const FfnLayer& layer, const LayerInputs& inputs, std::size_t cache_bytes,
-                    ThreadPool& threads);
+  CalibrationTokens(const FfnOnBackend& ffn, const LayerInputs& inputs, std::size_t cache_bytes);
 
   std::size_t num_tokens() const { return inputs_.num_tokens(); }
-  const FfnLayer& layer() const { return layer_; }
-  ThreadPool& threads() const { return threads_; }
+  const FfnLayer& layer() const { return ffn_.layer(); }
+  const FfnOnBackend& ffn() const { return ffn_; }
+  LinearAlgebra& algebra() const { return ffn_.algebra(); }
+  ThreadPool& threads() const { return algebra().threads(); }
 
   /// Calls body for every block in order.
   void for_each_block(const std::function<void(const Block&)>& body);
+  /// The same without hidden activations, which are not computed.
+  void for_each_inputs(const std::function<void(const Inputs&)>& body);
 
  private:
-  const FfnLayer& layer_;
+  const FfnOnBackend& ffn_;
   const LayerInputs& inputs_;
   std::size_t cache_bytes_;
-  ThreadPool& threads_;
-  std::vector<Matrix<float>> cached_;
-  Matrix<float> input_scratch_, hidden_scratch_, factor_scratch_;
+  std::vector<std::unique_ptr<BackendMatrix>> cached_;
+  Matrix<float> input_scratch_;
+  std::unique_ptr<BackendMatrix> block_inputs_, block_hidden_;
 };
-
-/// Σ_j rows[i, j]² of each row i, in fp64.
-std::vector<double> squared_row_norms(MatrixView<const float> rows, ThreadPool& threads);
 
 }  // namespace moefy

@@ -1,13 +1,14 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <vector>
 
+#include "moefy/backend/linear_algebra.hpp"
 #include "moefy/backend/rows.hpp"
 #include "moefy/checkpoint/checkpoint.hpp"
 #include "moefy/core/hash.hpp"
 #include "moefy/core/matrix.hpp"
-#include "moefy/core/thread_pool.hpp"
 #include "moefy/model/architecture.hpp"
 
 namespace moefy {
@@ -42,26 +43,28 @@ RowSource rows_of(const FfnLayer& layer);
 /// Reads a whole layer. InputError naming tensor, row and column of a NaN or infinity; IoError.
 FfnLayer load_ffn_layer(const Checkpoint& checkpoint, const LayerInfo& layer);
 
-/// hidden [T, num_neurons] = act(inputs · gateᵀ) * (inputs · upᵀ), or act(inputs · upᵀ) where there
-/// is no gate; biases added before. inputs [T, hidden_size]; `scratch` grows to the size of hidden
-/// for gated layers.
-void ffn_hidden(const FfnLayer& layer, MatrixView<const float> inputs, MatrixView<float> hidden,
-                Matrix<float>& scratch, ThreadPool& threads);
-
-/// Norms of the experts' outputs without forming them: out[t, e] = ‖Σ_{i in expert e} hidden[t, i]
-/// · down_i‖ by the Gram matrix of each expert's down rows. Keeps the Gram matrices; one object per
-/// partition.
-class ExpertNorms {
+/// A layer's matrices where a backend computes.
+class FfnOnBackend {
  public:
-  /// `members`: the neurons of each expert.
-  ExpertNorms(const FfnLayer& layer, std::vector<std::vector<std::int32_t>> members,
-              ThreadPool& threads);
-  /// hidden [T, num_neurons], out [T, num_experts].
-  void compute(MatrixView<const float> hidden, MatrixView<float> out, ThreadPool& threads) const;
+  /// Both must outlive the object. InputError if the activation is not known, DeviceError.
+  FfnOnBackend(const FfnLayer& layer, LinearAlgebra& algebra);
+
+  const FfnLayer& layer() const { return layer_; }
+  LinearAlgebra& algebra() const { return algebra_; }
+  const BackendMatrix& down() const { return *down_; }
+  /// To be called when the layer's down rows have changed.
+  void renew_down() { down_->assign(layer_.down.view()); }
+  /// See LinearAlgebra::ffn_hidden.
+  void compute_hidden(const BackendMatrix& inputs, BackendMatrix& hidden) const;
 
  private:
-  std::vector<std::vector<std::int32_t>> members_;
-  std::vector<Matrix<float>> gram_;  ///< by expert: K = down_e · down_eᵀ
+  std::unique_ptr<BackendMatrix> copied(const Matrix<float>& matrix) const;
+  std::unique_ptr<BackendMatrix> copied(const std::vector<float>& bias) const;
+
+  const FfnLayer& layer_;
+  LinearAlgebra& algebra_;
+  Activation activation_;
+  std::unique_ptr<BackendMatrix> gate_, up_, down_, gate_bias_, up_bias_;  ///< null where empty
 };
 
 }  // namespace moefy

@@ -1,7 +1,7 @@
 #pragma once
 
 #include <cstdint>
-#include <span>
+#include <memory>
 #include <vector>
 
 #include "moefy/backend/linear_algebra.hpp"
@@ -37,17 +37,33 @@ class RidgeRouter {
 
  private:
   std::vector<double> mean_input_;  ///< empty: no intercept
-  CholeskyFactor factor_;
+  std::unique_ptr<CholeskyFactor> factor_;
 };
 
-/// out [T, num_experts] = inputs · weightᵀ (+ bias).
-void router_scores(const RouterWeights& router, MatrixView<const float> inputs,
-                   MatrixView<float> out, ThreadPool& threads);
+/// A router's matrices where a backend computes.
+class RouterOnBackend {
+ public:
+  /// Both must outlive the object; after `router` has changed, so must the object.
+  RouterOnBackend(const RouterWeights& router, LinearAlgebra& algebra);
 
-/// chosen [T, num_experts] = 1 for the `top_k` largest scores of each token (lowest expert on
-/// ties), else 0.
-void choose_experts(MatrixView<const float> scores, std::size_t top_k, MatrixView<float> chosen,
-                    ThreadPool& threads);
+  /// out [T, num_experts] = inputs · weightᵀ (+ bias); of two layers output · tanh(weight · x /
+  /// ‖x‖), of kEuclideanCentroid 1 - ‖x / ‖x‖ - weight‖². inputs [T, hidden_size].
+  void scores(const BackendMatrix& inputs, BackendMatrix& out) const;
+  void scores_without_bias(const BackendMatrix& inputs, BackendMatrix& out) const;
+  /// chosen [T, num_experts] = 1 for the `top_k` largest scores of each token (lowest expert on
+  /// ties), else 0.
+  void choose(const BackendMatrix& inputs, std::size_t top_k, BackendMatrix& chosen) const;
+
+ private:
+  void two_layer_scores(const BackendMatrix& inputs, BackendMatrix& out) const;
+  void nearness_scores(const BackendMatrix& inputs, BackendMatrix& out) const;
+
+  const RouterWeights& router_;
+  LinearAlgebra& algebra_;
+  std::unique_ptr<BackendMatrix> weight_;
+  std::unique_ptr<BackendMatrix> output_;   ///< null unless there are two layers
+  std::unique_ptr<BackendMatrix> scratch_;  ///< what the scores are made of
+};
 
 /// Root mean square of the logits, less the bias, over the tokens: what the gate scale of a host is
 /// chosen by.

@@ -61,15 +61,11 @@ std::unique_ptr<RouterFitter> make_mlp_topk_fitter();
 using ExpertMembers = std::vector<std::vector<std::int32_t>>;
 ExpertMembers members_of(const NeuronLists& lists);
 
-/// scores [T, num_experts] = Σ_{i in expert e} |hidden_ti|: MoEfication's oracle (with ReLU and no
+/// MoEfication's oracle scores an expert by the sum of its neurons' magnitudes (with ReLU and no
 /// gate hidden has no negative values).
-void oracle_scores(MatrixView<const float> hidden, const ExpertMembers& members,
-                   MatrixView<float> scores, ThreadPool& threads);
-
-/// What expert members are worth to a token by LLaMA-MoE's statistics: `plain` |Σ h|, `positive`
-/// Σ max(h, 0), `l1` Σ |h|, `l2` Σ h² over the expert's neurons; fp64.
-double expert_score(const std::string& kind, std::span<const float> hidden,
-                    std::span<const std::int32_t> members);
+inline constexpr ExpertScore kOracleScore = ExpertScore::l1;
+/// LLaMA-MoE's statistics by name: plain, positive, l1, l2.
+ExpertScore expert_score_named(const std::string& name);
 
 /// Spread of the logits of inputs with unit variance: the root mean square of the row norms.
 double spread_of_rows(const Matrix<float>& weight);

@@ -38,22 +38,4 @@ RoutedSplit split_by_routing(CalibrationTokens& tokens, std::span<const float> t
 std::vector<std::vector<std::int32_t>> members_by_expert(std::span<const std::int32_t> label,
                                                          std::size_t num_experts);
 
-/// Which neurons a token's routing leaves on.
-class NeuronMask {
- public:
-  explicit NeuronMask(std::span<const std::int32_t> label);
-  /// For a token with chosen [num_experts]: 1 for neurons that are on, else 0; valid until the
-  /// next.
-  std::span<const float> of(std::span<const float> chosen);
-
- private:
-  std::span<const std::int32_t> label_;
-  std::vector<float> by_label_;  ///< from kSharedLabel on
-  std::vector<float> on_;
-};
-
-/// Sets `hidden` to 0 where a token's routing leaves a neuron out. chosen [T, num_experts].
-void mask_hidden(MatrixView<const float> chosen, std::span<const std::int32_t> label,
-                 MatrixView<float> hidden, ThreadPool& threads);
-
 }  // namespace moefy

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "../device_options.hpp"
 #include "../option_table.hpp"
 #include "moefy/jobs/factories.hpp"
 
@@ -51,6 +52,8 @@ CommandSpec route_command() {
       {"max-tokens", "N", "of the recordings, from their beginning", "200000", Shown::help_all},
       {"seed", "N", "of all random choices", "0", Shown::help},
   };
+  const std::vector<OptionSpec> device = device_options();
+  command.options.insert(command.options.end(), device.begin(), device.end());
   command.prepare = [](OptionValues& values) -> CommandRun {
     RouteJobConfig config;
     config.model = values.positional(0);
@@ -61,6 +64,7 @@ CommandSpec route_command() {
     config.evaluate = values.flag("evaluate");
     config.layers = values.text("layers");
     config.max_tokens = values.integer("max-tokens");
+    read_device_options(values, config);
     config.fitting.target = values.text("target");
     config.fitting.similarity = values.text("similarity");
     config.fitting.ridge = values.real("ridge");

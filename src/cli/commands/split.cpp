@@ -1,8 +1,8 @@
 #include "moefy/jobs/split.hpp"
 
 #include <algorithm>
-#include <limits>
 
+#include "../device_options.hpp"
 #include "../option_table.hpp"
 #include "moefy/jobs/factories.hpp"
 #include "moefy/jobs/plan.hpp"
@@ -13,7 +13,7 @@ namespace {
 
 /// Options that say what the map will be; `plan` has them, too.
 std::vector<OptionSpec> result_options() {
-  return {
+  std::vector<OptionSpec> options = {
       {"experts", "E", "routed experts per layer", "", Shown::help},
       {"shared", "S", "always-on experts, as wide as a routed one", "0", Shown::help},
       {"method", "NAME", "how neurons are grouped", "kmeans", Shown::help, method_names()},
@@ -72,13 +72,6 @@ std::vector<OptionSpec> result_options() {
       {"nredo", "R", "restarts; the lowest inertia wins", "1", Shown::help_all},
       {"max-iterations", "N", "E-steps at the most", "300", Shown::help_all},
       {"seed", "N", "of all random choices", "0", Shown::help},
-      {"backend", "NAME", "who computes", "auto", Shown::help_all, backend_names()},
-      {"device", "N", "GPU of the first rank of a host; the others take the next", "0",
-       Shown::help_all},
-      {"share-devices", "", "let several ranks use the same GPU, if there are more ranks than GPUs",
-       "", Shown::help_all},
-      {"device-memory", "SIZE", "memory of a GPU to use at the most (default: what is free)", "",
-       Shown::help_all},
       {"shard-rows", "N", "ranks that share the rows of a layer (auto: 1 if that will do)", "auto",
        Shown::help_all},
       {"start-iterations", "N", "free iterations of the FAISS start", "3", Shown::file_only},
@@ -86,6 +79,10 @@ std::vector<OptionSpec> result_options() {
       {"start-loose", "BOOL", "nearly balanced int8 iterations before the exact ones", "true",
        Shown::file_only},
   };
+  const std::vector<OptionSpec> device = device_options();
+  options.insert(std::ranges::find(options, "shard-rows", &OptionSpec::name), device.begin(),
+                 device.end());
+  return options;
 }
 
 bool boolean(OptionValues& values, const std::string& name) {
@@ -102,11 +99,7 @@ SplitJobConfig read_config(OptionValues& values) {
   config.layers = values.text("layers");
   config.top_k = values.integer("top-k");
   config.init_from = values.text("init-from");
-  config.backend = values.text("backend");
-  config.device = static_cast<int>(
-      std::clamp<std::int64_t>(values.integer("device"), -1, std::numeric_limits<int>::max()));
-  config.share_devices = values.flag("share-devices");
-  config.device_memory = values.bytes("device-memory");
+  read_device_options(values, config);
   // 0 stands for auto, which a number may not be.
   if (values.text("shard-rows") != "auto") {
     config.shard_rows = values.integer("shard-rows");

@@ -12,7 +12,6 @@ enum : int {
   kInvalidValue = 7,
   kExecutionFailed = 13,
   kNotSupported = 15,
-  kNoTranspose = 0,
   kTranspose = 1,
   kFloat32 = 0,
   kInt8 = 3,
@@ -23,24 +22,42 @@ enum : int {
 
 struct Context {
   cudaStream_t stream = nullptr;
-  int fp32_m = 0;  ///< of the first fp32 product: another shape could get another algorithm
-  int fp32_n = 0;
 };
 
 struct Sizes {
   int m, n, k, lda, ldb, ldc;
+  bool turn_a, turn_b;
 };
 
-/// C = Aᵀ B with columns one after another.
+/// Element (row, column) of a matrix with columns one after another, or of its transpose.
+template <class In>
+In element(const void* matrix, int ld, bool turned, int row, int column) {
+  const int first = turned ? column : row;
+  const int second = turned ? row : column;
+  return static_cast<const In*>(matrix)[std::size_t(second) * std::size_t(ld) + std::size_t(first)];
+}
+
+/// Elements of a matrix that holds [rows, columns], or of its transpose.
+std::size_t extent(int rows, int columns, int ld, bool turned) {
+  const int length = turned ? columns : rows;
+  const int count = turned ? rows : columns;
+  return std::size_t(ld) * std::size_t(count - 1) + std::size_t(length);
+}
+
+/// C = op(A) op(B) with columns one after another. The sums begin at a term that depends on the
+/// shape, as the original's choice of an algorithm does.
 template <class In, class Sum>
 void multiply(const Sizes& size, const void* a, const void* b, void* c) {
+  const int begin = (size.m + 3 * size.n) % size.k;
   for (int column = 0; column < size.n; ++column) {
-    const In* const right = static_cast<const In*>(b) + std::size_t(column) * std::size_t(size.ldb);
     Sum* const out = static_cast<Sum*>(c) + std::size_t(column) * std::size_t(size.ldc);
     for (int row = 0; row < size.m; ++row) {
-      const In* const left = static_cast<const In*>(a) + std::size_t(row) * std::size_t(size.lda);
       Sum sum = 0;
-      for (int l = 0; l < size.k; ++l) sum += Sum{left[l]} * Sum{right[l]};
+      for (int step = 0; step < size.k; ++step) {
+        const int l = (begin + step) % size.k;
+        sum += Sum{element<In>(a, size.lda, size.turn_a, row, l)} *
+               Sum{element<In>(b, size.ldb, size.turn_b, l, column)};
+      }
       out[row] = sum;
     }
   }
@@ -88,16 +105,18 @@ int cublasGemmEx(void* handle, int transpose_a, int transpose_b, int m, int n, i
                  int ldb, const void* beta, void* c, int c_type, int ldc, int compute_type,
                  int /*algorithm*/) {
   if (simt::call_fails("cublasGemmEx")) return kExecutionFailed;
-  if (transpose_a != kTranspose || transpose_b != kNoTranspose) return kNotSupported;
   const bool int8 = a_type == kInt8;
+  const bool turn_a = transpose_a == kTranspose;
+  const bool turn_b = transpose_b == kTranspose;
+  if (int8 && (!turn_a || turn_b)) return kNotSupported;
   const std::size_t in_bytes = int8 ? 1 : sizeof(float);
-  if (lda < k || ldb < k || ldc < m ||
-      !simt::is_device_memory(a, in_bytes * std::size_t(lda) * std::size_t(m)) ||
-      !simt::is_device_memory(b, in_bytes * std::size_t(ldb) * std::size_t(n)) ||
-      !simt::is_device_memory(c, sizeof(float) * std::size_t(ldc) * std::size_t(n))) {
+  if (m < 1 || n < 1 || k < 1 || lda < (turn_a ? k : m) || ldb < (turn_b ? n : k) || ldc < m ||
+      !simt::is_device_memory(a, in_bytes * extent(m, k, lda, turn_a)) ||
+      !simt::is_device_memory(b, in_bytes * extent(k, n, ldb, turn_b)) ||
+      !simt::is_device_memory(c, sizeof(float) * extent(m, n, ldc, false))) {
     return kInvalidValue;
   }
-  const Sizes size{m, n, k, lda, ldb, ldc};
+  const Sizes size{m, n, k, lda, ldb, ldc, turn_a, turn_b};
   Context& context = *static_cast<Context*>(handle);
   const cudaStream_t stream = context.stream;
   if (int8) {
@@ -112,11 +131,6 @@ int cublasGemmEx(void* handle, int transpose_a, int transpose_b, int m, int n, i
         compute_type != kComputeFp32Pedantic || !is_plain<float>(alpha, beta)) {
       return kNotSupported;
     }
-    if (context.fp32_m == 0) {
-      context.fp32_m = m;
-      context.fp32_n = n;
-    }
-    if (context.fp32_m != m || context.fp32_n != n) return kNotSupported;
     run_later(stream, [=] { multiply<float, float>(size, a, b, c); });
   }
   return kSuccess;

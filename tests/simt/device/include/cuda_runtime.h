@@ -156,6 +156,7 @@ inline int __dp4a(int a, int b, int sum) {
 inline float __uint_as_float(unsigned bits) { return __builtin_bit_cast(float, bits); }
 inline unsigned __float_as_uint(float value) { return __builtin_bit_cast(unsigned, value); }
 inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
+inline double __fma_rn(double a, double b, double c) { return std::fma(a, b, c); }
 inline int __float2int_rn(float value) { return static_cast<int>(std::lrint(value)); }
 inline long long __double2ll_rn(double value) { return std::llrint(value); }
 using std::isfinite;
