@@ -126,8 +126,7 @@ std::vector<std::string> device_option_problems(const std::string& backend, int 
         fmt::format("--backend '{}' is unknown{}", backend, suggestion(backend, known)));
   if (device < 0) problems.push_back(fmt::format("--device {}: at least 0 is needed", device));
   if (device > 0 && (backend == "cpu" || backend == "reference"))
-    problems.push_back(
-        fmt::format("--device {} is for --backend cuda, not '{}'", device, backend));
+    problems.push_back(fmt::format("--device {} is for --backend cuda, not '{}'", device, backend));
   return problems;
 }
 

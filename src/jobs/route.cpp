@@ -167,8 +167,8 @@ class RouteJob {
           id, decode_layer(journal_->read(id),
                            fmt::format("{}: layer {}", journal_->directory().string(), id)));
     if (results_.empty()) return;
-    context_.log.info(fmt::format("resuming: {} of {} layers were finished before",
-                                  results_.size(), chosen_.size()));
+    context_.log.info(fmt::format("resuming: {} of {} layers were finished before", results_.size(),
+                                  chosen_.size()));
     warn_of_other_machine(journal_->machine(), device_, context_.log);
   }
 
