@@ -9,15 +9,26 @@ namespace moefy::cuda {
 void CudaMatrix::resize(std::size_t rows, std::size_t cols) {
   check(cudaSetDevice(device_), "choosing the device");
   values_.resize(rows * cols);
+  uploaded_ = true;
   on_host_ = {};
   rows_ = rows;
   cols_ = cols;
 }
 
 void CudaMatrix::assign(MatrixView<const float> values) {
-  resize(values.rows, values.cols);
-  stream_.upload(values.values(), values_.data());
+  uploaded_ = false;
   on_host_ = values;
+  rows_ = values.rows;
+  cols_ = values.cols;
+}
+
+const float* CudaMatrix::data() const {
+  if (!uploaded_) {
+    check(cudaSetDevice(device_), "choosing the device");
+    stream_.upload(on_host_.values(), values_.resize(size()));
+    uploaded_ = true;
+  }
+  return values_.data();
 }
 
 MatrixView<const float> CudaMatrix::on_host() const {

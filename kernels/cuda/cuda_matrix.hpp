@@ -34,14 +34,16 @@ class CudaMatrix final : public BackendMatrix {
   MatrixView<const float> on_host() const override;
   void edit(const std::function<void(MatrixView<float>)>& change) override;
 
-  const float* data() const { return values_.data(); }
+  /// What was assigned comes here when this is first asked for.
+  const float* data() const;
   /// [rows, cols] to be written to.
   float* room(std::size_t rows, std::size_t cols);
 
  private:
   int device_;
   Stream& stream_;
-  DeviceBuffer<float> values_;
+  mutable DeviceBuffer<float> values_;
+  mutable bool uploaded_ = true;
   mutable MatrixView<const float> on_host_;  ///< the same values, or without data: none yet
   mutable Matrix<float> copy_;
 };

@@ -28,11 +28,11 @@ class Holdings {
   void add(std::size_t bytes) {
     const std::lock_guard lock(mutex_);
     if (bytes > limit_ - held_) {
-      throw DeviceError(fmt::format(
-          "device {}: {:.1f} MiB more are needed, {:.1f} of {:.1f} MiB are in use "
-          "(--device-memory); allow more, share layers (--shard-rows), or --backend cpu",
-          current_device(), static_cast<double>(bytes) / kMiB, static_cast<double>(held_) / kMiB,
-          static_cast<double>(limit_) / kMiB));
+      throw DeviceError(
+          fmt::format("device {}: {:.1f} MiB more are needed, {:.1f} of {:.1f} MiB are in use "
+                      "(--device-memory); allow more, or --backend cpu",
+                      current_device(), static_cast<double>(bytes) / kMiB,
+                      static_cast<double>(held_) / kMiB, static_cast<double>(limit_) / kMiB));
     }
     held_ += bytes;
   }

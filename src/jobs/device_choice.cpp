@@ -25,11 +25,13 @@ using nlohmann::json;
 /// Host and GPUs of every rank, in the order of the ranks; known to all.
 json gather_devices(Communicator& comm) {
   json mine = {{"host", host_name()}, {"places", json::array()}, {"models", json::array()}};
-  for (int index = 0; index < cuda_device_count(); ++index) {
-    const CudaDevice device = cuda_device(index);
-    mine["places"].push_back(device.place);
-    mine["models"].push_back(device.model);
-  }
+  together(comm, [&] {
+    for (int index = 0; index < cuda_device_count(); ++index) {
+      const CudaDevice device = cuda_device(index);
+      mine["places"].push_back(device.place);
+      mine["models"].push_back(device.model);
+    }
+  });
   json all = json::array();
   for (const std::vector<std::byte>& bytes : comm.gather(to_bytes(mine.dump()))) {
     all.push_back(json::parse(to_text(bytes)));

@@ -54,13 +54,13 @@ double layer_seconds(const LayerShape& shape, std::size_t threads) {
 }
 
 /// What methods that look at recordings hold besides: the layer, a block of tokens, the hidden
-/// activations that are kept, and two matrices of pairs of neurons at most.
-std::uint64_t recorded_memory(const LayerInfo& layer) {
+/// activations that are kept, and matrices of pairs of neurons.
+std::uint64_t recorded_memory(const SplitConfig& config, const LayerInfo& layer) {
   const auto neurons = static_cast<std::uint64_t>(layer.num_neurons);
   const auto width = static_cast<std::uint64_t>(layer.hidden_size);
   const std::uint64_t matrices = 4 * neurons * width * (layer.gated() ? 3 : 2);
   const std::uint64_t block = 4 * kTokenBlock * (4 * neurons + 2 * width);
-  const std::uint64_t pairs = 2 * 8 * neurons * neurons;
+  const std::uint64_t pairs = config.neuron_pairs ? 2 * 8 * neurons * neurons : 0;
   return matrices + block + kHiddenCacheBytes + pairs;
 }
 
@@ -87,12 +87,12 @@ std::uint64_t layer_memory(const SplitConfig& config, const LayerInfo& layer, st
   const std::uint64_t centroids = (8 + 6 * 4) * shape.sites * shape.columns;
   const std::uint64_t arcs = (3 * 4 + 16 * 8) * shape.sites * stride;
   return fp32_rows + part + start_rows + int8_rows + costs + open_rows + centroids + arcs +
-         (config.recorded ? recorded_memory(layer) : 0);
+         (config.recorded ? recorded_memory(config, layer) : 0);
 }
 
 /// The same of a GPU: there sums of blocks of tokens are made of tiles of 1024 rows.
-std::uint64_t recorded_device_memory(const LayerInfo& layer) {
-  return recorded_memory(layer) + 4 * 1024 * static_cast<std::uint64_t>(layer.num_neurons) +
+std::uint64_t recorded_device_memory(const SplitConfig& config, const LayerInfo& layer) {
+  return recorded_memory(config, layer) + 4 * 1024 * static_cast<std::uint64_t>(layer.num_neurons) +
          cuda::kBlasWorkspace;
 }
 
@@ -119,7 +119,7 @@ std::uint64_t device_memory(const SplitConfig& config, const LayerInfo& layer, s
                                   : 0;
   return fp32_rows + kept_rows + raw + int8_rows + costs + open_rows + figures + centroids + arcs +
          start + cuda::blas_memory(rows, shape.columns, shape.sites) +
-         (config.recorded ? recorded_device_memory(layer) : 0);
+         (config.recorded ? recorded_device_memory(config, layer) : 0);
 }
 
 std::uint64_t layer_output(const SplitConfig& config, const LayerInfo& layer) {
@@ -336,8 +336,8 @@ ShardChoice choose_shards_of(std::span<const LayerInfo> layers, const SplitConfi
 std::string device_problem(const SplitPlan& plan, std::uint64_t device_memory) {
   if (device_memory == 0 || plan.peak_device_memory <= device_memory) return {};
   return fmt::format(
-      "a layer needs {} of a GPU, --device-memory allows {}; allow more, or let ranks share it "
-      "(--shard-rows)",
+      "a layer needs {} of a GPU, --device-memory allows {}; allow more, or, without --recordings, "
+      "let ranks share it (--shard-rows)",
       format_bytes(static_cast<double>(plan.peak_device_memory)),
       format_bytes(static_cast<double>(device_memory)));
 }

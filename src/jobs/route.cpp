@@ -309,6 +309,24 @@ class RouteJob {
 
 }  // namespace
 
+namespace {
+
+/// Options that say where recordings are worked on, given without any.
+std::vector<std::string> devices_without_recordings(const RouteJobConfig& config) {
+  if (!config.recordings.empty()) return {};
+  std::vector<std::string> given;
+  if (config.backend == "cuda" || config.backend == "reference")
+    given.push_back("--backend " + config.backend);
+  if (config.device > 0) given.push_back("--device " + std::to_string(config.device));
+  if (config.share_devices) given.emplace_back("--share-devices");
+  if (config.device_memory > 0) given.emplace_back("--device-memory");
+  for (std::string& option : given)
+    option += " is for work on --recordings; routers from weights alone are made on the host";
+  return given;
+}
+
+}  // namespace
+
 std::vector<std::string> validate(const RouteJobConfig& config) {
   std::vector<std::string> problems;
   if (config.model.empty() || config.map.empty())
@@ -321,10 +339,8 @@ std::vector<std::string> validate(const RouteJobConfig& config) {
   if (!(config.fitting.ridge > 0)) problems.push_back("--ridge must be above 0");
   for (std::string& problem : device_option_problems(config.backend, config.device))
     problems.push_back(std::move(problem));
-  if (config.backend == "cuda" && config.recordings.empty())
-    problems.push_back(
-        "--backend cuda is for work on --recordings; routers from weights alone are made on the "
-        "host");
+  for (std::string& problem : devices_without_recordings(config))
+    problems.push_back(std::move(problem));
   if (config.evaluate && config.recordings.empty())
     problems.push_back("--evaluate needs --recordings REC.h5, which `moefy record` makes");
   const std::vector<std::string> known = router_names();

@@ -274,6 +274,8 @@ def test_importance_is_needed_and_checked(moefy, llama, recorded, tmp_path):
     (("split", "MODEL", "-o", "m.h5", "--experts", 4, "--active-fraction", "much"), "a number"),
     (("route", "MODEL", "map.h5"), "--router"),
     (("route", "MODEL", "map.h5", "--router", "ridge"), "needs --recordings"),
+    (("route", "MODEL", "map.h5", "--router", "random", "--device", 3), "--device 3 is for work on --recordings"),
+    (("route", "MODEL", "map.h5", "--router", "random", "--backend", "cuda"), "--backend cuda is for work on"),
     (("route", "MODEL", "map.h5", "--router", "rigde"), "ridge"),
     (("route", "MODEL", "map.h5", "--router", "ridge", "--target", "softmax", "--recordings",
       "rec.h5"), "--target"),
@@ -295,4 +297,6 @@ def test_a_plan_counts_what_recordings_take(moefy, llama):
     def peak(*more):
         return json.loads(moefy("plan", llama, "--experts", 4, *more, "--json").stdout)["peak_memory"]
 
-    assert peak("--recordings", "rec.h5") > peak()
+    routed = peak("--recordings", "rec.h5", "--method", "routed", "--top-k", 2)
+    assert routed > peak()
+    assert peak("--recordings", "rec.h5", "--method", "activation") > routed  # all pairs of neurons

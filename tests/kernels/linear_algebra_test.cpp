@@ -124,9 +124,9 @@ struct ProductShape {
 };
 
 /// Around the edges of tiles, warps and blocks.
-const std::vector<ProductShape> kShapes{{1, 1, 1},     {31, 33, 32},  {32, 31, 33},
-                                        {33, 257, 31}, {257, 65, 17}, {65, 5, 1000},
-                                        {1000, 33, 1}, {2, 1000, 64}, {300, 7, 100}};
+const std::vector<ProductShape> kShapes{{1, 1, 1},     {31, 33, 32},   {32, 31, 33},  {33, 257, 31},
+                                        {257, 65, 17}, {65, 5, 1000},  {1000, 33, 1}, {2, 1000, 64},
+                                        {300, 7, 100}, {1030, 1040, 3}};
 
 TEST_P(LinearAlgebraTest, keeps_matrices) {
   Algebra on = algebra();

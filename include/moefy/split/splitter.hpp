@@ -25,6 +25,7 @@ struct SplitConfig {
   std::string order = "id";      ///< neurons inside an expert: id, or norm or activity, both
                                  ///< largest first
   bool recorded = false;         ///< recordings of the layer are at hand
+  bool neuron_pairs = false;     ///< … of which the method makes matrices of all pairs of neurons
   std::int64_t top_k = 0;        ///< routed: experts a token is sent to
   std::string coactivation = "count";  ///< coactivation: count, clamped, product
   std::int64_t coact_block = 8;        ///< … clamped: tokens a block; 0: all in one

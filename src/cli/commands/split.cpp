@@ -118,6 +118,8 @@ SplitJobConfig read_config(OptionValues& values) {
   config.recordings = values.text("recordings");
   config.max_tokens = values.integer("max-tokens");
   split.recorded = !config.recordings.empty();
+  split.neuron_pairs =
+      split.recorded && (config.method == "activation" || config.method == "coactivation");
   split.top_k = config.top_k;
   split.coactivation = values.text("coactivation");
   split.coact_block = values.integer("coact-block");
