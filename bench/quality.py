@@ -3,6 +3,7 @@
 
     launch/bench quality                     about an hour on two quiet cores
     bench/quality.py --work FOLDER …         keeps what it makes there, and goes on where it stopped
+    … --finished                             makes nothing: the figures of what is there already
 
 Every model is a stock class loaded from its files, in fp32; perplexity as a multiple of the dense
 model's, geometric mean over texts of domains that stand in no calibration text
@@ -52,6 +53,9 @@ def plans(work):
     handbook, = (path for path in every if path.stem == "handbook")
     for active in (0.75, 0.5, 0.25):
         yield MANY, active, ("--text", *every, "--tokens", TOKENS)
+    for lists in (32, 128):
+        yield (f"{MANY} in {lists} lists", 0.5,
+               ("--text", *every, "--tokens", TOKENS, "--granularity", lists))
     yield "one domain", 0.5, ("--text", handbook, "--tokens", 8192)
     yield "no text", 0.5, ()
 
@@ -83,14 +87,31 @@ def weight_only(model, work, method):
                 "--force")])
 
 
-def run(model, work, seeds):
-    made = make_models(model, work, seeds)
-    for method in ("kmeans", "random"):
-        weight_only(model, work, method)
+def finished_models(work, seeds):
+    """As make_models, of those that were made and measured before."""
+    made = {}
+    for seed in range(seeds):
+        for configuration, active in (*((c, a) for c, a, _ in plans(work)), (RECOVERED, 0.5)):
+            name = name_of(configuration, active, seed)
+            took, figures = (work / "done" / f"{part}{name}.json"
+                             for part in ("", f"evaluated-{SEQUENCES}-"))
+            if took.exists() and figures.exists():
+                made[name] = {"configuration": configuration, "active": active, "seed": seed,
+                              "took": json.loads(took.read_text())}
+    return made
+
+
+def print_rows(model, work, made):
     rows = evaluated(model, work, made, SEQUENCES)
     print(json.dumps({"configuration": "dense", **rows["dense"][0]}))
     for name, what in made.items():
         print(json.dumps({**what, **rows[name][0]}))
+
+
+def run(model, work, seeds):
+    print_rows(model, work, make_models(model, work, seeds))
+    for method in ("kmeans", "random"):
+        weight_only(model, work, method)
     for method in ("kmeans", "random"):
         for row in evaluated(model, work, [method], SEQUENCES, "12,4")[method]:
             print(json.dumps({"configuration": f"weights only, {method}",
@@ -102,12 +123,19 @@ def main():
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=pathlib.Path, metavar="FOLDER")
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="models of each kind")
+    parser.add_argument("--finished", action="store_true",
+                        help="the figures of what --work has, as far as it is measured")
     options = parser.parse_args()
+    if options.finished and not options.work:
+        parser.error("--finished is of a --work FOLDER")
     with tempfile.TemporaryDirectory() as scratch:
         work = options.work or pathlib.Path(scratch)
         work.mkdir(parents=True, exist_ok=True)
         say(f"work in {work}")
-        run(dense_model(), work, options.seeds)
+        if options.finished:
+            print_rows(dense_model(), work, finished_models(work, options.seeds))
+        else:
+            run(dense_model(), work, options.seeds)
 
 
 if __name__ == "__main__":
