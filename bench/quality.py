@@ -60,21 +60,26 @@ def plans(work):
     yield "no text", 0.5, ()
 
 
-def make_models(model, work, seeds):
-    """name -> configuration, active share, seed, and what making it took."""
-    made = {}
-
-    def add(configuration, active, seed, make):
-        name = name_of(configuration, active, seed)
-        took = kept(work, name, lambda: make(name))
-        made[name] = {"configuration": configuration, "active": active, "seed": seed, "took": took}
-
+def models(model, work, seeds):
+    """(configuration, active share, seed, function that makes it under a name) of each."""
     for seed in range(seeds):  # so that a run that is stopped has whole seeds
         for configuration, active, options in plans(work):
-            add(configuration, active, seed,
+            yield configuration, active, seed, (
                 lambda name: calibrated(model, work, name, active, seed, options))
-        add(RECOVERED, 0.5, seed,
+        yield RECOVERED, 0.5, seed, (
             lambda name: recovered(model, work, name_of(MANY, 0.5, seed), name, seed))
+
+
+def made_models(model, work, seeds, only_measured=False):
+    """name -> configuration, active share, seed, and what making it took; makes what is not there, or
+    leaves out what was not measured before."""
+    made = {}
+    for configuration, active, seed, make in models(model, work, seeds):
+        name = name_of(configuration, active, seed)
+        if only_measured and not (work / "done" / f"evaluated-{SEQUENCES}-{name}.json").exists():
+            continue
+        made[name] = {"configuration": configuration, "active": active, "seed": seed,
+                      "took": kept(work, name, lambda: make(name))}
     return made
 
 
@@ -87,20 +92,6 @@ def weight_only(model, work, method):
                 "--force")])
 
 
-def finished_models(work, seeds):
-    """As make_models, of those that were made and measured before."""
-    made = {}
-    for seed in range(seeds):
-        for configuration, active in (*((c, a) for c, a, _ in plans(work)), (RECOVERED, 0.5)):
-            name = name_of(configuration, active, seed)
-            took, figures = (work / "done" / f"{part}{name}.json"
-                             for part in ("", f"evaluated-{SEQUENCES}-"))
-            if took.exists() and figures.exists():
-                made[name] = {"configuration": configuration, "active": active, "seed": seed,
-                              "took": json.loads(took.read_text())}
-    return made
-
-
 def print_rows(model, work, made):
     rows = evaluated(model, work, made, SEQUENCES)
     print(json.dumps({"configuration": "dense", **rows["dense"][0]}))
@@ -109,10 +100,9 @@ def print_rows(model, work, made):
 
 
 def run(model, work, seeds):
-    print_rows(model, work, make_models(model, work, seeds))
+    print_rows(model, work, made_models(model, work, seeds))
     for method in ("kmeans", "random"):
         weight_only(model, work, method)
-    for method in ("kmeans", "random"):
         for row in evaluated(model, work, [method], SEQUENCES, "12,4")[method]:
             print(json.dumps({"configuration": f"weights only, {method}",
                               "active": row["top_k"] / 16, "seed": 0, **row}))
@@ -133,7 +123,8 @@ def main():
         work.mkdir(parents=True, exist_ok=True)
         say(f"work in {work}")
         if options.finished:
-            print_rows(dense_model(), work, finished_models(work, options.seeds))
+            print_rows(dense_model(), work,
+                       made_models(dense_model(), work, options.seeds, only_measured=True))
         else:
             run(dense_model(), work, options.seeds)
 
