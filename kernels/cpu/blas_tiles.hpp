@@ -29,8 +29,10 @@ void multiply_transposed(MatrixView<const float> a, MatrixView<const float> b,
 /// out [m, n] = a · b; a [m, k], b [k, n].
 void multiply(MatrixView<const float> a, MatrixView<const float> b, MatrixView<float> out,
               ThreadPool& threads);
-/// The same on the calling thread alone, which may be one of a pool: a tile of at most 256 rows.
-void multiply_tile(MatrixView<const float> a, MatrixView<const float> b, MatrixView<float> out);
+/// out [m, n] = a[:, column : column + k] · b on the calling thread alone, which may be one of a
+/// pool; at most a tile of rows; b [k, n].
+void multiply_tile(MatrixView<const float> a, std::size_t column, MatrixView<const float> b,
+                   MatrixView<float> out);
 
 /// sum [n, m] += aᵀ · b in fp64; a [T, n], b [T, m], multiplied in fp32. `lower`: of tile rows only
 /// what lies up to the diagonal's tile.
@@ -38,9 +40,10 @@ void add_product(MatrixView<const float> a, MatrixView<const float> b, bool lowe
                  Matrix<double>& sum, ThreadPool& threads);
 
 /// The lower triangle of a symmetric matrix becomes that of its Cholesky factor; false if it is not
-/// positive definite, or not finite.
-bool factorize(Matrix<double>& matrix);
+/// positive definite, or not finite. What lies above the diagonal is not read and is left
+/// undefined.
+bool factorize(Matrix<double>& matrix, ThreadPool& threads);
 /// rhs [n, m] becomes (factor · factorᵀ)⁻¹ · rhs.
-void solve(const Matrix<double>& factor, Matrix<double>& rhs);
+void solve(const Matrix<double>& factor, Matrix<double>& rhs, ThreadPool& threads);
 
 }  // namespace moefy::cpu

@@ -1,8 +1,10 @@
 #include "cpu/cpu_algebra.hpp"
 
 #include <algorithm>
+#include <array>
+#include <bit>
 #include <cmath>
-#include <numeric>
+#include <functional>
 
 #include "cpu/blas_tiles.hpp"
 #include "cpu/cpu_token_sums.hpp"
@@ -30,10 +32,15 @@ void gather(std::span<const float> from, std::span<const std::int32_t> places,
 
 /// √(left · right), as far as that is not negative by rounding.
 float norm_of_product(std::span<const float> left, std::span<const float> right) {
-  double sum = 0;
-  for (std::size_t i = 0; i < left.size(); ++i)
-    sum += static_cast<double>(left[i]) * static_cast<double>(right[i]);
-  return static_cast<float>(std::sqrt(std::max(0.0, sum)));
+  constexpr std::size_t kLanes = 4;  // one sum would wait for itself at each step
+  std::array<double, kLanes> sums{};
+  std::size_t i = 0;
+  for (; i + kLanes <= left.size(); i += kLanes)
+    for (std::size_t lane = 0; lane < kLanes; ++lane)
+      sums[lane] += static_cast<double>(left[i + lane]) * static_cast<double>(right[i + lane]);
+  for (; i < left.size(); ++i)
+    sums[0] += static_cast<double>(left[i]) * static_cast<double>(right[i]);
+  return static_cast<float>(std::sqrt(std::max(0.0, (sums[0] + sums[1]) + (sums[2] + sums[3]))));
 }
 
 void add_bias(std::span<float> row, const BackendMatrix* bias) {
@@ -48,6 +55,7 @@ class CpuExpertNorms final : public ExpertNorms {
       : experts_(lists.experts()), threads_(threads) {
     Matrix<float> rows;
     for (const std::vector<std::int32_t>& expert : experts_) {
+      columns_.insert(columns_.end(), expert.begin(), expert.end());
       rows.resize(expert.size(), down.cols);
       for (std::size_t i = 0; i < expert.size(); ++i)
         std::ranges::copy(down.row(static_cast<std::size_t>(expert[i])), rows.row(i).begin());
@@ -59,26 +67,38 @@ class CpuExpertNorms final : public ExpertNorms {
   void compute(const BackendMatrix& hidden_in, BackendMatrix& out_in) override {
     const MatrixView<const float> hidden = hidden_in.on_host();
     const MatrixView<float> out = room_on_host(out_in, hidden.rows, experts_.size());
-    // All experts of some tokens, while a cache holds what those tokens have.
     cpu::for_row_tiles(hidden.rows, threads_, [&](std::size_t first, std::size_t count) {
-      Matrix<float> part;
-      Matrix<float> product;
-      for (std::size_t e = 0; e < experts_.size(); ++e) {
-        const std::vector<std::int32_t>& expert = experts_[e];
-        part.resize(count, expert.size());
-        product.resize(count, expert.size());
-        for (std::size_t t = 0; t < count; ++t) gather(hidden.row(first + t), expert, part.row(t));
-        cpu::multiply_tile(part.view(), gram_[e].view(), product.view());
-        for (std::size_t t = 0; t < count; ++t)
-          out.row(first + t)[e] = norm_of_product(part.row(t), product.row(t));
-      }
+      Matrix<float> parts(kTokens, columns_.size());
+      for (std::size_t t = first; t < first + count; t += kTokens)
+        compute_few(hidden, t, std::min(kTokens, first + count - t), parts, out);
     });
   }
 
  private:
+  static constexpr std::size_t kTokens = 32;  // whose activations a cache holds
+
+  /// parts: room for the activations of kTokens tokens, expert by expert.
+  void compute_few(MatrixView<const float> hidden, std::size_t first, std::size_t count,
+                   Matrix<float>& parts, MatrixView<float> out) const {
+    for (std::size_t t = 0; t < count; ++t) gather(hidden.row(first + t), columns_, parts.row(t));
+    Matrix<float> product;
+    std::size_t begin = 0;
+    for (std::size_t e = 0; e < experts_.size(); ++e) {
+      const std::size_t size = experts_[e].size();
+      product.resize(count, size);
+      cpu::multiply_tile({parts.values().data(), count, columns_.size()}, begin, gram_[e].view(),
+                         product.view());
+      for (std::size_t t = 0; t < count; ++t)
+        out.row(first + t)[e] =
+            norm_of_product(std::span(parts.row(t)).subspan(begin, size), product.row(t));
+      begin += size;
+    }
+  }
+
   const ExpertLists::Lists& experts_;
   ThreadPool& threads_;
-  std::vector<Matrix<float>> gram_;  ///< by expert: K = down_e · down_eᵀ
+  std::vector<std::int32_t> columns_;  ///< of all experts, one after the other
+  std::vector<Matrix<float>> gram_;    ///< by expert: K = down_e · down_eᵀ
 };
 
 float mapped(float value, ValueMap map) {
@@ -120,21 +140,43 @@ double score_of(std::span<const float> hidden, std::span<const std::int32_t> mem
   throw InternalError("unknown score of experts");
 }
 
-/// Which neurons a token's routing leaves on.
+/// Which neurons a token's routing leaves on, as masks of bits: a branch would be foreseen by no
+/// CPU.
 class NeuronMask {
  public:
   explicit NeuronMask(std::span<const std::int32_t> label) : label_(label), on_(label.size()) {}
-  /// For a token with chosen [num_experts]: not 0 for neurons that are on; valid until the next.
-  std::span<const float> of(std::span<const float> chosen) {
+
+  /// For a token with chosen [num_experts].
+  void set(std::span<const float> chosen) {
+    expert_on_.clear();
+    for (const float value : chosen) expert_on_.push_back(value != 0 ? kOn : 0);
     for (std::size_t i = 0; i < label_.size(); ++i)
-      on_[i] = label_[i] < 0 ? 1.0F : chosen[static_cast<std::size_t>(label_[i])];
-    return on_;
+      on_[i] = label_[i] < 0 ? kOn : expert_on_[static_cast<std::size_t>(label_[i])];
+  }
+
+  /// to [n] = scale · from where a neuron is on (wants_on) or off, else 0.
+  void part(std::span<const float> from, float scale, bool wants_on, std::span<float> to) const {
+    const std::uint32_t flip = wants_on ? 0 : kOn;
+    for (std::size_t i = 0; i < from.size(); ++i)
+      to[i] = std::bit_cast<float>(std::bit_cast<std::uint32_t>(scale * from[i]) & (on_[i] ^ flip));
   }
 
  private:
+  static constexpr std::uint32_t kOn = 0xFFFFFFFFU;
   std::span<const std::int32_t> label_;
-  std::vector<float> on_;
+  std::vector<std::uint32_t> expert_on_;
+  std::vector<std::uint32_t> on_;
 };
+
+/// The larger the value the larger the key; of equal values that of the lower column.
+std::uint64_t rank_key(float value, std::size_t column) {
+  constexpr std::uint32_t kSign = 0x80000000U;
+  const auto bits = std::bit_cast<std::uint32_t>(value + 0.0F);  // -0 equals 0
+  const std::uint32_t ordered = (bits & kSign) != 0 ? ~bits : bits | kSign;
+  return std::uint64_t{ordered} << 32 | (0xFFFFFFFFU - static_cast<std::uint32_t>(column));
+}
+
+std::size_t column_of(std::uint64_t key) { return 0xFFFFFFFFU - (key & 0xFFFFFFFFU); }
 
 }  // namespace
 
@@ -241,19 +283,16 @@ void CpuAlgebra::mark_largest(const BackendMatrix& values_in, std::size_t count,
   require(count <= values.cols, "at most as many marks as there are values");
   const MatrixView<float> marks = room_on_host(marks_in, values.rows, values.cols);
   cpu::for_row_tiles(values.rows, threads_, [&](std::size_t first, std::size_t rows) {
-    std::vector<std::uint32_t> order(values.cols);
+    std::vector<std::uint64_t> keys(values.cols);
     for (std::size_t t = first; t < first + rows; ++t) {
       const std::span<const float> row = values.row(t);
       std::ranges::fill(marks.row(t), 0.0F);
       if (count == 0) continue;
-      std::iota(order.begin(), order.end(), 0U);
-      std::ranges::nth_element(order, order.begin() + static_cast<std::ptrdiff_t>(count - 1),
-                               [&](std::uint32_t a, std::uint32_t b) {
-                                 const float left = magnitudes ? std::abs(row[a]) : row[a];
-                                 const float right = magnitudes ? std::abs(row[b]) : row[b];
-                                 return left != right ? left > right : a < b;
-                               });
-      for (std::size_t i = 0; i < count; ++i) marks.row(t)[order[i]] = 1.0F;
+      for (std::size_t j = 0; j < row.size(); ++j)
+        keys[j] = rank_key(magnitudes ? std::abs(row[j]) : row[j], j);
+      std::ranges::nth_element(keys, keys.begin() + static_cast<std::ptrdiff_t>(count - 1),
+                               std::ranges::greater{});
+      for (std::size_t i = 0; i < count; ++i) marks.row(t)[column_of(keys[i])] = 1.0F;
     }
   });
 }
@@ -273,12 +312,10 @@ void CpuAlgebra::part_hidden(const BackendMatrix& hidden_in, const BackendMatrix
     NeuronMask mask(label);
     for (std::size_t t = first; t < first + count; ++t) {
       const std::span<const float> from = hidden.row(t);
-      const std::span<const float> on = mask.of(chosen.row(t));
+      mask.set(chosen.row(t));
       const float scale = factor.empty() ? 1.0F : factor[t];
-      for (std::size_t i = 0; i < from.size(); ++i)
-        kept.row(t)[i] = on[i] != 0 ? scale * from[i] : 0.0F;
-      for (std::size_t i = 0; missing_in && i < from.size(); ++i)
-        missing.row(t)[i] = on[i] != 0 ? 0.0F : scale * from[i];
+      mask.part(from, scale, true, kept.row(t));
+      if (missing_in) mask.part(from, scale, false, missing.row(t));
     }
   });
 }

@@ -27,15 +27,17 @@ class CpuProductSum final : public HostProductSum {
 
 class CpuCholeskyFactor final : public CholeskyFactor {
  public:
-  explicit CpuCholeskyFactor(Matrix<double> matrix) : factor_(std::move(matrix)) {
-    if (!factorize(factor_)) refuse_indefinite();
+  CpuCholeskyFactor(Matrix<double> matrix, ThreadPool& threads)
+      : factor_(std::move(matrix)), threads_(threads) {
+    if (!factorize(factor_, threads_)) refuse_indefinite();
   }
   void solve(ProductSum& rhs) const override {
-    cpu::solve(factor_, static_cast<CpuProductSum&>(rhs).values());
+    cpu::solve(factor_, static_cast<CpuProductSum&>(rhs).values(), threads_);
   }
 
  private:
   Matrix<double> factor_;
+  ThreadPool& threads_;
 };
 
 class CpuGramSum final : public HostGramSum {
@@ -60,7 +62,7 @@ class CpuGramSum final : public HostGramSum {
     });
   }
   std::unique_ptr<CholeskyFactor> factor(double added) const override {
-    return std::make_unique<CpuCholeskyFactor>(with_diagonal(added));
+    return std::make_unique<CpuCholeskyFactor>(with_diagonal(added), threads_);
   }
 
  private:

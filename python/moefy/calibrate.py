@@ -13,6 +13,7 @@ from .ffn_switch import FfnSwitch, behind_layer, ffn_module_names
 from .memory import keep_freed_memory
 from .models import LayerRunner, load_model, native
 from .progress import Progress
+from .texts import in_batches
 
 
 def run(args, out):
@@ -43,7 +44,7 @@ def run(args, out):
     if any(map(calibrator.finished, range(calibrator.num_layers))):
         done = sum(map(calibrator.finished, range(calibrator.num_layers)))
         out.info(f"resuming: {done} of {calibrator.num_layers} layers were finished before")
-    errors = fit_layers(calibrator, model, names, sequences, args.device,
+    errors = fit_layers(calibrator, model, names, in_batches(sequences), args.device,
                         progress("calibrate", len(names), "layers"))
     calibrator.finish()
     seconds = time.monotonic() - begin
@@ -56,7 +57,7 @@ def run(args, out):
 
 
 def converted_outputs(calibrator, index, inputs, errors):
-    """What the converted FFN makes of each sequence's inputs, fitting it first if need be."""
+    """What the converted FFN makes of each batch's inputs, fitting it first if need be."""
     outputs = torch.empty(sum(map(len, inputs)), inputs[0].shape[1])
     if calibrator.finished(index):
         calibrator.apply(torch.cat(inputs), outputs)
@@ -66,11 +67,16 @@ def converted_outputs(calibrator, index, inputs, errors):
     return outputs.split([len(rows) for rows in inputs])
 
 
-def fit_layers(calibrator, model, names, sequences, device, bar):
-    """Every layer on the inputs it will see after conversion. names: of the layers' FFN modules. Returns
-    the layers' output errors."""
+def rows_of(states):
+    """Hidden states [B, T, hidden_size], or as a family has them, as the rows that C++ reads."""
+    return states.reshape(-1, states.shape[-1]).float().cpu().contiguous()
+
+
+def fit_layers(calibrator, model, names, batches, device, bar):
+    """Every layer on the inputs it will see after conversion. names: of the layers' FFN modules; batches:
+    token ids [B, T] each. Returns the layers' output errors."""
     runner = LayerRunner(model, [name.rsplit(".", 1)[0] for name in names], device)
-    streams = [runner.begin(ids) for ids in sequences]
+    streams = [runner.begin(ids) for ids in batches]
     errors = []
     for index, name in enumerate(names):
         switch = FfnSwitch(model.get_submodule(name))
@@ -79,9 +85,9 @@ def fit_layers(calibrator, model, names, sequences, device, bar):
             inputs, residuals = [], []
             for stream in streams:
                 residuals.append(runner.run(index, stream))
-                inputs.append(switch.inputs[0].float().cpu().contiguous())
+                inputs.append(rows_of(switch.inputs))
                 if not calibrator.finished(index):
-                    calibrator.add(inputs[-1], residuals[-1].float().cpu().contiguous())
+                    calibrator.add(inputs[-1], rows_of(residuals[-1]))
             outputs = converted_outputs(calibrator, index, inputs, errors)
             streams = behind_layer(runner, index, switch, streams, residuals, outputs)
         finally:

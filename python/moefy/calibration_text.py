@@ -6,7 +6,7 @@ import torch
 from .devices import uses_bf16
 from .models import load_model, load_tokenizer
 from .sampling import SAMPLED_LENGTH, sample_text
-from .texts import choose_sequences, digest_of_tokens, read_text, to_sequences
+from .texts import calibration_sequences, digest_of_tokens
 
 
 class CalibrationText:
@@ -18,9 +18,8 @@ class CalibrationText:
         self.tokenizer = load_tokenizer(args.model)
         self.of_texts = []
         if args.text:
-            by_text = [to_sequences(self.tokenizer, read_text(path), args.length, path)
-                       for path in args.text]
-            self.of_texts = list(choose_sequences(by_text, args.tokens, args.seed))
+            self.of_texts = list(calibration_sequences(self.tokenizer, args.text, args.length,
+                                                       args.tokens, args.seed))
         self.wanted = args.sampled if args.text else args.tokens
         self.sampled_length = min(args.length, SAMPLED_LENGTH)
 

@@ -163,8 +163,8 @@ def first_line(error):
 class LayerRunner:
     """Runs the decoder layers of a stock model one at a time.
 
-    The model's own forward pass makes what each layer is called with (positions, masks), once a
-    sequence length; the layers themselves are then called directly, so that every family works as
+    The model's own forward pass makes what each layer is called with (positions, masks), once for
+    batches of a shape; the layers themselves are then called directly, so that every family works as
     transformers implements it."""
 
     def __init__(self, model, layer_names, device="cpu"):
@@ -172,15 +172,13 @@ class LayerRunner:
         self.model = model
         self.names = layer_names
         self.device = device
-        self._arguments = {}  # sequence length -> one (args, kwargs) a layer
+        self._arguments = {}  # [sequences, length] -> one (args, kwargs) a layer
         takes = inspect.signature(model.forward).parameters
         self._fewest_logits = {"logits_to_keep": 1} if "logits_to_keep" in takes else {}
 
     def begin(self, ids):
-        """[T, hidden_size]: what the first decoder layer is given for token ids [T]."""
-        length = len(ids)
-        first, arguments = self._watch(ids)
-        self._arguments[length] = arguments
+        """[B, T, hidden_size]: what the first decoder layer is given for token ids [B, T]."""
+        first, self._arguments[tuple(ids.shape)] = self._watch(ids)
         return first
 
     def _watch(self, ids):
@@ -204,19 +202,19 @@ class LayerRunner:
                 originals.append(layer.forward)
                 layer.forward = watcher(index)
             with torch.no_grad():
-                self.model(input_ids=torch.as_tensor(ids)[None].to(self.device), use_cache=False,
+                self.model(input_ids=torch.as_tensor(ids).to(self.device), use_cache=False,
                            **self._fewest_logits)
         finally:
             for layer, forward in zip(layers, originals):
                 layer.forward = forward
         if len(arguments) != len(layers):
             raise InputError(f"{len(arguments)} of {len(layers)} decoder layers were run")
-        return seen["first"][0].float(), arguments
+        return seen["first"].float(), arguments
 
     def run(self, index, hidden):
-        """The output [T, hidden_size] of decoder layer `index` for one sequence."""
-        args, kwargs = self._arguments[len(hidden)][index]
+        """The output of decoder layer `index` for hidden states [B, T, hidden_size], in their shape."""
+        args, kwargs = self._arguments[tuple(hidden.shape[:2])][index]
         layer = self.model.get_submodule(self.names[index])
         with torch.no_grad():
-            out = layer(hidden[None], *args, **kwargs)
-        return (out[0] if isinstance(out, tuple) else out)[0]
+            out = layer(hidden, *args, **kwargs)
+        return out[0] if isinstance(out, tuple) else out

@@ -22,7 +22,7 @@ from .models import (ffn_layers, identity_of, load_as_saved, load_tokenizer, lon
 from .progress import Progress
 from .ranks import Ranks
 from .text_clusters import cluster_texts, embeddings_of
-from .texts import choose_sequences, read_text, to_sequences
+from .texts import calibration_sequences
 
 
 class Batch:
@@ -309,15 +309,15 @@ def batches_of_text(args, model_folder):
     """The batches that the command's options ask for."""
     longest = longest_sequence(model_folder)
     tokenizer = load_tokenizer(model_folder)
-    by_text = [to_sequences(tokenizer, read_text(path), args.length, path) for path in args.text]
-    length = by_text[0].shape[1]
+    sequences = torch.as_tensor(calibration_sequences(tokenizer, args.text, args.length,
+                                                      args.max_tokens, args.seed))
+    length = sequences.shape[1]
     if longest and length > longest:
         raise UsageError(f"--length {args.length}: the model takes at most {longest} tokens,"
                          f" beginning-of-text token included")
     if args.max_tokens < length:
         raise UsageError(f"--max-tokens {args.max_tokens} is below one sequence of {length}")
-    whole = args.max_tokens // length * length
-    sequences = torch.as_tensor(choose_sequences(by_text, whole, args.seed))
+    sequences = sequences[:args.max_tokens // length]
     return take_batches(sequences.split(args.batch_size), None)
 
 

@@ -1,6 +1,9 @@
 """Text that a model writes by itself."""
 
+import contextlib
+
 import torch
+from torch.overrides import TorchFunctionMode
 
 # Short, so that many beginnings cover many domains, and cheap: all are written side by side.
 SAMPLED_LENGTH = 128
@@ -35,6 +38,23 @@ def first_tokens(tokenizer, count, generator):
     return ids
 
 
+class Fp32Attention(TorchFunctionMode):
+    """Attends in fp32: most CPUs multiply the one bf16 row that a new token asks with slower than its fp32
+    copy, and the longer the text the more of the time that is."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func is not torch.nn.functional.scaled_dot_product_attention:
+            return func(*args, **kwargs)
+        query = args[0] if args else kwargs["query"]
+        wide = {name: _fp32(value) for name, value in kwargs.items()}
+        return func(*map(_fp32, args), **wide).to(query.dtype)
+
+
+def _fp32(value):
+    return value.float() if torch.is_tensor(value) and value.is_floating_point() else value
+
+
 def sample_text(model, tokenizer, num_tokens, length, seed, progress):
     """int64 [count, length]: text that the model writes by itself, all sequences at once."""
     count = max(1, -(-num_tokens // length))
@@ -42,7 +62,9 @@ def sample_text(model, tokenizer, num_tokens, length, seed, progress):
     ids = first_tokens(tokenizer, count, generator)
     bar = progress("sampling text", length, "tokens a sequence")
     past = None
-    with torch.no_grad():
+    slow = model.device.type == "cpu" and model.dtype == torch.bfloat16
+    attention = Fp32Attention() if slow else contextlib.nullcontext()
+    with torch.no_grad(), attention:
         step = ids
         while ids.shape[1] < length:
             out = model(input_ids=step.to(model.device), past_key_values=past, use_cache=True)

@@ -13,6 +13,7 @@ from .ffn_inputs import owner_of
 from .ffn_switch import FfnSwitch, behind_layer, ffn_module_names
 from .models import LayerRunner, load_model, native
 from .progress import Progress
+from .texts import in_batches
 
 LEAST_LENGTH = 1e-12
 
@@ -85,12 +86,13 @@ class MaskedFfn:
             hook.remove()
 
 
-def measure(model, layers, names, routing_of_layer, top_k, sequences, device, bar):
+def measure(model, layers, names, routing_of_layer, top_k, batches, device, bar):
     """Scales of the layers in `routing_of_layer` (layer index -> Routing fields), in order. Hidden
     states of the dense and of the converted model are carried from layer to layer, each scale
-    installed before the next layer is looked at. names: of the layers' FFN modules."""
+    installed before the next layer is looked at. names: of the layers' FFN modules; batches: token ids
+    [B, T] each."""
     runner = LayerRunner(model, [name.rsplit(".", 1)[0] for name in names], device)
-    dense = [runner.begin(ids) for ids in sequences]
+    dense = [runner.begin(ids) for ids in batches]
     converted = list(dense)
     scales = []
     for index, (layer, name) in enumerate(zip(layers, names)):
@@ -160,7 +162,7 @@ def run(args, out):
     names = ffn_module_names(args.model, layers)
     sequences, identity = text.sequences(progress), text.identity
     model = load_model(args.model).to(args.device)
-    found = measure(model, layers, names, routing, top_k, sequences, args.device,
+    found = measure(model, layers, names, routing, top_k, in_batches(sequences), args.device,
                     progress("score scale", len(routing), "layers"))
     output = args.output or args.score_scale
     scales.write(output, found, json.dumps({"top-k": top_k, **identity}))

@@ -12,6 +12,8 @@ from .errors import InputError, IoError, UsageError
 
 TEXT_SUFFIXES = (".txt", ".text", ".md", ".html", ".htm", ".xhtml", ".jsonl")
 SHORTEST_PARAGRAPH = 60  # shorter ones are titles and captions
+PIECE_CHARACTERS = 8  # for each token of a sequence: about twice of what most texts need
+BATCH_TOKENS = 2048
 
 
 class _Prose(HTMLParser):
@@ -113,16 +115,53 @@ def adds_bos(tokenizer):
 def to_sequences(tokenizer, text, length, place):
     """int64 [num_sequences, length]: the text tokenized as one and cut; the remainder is dropped.
     Each sequence begins with BOS (one token more) if the tokenizer adds one."""
-    ids = np.asarray(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"],
-                     dtype=np.int64)
-    count = len(ids) // length
-    if count == 0:
+    ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    sequences = _cut(ids, length)
+    if len(sequences) == 0:
         raise InputError(f"{place}: {len(ids)} tokens, fewer than one sequence of {length}")
-    sequences = ids[: count * length].reshape(count, length)
-    if adds_bos(tokenizer):
-        bos = np.full((count, 1), tokenizer.bos_token_id, dtype=np.int64)
-        sequences = np.concatenate([bos, sequences], axis=1)
-    return sequences
+    return _with_bos(tokenizer, sequences)
+
+
+def _cut(ids, length):
+    count = len(ids) // length
+    return np.asarray(ids[:count * length], dtype=np.int64).reshape(count, length)
+
+
+def _with_bos(tokenizer, sequences):
+    if not adds_bos(tokenizer):
+        return sequences
+    bos = np.full((len(sequences), 1), tokenizer.bos_token_id, dtype=np.int64)
+    return np.concatenate([bos, sequences], axis=1)
+
+
+def enough_sequences(tokenizer, text, length, place, num_tokens, seed):
+    """to_sequences, but of a text much longer than `num_tokens` only of pieces drawn with `seed`, for
+    the time that a tokenizer takes."""
+    characters = PIECE_CHARACTERS * length
+    wanted = 2 * -(-num_tokens // length)
+    places = len(text) // characters
+    if places > 2 * wanted:
+        chosen = np.random.default_rng(seed).choice(places, wanted, replace=False)
+        pieces = [_from_first_word(text[at * characters:(at + 1) * characters])
+                  for at in sorted(chosen.tolist())]
+        tokens = tokenizer(pieces, add_special_tokens=False, verbose=False)["input_ids"]
+        sequences = np.concatenate([_cut(ids, length) for ids in tokens])
+        if len(sequences) * length >= num_tokens:
+            return _with_bos(tokenizer, sequences)
+    return to_sequences(tokenizer, text, length, place)
+
+
+def _from_first_word(piece):
+    """A piece without the word that its beginning may have cut, as far as words are divided at all."""
+    found = re.search(r"\s", piece[:len(piece) // 4])
+    return piece[found.end():] if found else piece
+
+
+def calibration_sequences(tokenizer, paths, length, num_tokens, seed):
+    """[count, length] token ids of `num_tokens` tokens, drawn from all texts alike."""
+    by_text = [enough_sequences(tokenizer, read_text(path), length, path, num_tokens, seed)
+               for path in paths]
+    return choose_sequences(by_text, num_tokens, seed)
 
 
 def choose_sequences(by_text, num_tokens, seed):
@@ -141,6 +180,18 @@ def choose_sequences(by_text, num_tokens, seed):
                 chosen.append(sequences[order[turn]])
     chosen = np.stack(chosen)
     return chosen[rng.permutation(len(chosen))]
+
+
+def in_batches(sequences):
+    """Arrays [count, length] of neighbours of equal length, up to BATCH_TOKENS tokens in each."""
+    batches = []
+    for ids in sequences:
+        last = batches[-1] if batches else []
+        if last and len(last[0]) == len(ids) and (len(last) + 1) * len(ids) <= BATCH_TOKENS:
+            last.append(ids)
+        else:
+            batches.append([ids])
+    return [np.stack(batch) for batch in batches]
 
 
 def digest_of_tokens(sequences):

@@ -339,6 +339,13 @@ TEST_P(LinearAlgebraTest, marks_the_largest_and_the_lowest_column_on_ties) {
             (std::vector<float>{0, 0, 1, 1}));
 }
 
+TEST_P(LinearAlgebraTest, zero_of_either_sign_is_the_same_to_marks) {
+  Algebra on = algebra();
+  BackendMatrix& out = on.out();
+  on->mark_largest(on.in(matrix(1, 4, {-1, -0.0F, 0, -2})), 1, false, out);
+  EXPECT_EQ(values_of(out), (std::vector<float>{0, 1, 0, 0}));
+}
+
 TEST_P(LinearAlgebraTest, marks_agree_with_the_reference) {
   for (const std::size_t cols : {1, 31, 32, 33, 257, 1000}) {
     for (const std::size_t count : {std::size_t{1}, cols / 3, cols - 1, cols}) {
@@ -512,6 +519,25 @@ TEST_P(LinearAlgebraTest, solutions_agree_with_the_reference) {
       expect_close(solution(found), solution(expected), 1e-10);
     }
   }
+}
+
+TEST(CpuAlgebraTest, systems_of_several_tiles_are_solved_alike_by_any_number_of_threads) {
+  constexpr std::size_t n = 600, m = 200;  // tiles of 256 unknowns and 96 sides
+  const auto solution = [](Algebra on) {
+    Matrix<float> a = normal_matrix(n + 20, n, 1), b = normal_matrix(n + 20, m, 2);
+    for (Matrix<float>* values : {&a, &b})
+      for (float& value : values->values()) value = std::round(2 * value);  // the same sums
+    const auto gram = on->make_gram_sum(n);
+    const BackendMatrix& rows = on.in(std::move(a));
+    gram->add(rows);
+    const auto rhs = on->make_product_sum(n, m);
+    rhs->add(rows, on.in(std::move(b)));
+    ridge_factor(*gram, 0.1)->solve(*rhs);
+    return values_of(rhs->take());
+  };
+  const std::vector<double> found = solution(Algebra(test::make_backend("portable", 3)));
+  EXPECT_EQ(found, solution(Algebra(test::make_backend("portable", 1))));
+  expect_close(found, solution(Algebra(test::make_backend("reference"))), 1e-10);
 }
 
 TEST_P(LinearAlgebraTest, ridge_is_raised_until_the_system_can_be_solved) {

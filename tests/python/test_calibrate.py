@@ -143,7 +143,7 @@ def test_a_layer_that_adds_its_ffn_is_run_again_once(tiny, family, again):
     model = load_model(folder)
     names = ffn_module_names(folder, ffn_layers(folder))
     runner = LayerRunner(model, [name.rsplit(".", 1)[0] for name in names])
-    streams = [runner.begin(torch.arange(first, first + 16)) for first in (3, 4, 5)]
+    streams = [runner.begin(torch.arange(first, first + 16)[None]) for first in (3, 4, 5)]
     switch = FfnSwitch(model.get_submodule(names[0]))
     residuals = [runner.run(0, stream) for stream in streams]
     outputs = [torch.randn(residual.shape, generator=torch.Generator().manual_seed(place))

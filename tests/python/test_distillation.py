@@ -59,6 +59,20 @@ def test_tokens_are_drawn_by_their_probability():
     assert counts[1] == 0 and (drawn[:, 1] == 3).all()
 
 
+def test_attention_of_a_bf16_writer_is_computed_in_fp32():
+    from moefy.sampling import Fp32Attention
+
+    attend = torch.nn.functional.scaled_dot_product_attention
+    query, key, value = torch.randn(3, 2, 1, 5, 8, generator=torch.Generator().manual_seed(0)).bfloat16()
+    hides = torch.ones(5, 5).tril().bool()
+    exact = attend(query.float(), key.float(), value.float(), attn_mask=hides).bfloat16()
+    bias = torch.zeros(5, 5).masked_fill(~hides, float("-inf")).bfloat16()
+    with Fp32Attention():
+        found = attend(query, key, value=value, attn_mask=hides)
+        with_bias = attend(query, key, value, bias)
+    assert torch.equal(found, exact) and torch.equal(with_bias, exact)
+
+
 def test_texts_begin_in_turn_as_texts_do_and_with_any_word():
     from types import SimpleNamespace
 

@@ -158,7 +158,7 @@ def test_scales_agree_with_what_calibrate_measures(tiny, tmp_path):
     output, residual = scales_of(tmp_path / "rec.h5")
     names = [ffn_module_name(model, layer) for layer in ffn_layers(str(folder))]
     runner = LayerRunner(model, [name.rsplit(".", 1)[0] for name in names])
-    streams = [runner.begin(ids)]
+    streams = [runner.begin(ids[None])]
     for index, name in enumerate(names):
         switch = FfnSwitch(model.get_submodule(name))
         streams, gap = run_layer(runner, index, switch, streams, switch.compute)

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 from moefy.errors import InputError, UsageError
-from moefy.texts import choose_sequences, digest_of_tokens, html_to_prose, read_text, to_sequences
+from moefy.texts import (choose_sequences, digest_of_tokens, enough_sequences,
+                         html_to_prose, in_batches, read_text, to_sequences)
 
 LONG = "This sentence is certainly longer than the sixty characters that are asked for."
 
@@ -60,8 +61,12 @@ class LetterTokenizer:
 
     def __init__(self, bos):
         self.bos = bos
+        self.letters = 0
 
     def __call__(self, text, add_special_tokens=True, verbose=True):
+        if isinstance(text, list):
+            return {"input_ids": [self(part, add_special_tokens)["input_ids"] for part in text]}
+        self.letters += len(text)
         ids = [ord(letter) for letter in text]
         return {"input_ids": [1, *ids] if self.bos and add_special_tokens else ids}
 
@@ -73,6 +78,48 @@ def test_sequences_are_cut_from_one_text_and_the_rest_is_dropped():
     assert with_bos.tolist() == [[1, 97, 98, 99], [1, 100, 101, 102]]
     with pytest.raises(InputError, match="2 tokens, fewer than one sequence of 3"):
         to_sequences(LetterTokenizer(bos=False), "ab", 3, "x")
+
+
+def test_of_a_long_text_only_some_pieces_are_tokenized():
+    words = "".join(f"{number:07} " for number in range(20_000))
+    tokenizer = LetterTokenizer(bos=True)
+    sequences = enough_sequences(tokenizer, words, 16, "x", 160, seed=0)
+    assert tokenizer.letters < 0.02 * len(words)
+    assert sequences.shape[0] >= 10 and sequences.shape[1] == 17 and (sequences[:, 0] == 1).all()
+    found = ["".join(map(chr, row[1:])) for row in sequences.tolist()]
+    assert all(row in words and row[7] == row[15] == " " for row in found)  # no piece begins in a word
+    assert len(set(found)) == len(found)
+
+    def drawn(seed):
+        return enough_sequences(LetterTokenizer(bos=True), words, 16, "x", 160, seed)
+
+    assert np.array_equal(sequences, drawn(0)) and not np.array_equal(sequences, drawn(1))
+
+
+def test_a_text_that_is_not_much_longer_than_needed_is_tokenized_whole():
+    words = "".join(f"{number:07} " for number in range(100))
+    whole = to_sequences(LetterTokenizer(bos=False), words, 16, "x")
+    assert np.array_equal(enough_sequences(LetterTokenizer(bos=False), words, 16, "x", 160, 0), whole)
+
+
+def test_pieces_of_few_tokens_lead_to_the_whole_text():
+    class Frugal(LetterTokenizer):
+        def __call__(self, text, **options):
+            if isinstance(text, list):
+                return {"input_ids": [[1]] * len(text)}
+            return super().__call__(text, **options)
+
+    words = "".join(f"{number:07} " for number in range(20_000))
+    whole = to_sequences(LetterTokenizer(bos=False), words, 16, "x")
+    assert np.array_equal(enough_sequences(Frugal(bos=False), words, 16, "x", 160, 0), whole)
+
+
+def test_batches_hold_neighbours_of_equal_length(monkeypatch):
+    monkeypatch.setattr("moefy.texts.BATCH_TOKENS", 8)
+    sequences = [np.full(4, place) for place in range(5)] + [np.full(3, 5), np.full(20, 6), np.full(4, 7)]
+    batches = in_batches(sequences)
+    assert [batch.shape for batch in batches] == [(2, 4), (2, 4), (1, 4), (1, 3), (1, 20), (1, 4)]
+    assert [row[0] for batch in batches for row in batch] == list(range(8))
 
 
 def test_every_text_gives_in_turn_until_there_are_enough_tokens():
