@@ -176,10 +176,10 @@ void CpuBackend::copy_quantized(const Points& from, std::span<const std::int32_t
   });
 }
 
-void CpuBackend::costs(const Points& points, MatrixView<const float> centroids, int scale_log2,
+void CpuBackend::costs(const Points& points, const RowsView& centroids, int scale_log2,
                        std::span<const std::int32_t> columns, const CostView& q) {
   const cpu::Panels panels =
-      panels_.pack_floats(kernels_, centroids, columns, std::ldexp(1.0F, scale_log2));
+      panels_.pack_floats(kernels_, centroids.on_host(), columns, std::ldexp(1.0F, scale_log2));
   for_each_task(threads_, q.num_rows, [&](std::size_t first, std::size_t last) {
     kernels_.costs(points.rows.data, own(points).squared_norm.data(), panels, first, last, q.data,
                    q.stride, tile_scratch(panels));
@@ -187,12 +187,11 @@ void CpuBackend::costs(const Points& points, MatrixView<const float> centroids, 
 }
 
 void CpuBackend::approximate_costs(const Points& points, RowSelection selection,
-                                   MatrixView<const float> centroids, int scale_log2,
-                                   const CostView& q) {
+                                   const RowsView& centroids, int scale_log2, const CostView& q) {
   all_columns_.resize(q.num_sites);
   std::iota(all_columns_.begin(), all_columns_.end(), 0);
-  const cpu::Panels panels =
-      panels_.pack_units(kernels_, centroids, {}, all_columns_, std::ldexp(1.0F, scale_log2));
+  const cpu::Panels panels = panels_.pack_units(kernels_, centroids.on_host(), {}, all_columns_,
+                                                std::ldexp(1.0F, scale_log2));
   const cpu::QuantizedRows rows = rows_from(quantized_rows(points), selection.first * kSampleBlock);
   for_each_task(threads_, q.num_rows, [&](std::size_t first, std::size_t last) {
     kernels_.approximate_costs(rows, panels, selection.step, first, last, q.data, q.stride,
@@ -200,12 +199,13 @@ void CpuBackend::approximate_costs(const Points& points, RowSelection selection,
   });
 }
 
-void CpuBackend::changed_costs(const Points& points, MatrixView<const float> base_centroids,
-                               MatrixView<const float> centroids, int scale_log2,
+void CpuBackend::changed_costs(const Points& points, const RowsView& base_centroids,
+                               const RowsView& centroids, int scale_log2,
                                std::span<const std::int32_t> columns, bool copy_others,
                                const CostView& base, const CostView& q) {
-  const cpu::Panels panels = panels_.pack_units(kernels_, centroids, base_centroids, columns,
-                                                std::ldexp(1.0F, scale_log2));
+  const cpu::Panels panels =
+      panels_.pack_units(kernels_, centroids.on_host(), base_centroids.on_host(), columns,
+                         std::ldexp(1.0F, scale_log2));
   const cpu::QuantizedRows rows = quantized_rows(points);
   for_each_task(threads_, q.num_rows, [&](std::size_t first, std::size_t last) {
     kernels_.changed_costs(rows, panels, copy_others, first, last, base.data, q.data, q.stride,
@@ -234,6 +234,7 @@ void CpuBackend::update_sums(const Points& points, RowSelection selection,
   moves_.collect(points.rows.on_host(), selection, old_label, new_label, sums.count.size());
   const double scale = std::ldexp(1.0, sums.scale_log2);
   const std::size_t dim = points.rows.cols;
+  Matrix<std::int64_t>& values = host_sums(sums);
   // Threads share the columns, not the rows: no two of them touch the same sum.
   constexpr std::size_t kAlignment = 64;
   const std::size_t parts = std::min(threads_.size(), (dim + kAlignment - 1) / kAlignment);
@@ -243,7 +244,7 @@ void CpuBackend::update_sums(const Points& points, RowSelection selection,
     const std::size_t begin = std::min(part * width, dim);
     const std::size_t count = std::min(begin + width, dim) - begin;
     for (std::size_t j = 0; j < sums.count.size() && count > 0; ++j) {
-      std::int64_t* sum = sums.sum.row(j).data() + begin;
+      std::int64_t* sum = values.row(j).data() + begin;
       moves_.for_each_slice(j, begin, [&](std::span<const float* const> rows, bool leaving) {
         kernels_.add_rows(rows.data(), rows.size(), count, scale, leaving, sum);
       });
@@ -252,8 +253,7 @@ void CpuBackend::update_sums(const Points& points, RowSelection selection,
   moves_.add_counts(sums.count);
 }
 
-std::vector<double> CpuBackend::block_inertia(const Points& points,
-                                              MatrixView<const float> centroids,
+std::vector<double> CpuBackend::block_inertia(const Points& points, const RowsView& centroids,
                                               std::span<const std::int32_t> label) {
   const std::size_t num_rows = points.rows.rows;
   std::vector<double> sum((num_rows + kSumBlock - 1) / kSumBlock, 0);

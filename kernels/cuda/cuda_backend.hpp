@@ -18,10 +18,10 @@
 
 namespace moefy {
 
-/// The primitives on one NVIDIA GPU: rows, int8 rows and costs stay in device memory; labels,
-/// centroids and sums come and go. One stream; memory is kept from layer to layer. A topic a file:
-/// cuda_points.cpp, cuda_cost_buffers.cpp, cuda_costs.cpp, cuda_assignment.cpp, cuda_sums.cpp;
-/// work on recorded tokens in cuda_algebra.cpp.
+/// The primitives on one NVIDIA GPU: rows, int8 rows, costs, centroids and sums stay in device
+/// memory; labels and prices come and go. One stream; memory is kept from layer to layer. A topic a
+/// file: cuda_points.cpp, cuda_cost_buffers.cpp, cuda_costs.cpp, cuda_assignment.cpp,
+/// cuda_centroids.cpp, cuda_sums.cpp; work on recorded tokens in cuda_algebra.cpp.
 class CudaBackend final : public Backend {
  public:
   /// `device`: index among the visible ones. DeviceError if it is not there or cannot be used.
@@ -43,6 +43,8 @@ class CudaBackend final : public Backend {
   std::unique_ptr<RawBytes> make_raw_bytes() override;
   std::unique_ptr<DeviceTransfers> make_transfers() override;
   std::unique_ptr<Points> make_points() override;
+  std::unique_ptr<Centroids> make_centroids() override;
+  std::unique_ptr<SiteSums> make_site_sums() override;
   void load(Points& points, const RowsView& rows, bool quantize) override;
   void load_shifted(Points& points, const RowsView& rows, std::span<const float> shift,
                     bool quantize) override;
@@ -50,13 +52,12 @@ class CudaBackend final : public Backend {
                  MatrixView<float> out) override;
   void copy_quantized(const Points& from, std::span<const std::int32_t> rows, Points& to) override;
 
-  void costs(const Points& points, MatrixView<const float> centroids, int scale_log2,
+  void costs(const Points& points, const RowsView& centroids, int scale_log2,
              std::span<const std::int32_t> columns, const CostView& q) override;
-  void approximate_costs(const Points& points, RowSelection selection,
-                         MatrixView<const float> centroids, int scale_log2,
-                         const CostView& q) override;
-  void changed_costs(const Points& points, MatrixView<const float> base_centroids,
-                     MatrixView<const float> centroids, int scale_log2,
+  void approximate_costs(const Points& points, RowSelection selection, const RowsView& centroids,
+                         int scale_log2, const CostView& q) override;
+  void changed_costs(const Points& points, const RowsView& base_centroids,
+                     const RowsView& centroids, int scale_log2,
                      std::span<const std::int32_t> columns, bool copy_others, const CostView& base,
                      const CostView& q) override;
 
@@ -77,7 +78,7 @@ class CudaBackend final : public Backend {
   void update_sums(const Points& points, RowSelection selection,
                    std::span<const std::int32_t> old_label, std::span<const std::int32_t> new_label,
                    SiteSums& sums) override;
-  std::vector<double> block_inertia(const Points& points, MatrixView<const float> centroids,
+  std::vector<double> block_inertia(const Points& points, const RowsView& centroids,
                                     std::span<const std::int32_t> label) override;
   void multiply_transposed(MatrixView<const float> a, MatrixView<const float> b,
                            MatrixView<float> out) override;
@@ -104,9 +105,9 @@ class CudaBackend final : public Backend {
   CostSlot& slot_of(const CostView& q);
   /// The slot, whose host copy is out of date from now on.
   CostSlot& written(const CostView& q);
-  /// Vectors of the given rows of `centroids` on the device.
-  void upload_columns(MatrixView<const float> centroids, std::span<const std::int32_t> which,
-                      Columns& columns);
+  /// The columns' vectors become these rows of `centroids`, which are in host or device memory.
+  void take_columns(const RowsView& centroids, std::span<const std::int32_t> which,
+                    Columns& columns);
   /// Columns [0, count).
   static std::vector<std::int32_t> all_columns(std::size_t count);
   const std::int32_t* upload_labels(std::span<const std::int32_t> label);
@@ -148,7 +149,6 @@ class CudaBackend final : public Backend {
   cuda::DeviceBuffer<unsigned> count_;
   cuda::DeviceBuffer<unsigned long long> total_;
   cuda::DeviceBuffer<unsigned long long> moves_;
-  cuda::DeviceBuffer<unsigned long long> sums_;
   cuda::DeviceBuffer<cuda::SumSegment> segments_;
   cuda::DeviceBuffer<cuda::DeviceCertificate> certificate_;
   cuda::DeviceBuffer<double> row_norm_;

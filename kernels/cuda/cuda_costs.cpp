@@ -27,17 +27,30 @@ void CudaBackend::Columns::resize(std::size_t count, std::size_t dim) {
   quantized.resize(cuda::round_up(count, cuda::kBlasInt8Columns) * cuda::padded_dim(dim));
 }
 
-void CudaBackend::upload_columns(MatrixView<const float> centroids,
-                                 std::span<const std::int32_t> which, Columns& columns) {
+void CudaBackend::take_columns(const RowsView& centroids, std::span<const std::int32_t> which,
+                               Columns& columns) {
   const std::size_t dim = centroids.cols;
   columns.resize(which.size(), dim);
-  if (which.size() == centroids.rows) {
-    stream_.upload(std::span<const float>(centroids.values()), columns.vectors.data());
+  const bool all = which.size() == centroids.rows;
+  if (centroids.space == MemorySpace::device) {
+    if (all) {
+      stream_.copy_on_device(centroids.data, columns.vectors.data(), centroids.size());
+      return;
+    }
+    stream_.upload(which, which_.resize(which.size()));
+    cuda::gather_rows(reinterpret_cast<const std::uint32_t*>(centroids.data), which_.data(),
+                      which.size(), dim, reinterpret_cast<std::uint32_t*>(columns.vectors.data()),
+                      stream_.handle());
+    return;
+  }
+  const MatrixView<const float> from = centroids.on_host();
+  if (all) {
+    stream_.upload(from.values(), columns.vectors.data());
     return;
   }
   columns.packed.clear();
   for (const std::int32_t j : which) {
-    const auto vector = centroids.row(static_cast<std::size_t>(j));
+    const auto vector = from.row(static_cast<std::size_t>(j));
     columns.packed.insert(columns.packed.end(), vector.begin(), vector.end());
   }
   stream_.upload(std::span<const float>(columns.packed), columns.vectors.data());
@@ -50,11 +63,11 @@ cuda::CostColumns CudaBackend::cost_columns(std::span<const std::int32_t> which,
   return {which_.data(), q.data, q.stride, std::ldexp(1.0F, scale_log2)};
 }
 
-void CudaBackend::costs(const Points& points, MatrixView<const float> centroids, int scale_log2,
+void CudaBackend::costs(const Points& points, const RowsView& centroids, int scale_log2,
                         std::span<const std::int32_t> columns, const CostView& q) {
   enter();
   const cuda::CudaPoints& x = cuda::own(points);
-  upload_columns(centroids, columns, columns_);
+  take_columns(centroids, columns, columns_);
   cuda::RowFigures figures;
   figures.squared_norm = columns_.squared_norm.data();
   cuda::measure_rows(columns_.vectors.data(), columns.size(), centroids.cols,
@@ -121,13 +134,12 @@ void CudaBackend::with_int8_products(const cuda::CudaPoints& x, const cuda::Prod
 }
 
 void CudaBackend::approximate_costs(const Points& points, RowSelection selection,
-                                    MatrixView<const float> centroids, int scale_log2,
-                                    const CostView& q) {
+                                    const RowsView& centroids, int scale_log2, const CostView& q) {
   enter();
   const cuda::CudaPoints& x = cuda::own(points);
   require(x.step.size() == x.rows.rows, "points were loaded without int8 rows");
   const std::vector<std::int32_t> which = all_columns(centroids.rows);
-  upload_columns(centroids, which, columns_);
+  take_columns(centroids, which, columns_);
   cuda::RowFigures figures;
   figures.squared_norm = columns_.squared_norm.data();
   figures.step = columns_.step.data();
@@ -145,8 +157,8 @@ void CudaBackend::approximate_costs(const Points& points, RowSelection selection
       });
 }
 
-void CudaBackend::changed_costs(const Points& points, MatrixView<const float> base_centroids,
-                                MatrixView<const float> centroids, int scale_log2,
+void CudaBackend::changed_costs(const Points& points, const RowsView& base_centroids,
+                                const RowsView& centroids, int scale_log2,
                                 std::span<const std::int32_t> columns, bool copy_others,
                                 const CostView& base, const CostView& q) {
   enter();
@@ -157,8 +169,8 @@ void CudaBackend::changed_costs(const Points& points, MatrixView<const float> ba
   if (copy_others) stream_.copy_on_device(base.data, q.data, base.num_rows * base.stride);
   if (count == 0) return;
 
-  upload_columns(base_centroids, columns, base_columns_);
-  upload_columns(centroids, columns, columns_);
+  take_columns(base_centroids, columns, base_columns_);
+  take_columns(centroids, columns, columns_);
   const auto measure_norms = [&](Columns& which) {
     cuda::RowFigures norms;
     norms.squared_norm = which.squared_norm.data();
@@ -188,7 +200,7 @@ void CudaBackend::changed_costs(const Points& points, MatrixView<const float> ba
 void CudaBackend::multiply_transposed(MatrixView<const float> a, MatrixView<const float> b,
                                       MatrixView<float> out) {
   enter();
-  upload_columns(b, all_columns(b.rows), columns_);
+  take_columns(b, all_columns(b.rows), columns_);
   stream_.upload(std::span<const float>(a.values()), factor_.resize(a.size()));
   cuda::products({a.rows, b.rows, a.cols, b.rows, {}}, factor_.data(), columns_.vectors.data(),
                  product_.resize(out.size()), stream_.handle());

@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include "cuda/cuda_centroids.hpp"
 #include "cuda/cuda_points.hpp"
 #include "cuda/cuda_rows.hpp"
 #include "cuda/cuda_transfers.hpp"
@@ -29,6 +30,14 @@ std::unique_ptr<DeviceTransfers> CudaBackend::make_transfers() {
 }
 
 std::unique_ptr<Points> CudaBackend::make_points() { return std::make_unique<cuda::CudaPoints>(); }
+
+std::unique_ptr<Centroids> CudaBackend::make_centroids() {
+  return std::make_unique<cuda::CudaCentroids>(device_, stream_);
+}
+
+std::unique_ptr<SiteSums> CudaBackend::make_site_sums() {
+  return std::make_unique<cuda::CudaSums>(device_, stream_);
+}
 
 void CudaBackend::load(Points& points, const RowsView& rows, bool quantize) {
   enter();

@@ -4,16 +4,16 @@
 #include <cmath>
 #include <numeric>
 
+#include "cuda/cuda_centroids.hpp"
 #include "cuda/cuda_points.hpp"
 
 namespace moefy {
 namespace {
 
-/// What changed between two labellings, by site.
+/// What changed between two labellings, by site: see cuda::add_rows.
 struct LabelChanges {
-  std::vector<std::int32_t> entry;  // see cuda::add_rows
+  std::vector<std::int32_t> entry;
   std::vector<cuda::SumSegment> segment;
-  std::vector<std::size_t> site;  // of every row of the sums
 };
 
 LabelChanges find_changes(RowSelection selection, std::span<const std::int32_t> old_label,
@@ -37,14 +37,12 @@ LabelChanges find_changes(RowSelection selection, std::span<const std::int32_t> 
   }
   LabelChanges changes;
   for (std::size_t j = 0; j < entries.size(); ++j) {
-    if (entries[j].empty()) continue;
-    const auto target = static_cast<std::int32_t>(changes.site.size());
     const auto begin = static_cast<std::int32_t>(changes.entry.size());
-    changes.site.push_back(j);
     changes.entry.insert(changes.entry.end(), entries[j].begin(), entries[j].end());
     const auto end = static_cast<std::int32_t>(changes.entry.size());
     for (std::int32_t first = begin; first < end; first += kSegmentRows) {
-      changes.segment.push_back({target, first, std::min(first + kSegmentRows, end)});
+      const std::int32_t last = std::min(first + kSegmentRows, end);
+      changes.segment.push_back({static_cast<std::int32_t>(j), first, last});
     }
   }
   return changes;
@@ -58,30 +56,19 @@ void CudaBackend::update_sums(const Points& points, RowSelection selection,
   enter();
   const LabelChanges changes = find_changes(selection, old_label, new_label, sums);
   if (changes.entry.empty()) return;
-  const std::size_t dim = points.rows.cols;
-  const std::size_t size = changes.site.size() * dim;
-  stream_.fill(sums_.resize(size), 0, size);
   stream_.upload(std::span<const std::int32_t>(changes.entry), rows_.resize(changes.entry.size()));
   stream_.upload(std::span<const cuda::SumSegment>(changes.segment),
                  segments_.resize(changes.segment.size()));
-  cuda::add_rows(cuda::own(points).x, dim, std::ldexp(1.0, sums.scale_log2), rows_.data(),
-                 segments_.data(), changes.segment.size(), sums_.data(), stream_.handle());
-  const auto added = stream_.download<unsigned long long>(sums_.data(), size);
-  stream_.wait();
-  for (std::size_t target = 0; target < changes.site.size(); ++target) {
-    const std::span<std::int64_t> sum = sums.sum.row(changes.site[target]);
-    for (std::size_t l = 0; l < dim; ++l) {
-      sum[l] += static_cast<std::int64_t>(added[target * dim + l]);
-    }
-  }
+  cuda::add_rows(cuda::own(points).x, points.rows.cols, std::ldexp(1.0, sums.scale_log2),
+                 rows_.data(), segments_.data(), changes.segment.size(),
+                 static_cast<cuda::CudaSums&>(sums).data(), stream_.handle());
 }
 
-std::vector<double> CudaBackend::block_inertia(const Points& points,
-                                               MatrixView<const float> centroids,
+std::vector<double> CudaBackend::block_inertia(const Points& points, const RowsView& centroids,
                                                std::span<const std::int32_t> label) {
   enter();
   const std::size_t n = points.rows.rows;
-  upload_columns(centroids, all_columns(centroids.rows), columns_);
+  take_columns(centroids, all_columns(centroids.rows), columns_);
   cuda::squared_distances(cuda::own(points).x, n, points.rows.cols, columns_.vectors.data(),
                           upload_labels(label), row_norm_.resize(n), stream_.handle());
   const auto distance = stream_.download<double>(row_norm_.data(), n);

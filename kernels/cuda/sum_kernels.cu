@@ -27,6 +27,65 @@ __global__ void add_rows_kernel(const float* x, std::size_t dim, double scale,
             static_cast<unsigned long long>(sum));
 }
 
+/// Σ term(l) over the columns of a row, in order, for the first thread of the block: the terms are
+/// computed by all threads, and added by one. Needs a double of shared memory a thread.
+template <class Term>
+__device__ double sum_in_order(std::size_t dim, const Term& term) {
+  double* const terms = block_memory<double>();
+  double sum = 0;
+  for (std::size_t first = 0; first < dim; first += blockDim.x) {
+    const std::size_t l = first + threadIdx.x;
+    if (l < dim) terms[threadIdx.x] = term(l);
+    __syncthreads();
+    if (threadIdx.x == 0) {
+      const std::size_t count = dim - first < blockDim.x ? dim - first : blockDim.x;
+      for (std::size_t t = 0; t < count; ++t) sum += terms[t];
+    }
+    __syncthreads();
+  }
+  return sum;
+}
+
+/// A block a site.
+__global__ void move_to_means_kernel(const unsigned long long* sums, std::size_t dim,
+                                     const SiteShare* site, float* centroids, double* shift) {
+  const SiteShare own = site[blockIdx.x];
+  const std::size_t begin = static_cast<std::size_t>(own.site) * dim;
+  const double total = sum_in_order(dim, [&](std::size_t l) {
+    const auto sum = static_cast<double>(static_cast<long long>(sums[begin + l]));
+    const auto mean = static_cast<float>(sum * own.share);
+    const double step = static_cast<double>(mean) - static_cast<double>(centroids[begin + l]);
+    centroids[begin + l] = mean;
+    return step * step;
+  });
+  if (threadIdx.x == 0) shift[blockIdx.x] = total;
+}
+
+/// A block a site.
+__global__ void squared_shifts_kernel(const float* before, const float* after, std::size_t dim,
+                                      double* shift) {
+  const std::size_t begin = blockIdx.x * dim;
+  const double total = sum_in_order(dim, [&](std::size_t l) {
+    const double step =
+        static_cast<double>(after[begin + l]) - static_cast<double>(before[begin + l]);
+    return step * step;
+  });
+  if (threadIdx.x == 0) shift[blockIdx.x] = total;
+}
+
+/// A warp a site.
+__global__ void mark_changed_kernel(const std::uint32_t* before, const std::uint32_t* after,
+                                    std::size_t num_sites, std::size_t dim, unsigned* changed) {
+  for (std::size_t j = warp_index(); j < num_sites; j += num_warps()) {
+    unsigned differing = 0;
+    for (std::size_t l = lane_index(); l < dim; l += kWarp) {
+      if (before[j * dim + l] != after[j * dim + l]) ++differing;
+    }
+    differing = warp_sum(differing);
+    if (lane_index() == 0) changed[j] = differing;
+  }
+}
+
 __global__ void squared_distances_kernel(const float* x, std::size_t num_rows, std::size_t dim,
                                          const float* c, const std::int32_t* label,
                                          double* distance) {
@@ -51,6 +110,25 @@ void add_rows(const float* x, std::size_t dim, double scale, const std::int32_t*
   const dim3 grid(static_cast<unsigned>(num_segments),
                   static_cast<unsigned>((dim + kBlock - 1) / kBlock));
   launch(add_rows_kernel, grid, kBlock, 0, stream, x, dim, scale, entry, segment, sums);
+}
+
+void move_to_means(const unsigned long long* sums, std::size_t dim, const SiteShare* site,
+                   std::size_t num_sites, float* centroids, double* shift, cudaStream_t stream) {
+  launch(move_to_means_kernel, static_cast<unsigned>(num_sites), kBlock, kBlock * sizeof(double),
+         stream, sums, dim, site, centroids, shift);
+}
+
+void squared_shifts(const float* before, const float* after, std::size_t num_sites, std::size_t dim,
+                    double* shift, cudaStream_t stream) {
+  launch(squared_shifts_kernel, static_cast<unsigned>(num_sites), kBlock, kBlock * sizeof(double),
+         stream, before, after, dim, shift);
+}
+
+void mark_changed(const float* before, const float* after, std::size_t num_sites, std::size_t dim,
+                  unsigned* changed, cudaStream_t stream) {
+  launch(mark_changed_kernel, strided_grid(num_sites, kBlock / kWarp, kBlock), kBlock, 0, stream,
+         reinterpret_cast<const std::uint32_t*>(before),
+         reinterpret_cast<const std::uint32_t*>(after), num_sites, dim, changed);
 }
 
 void squared_distances(const float* x, std::size_t num_rows, std::size_t dim, const float* c,

@@ -121,9 +121,8 @@ void ReferenceBackend::load(Points& points, const RowsView& rows_in, bool quanti
   for (const double sum : own_points.block_squared_norm) own_points.sum_squared_norm += sum;
 }
 
-void ReferenceBackend::costs(const Points& points, MatrixView<const float> centroids,
-                             int scale_log2, std::span<const std::int32_t> columns,
-                             const CostView& q) {
+void ReferenceBackend::costs(const Points& points, const RowsView& centroids, int scale_log2,
+                             std::span<const std::int32_t> columns, const CostView& q) {
   const ReferencePoints& x = own(points);
   const float scale = std::ldexp(1.0F, scale_log2);
   for (std::int32_t column : columns) {
@@ -140,7 +139,7 @@ void ReferenceBackend::costs(const Points& points, MatrixView<const float> centr
 }
 
 void ReferenceBackend::approximate_costs(const Points& points, RowSelection selection,
-                                         MatrixView<const float> centroids, int scale_log2,
+                                         const RowsView& centroids, int scale_log2,
                                          const CostView& q) {
   const ReferencePoints& x = own(points);
   const std::size_t dim = centroids.cols;
@@ -177,8 +176,8 @@ void ReferenceBackend::copy_quantized(const Points& from, std::span<const std::i
   }
 }
 
-void ReferenceBackend::changed_costs(const Points& points, MatrixView<const float> base_centroids,
-                                     MatrixView<const float> centroids, int scale_log2,
+void ReferenceBackend::changed_costs(const Points& points, const RowsView& base_centroids,
+                                     const RowsView& centroids, int scale_log2,
                                      std::span<const std::int32_t> columns, bool copy_others,
                                      const CostView& base, const CostView& q) {
   const ReferencePoints& x = own(points);
@@ -222,12 +221,13 @@ CertificateSums ReferenceBackend::certificate_sums(const CostView& q,
 void ReferenceBackend::update_sums(const Points& points, RowSelection selection,
                                    std::span<const std::int32_t> old_label,
                                    std::span<const std::int32_t> new_label, SiteSums& sums) {
+  Matrix<std::int64_t>& values = host_sums(sums);
   const auto add = [&](std::int32_t label, std::size_t i, std::int64_t sign) {
     if (label < 0) return;
     const auto j = static_cast<std::size_t>(label);
     for (std::size_t l = 0; l < points.rows.cols; ++l) {
       const double value = std::ldexp(static_cast<double>(points.rows.row(i)[l]), sums.scale_log2);
-      sums.sum.row(j)[l] += sign * std::llrint(value);
+      values.row(j)[l] += sign * std::llrint(value);
     }
     sums.count[j] += sign;
   };
@@ -239,8 +239,7 @@ void ReferenceBackend::update_sums(const Points& points, RowSelection selection,
   }
 }
 
-std::vector<double> ReferenceBackend::block_inertia(const Points& points,
-                                                    MatrixView<const float> centroids,
+std::vector<double> ReferenceBackend::block_inertia(const Points& points, const RowsView& centroids,
                                                     std::span<const std::int32_t> label) {
   std::vector<double> blocks((points.rows.rows + kSumBlock - 1) / kSumBlock, 0);
   for (std::size_t i = 0; i < points.rows.rows; ++i) {

@@ -21,13 +21,12 @@ class ReferenceBackend final : public Backend {
   void load(Points& points, const RowsView& rows_in, bool quantize) override;
   void copy_quantized(const Points& from, std::span<const std::int32_t> rows, Points& to) override;
 
-  void costs(const Points& points, MatrixView<const float> centroids, int scale_log2,
+  void costs(const Points& points, const RowsView& centroids, int scale_log2,
              std::span<const std::int32_t> columns, const CostView& q) override;
-  void approximate_costs(const Points& points, RowSelection selection,
-                         MatrixView<const float> centroids, int scale_log2,
-                         const CostView& q) override;
-  void changed_costs(const Points& points, MatrixView<const float> base_centroids,
-                     MatrixView<const float> centroids, int scale_log2,
+  void approximate_costs(const Points& points, RowSelection selection, const RowsView& centroids,
+                         int scale_log2, const CostView& q) override;
+  void changed_costs(const Points& points, const RowsView& base_centroids,
+                     const RowsView& centroids, int scale_log2,
                      std::span<const std::int32_t> columns, bool copy_others, const CostView& base,
                      const CostView& q) override;
 
@@ -41,7 +40,7 @@ class ReferenceBackend final : public Backend {
   void update_sums(const Points& points, RowSelection selection,
                    std::span<const std::int32_t> old_label, std::span<const std::int32_t> new_label,
                    SiteSums& sums) override;
-  std::vector<double> block_inertia(const Points& points, MatrixView<const float> centroids,
+  std::vector<double> block_inertia(const Points& points, const RowsView& centroids,
                                     std::span<const std::int32_t> label) override;
   void multiply_transposed(MatrixView<const float> a, MatrixView<const float> b,
                            MatrixView<float> out) override;

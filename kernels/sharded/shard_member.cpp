@@ -18,7 +18,10 @@ using sharded::ShardOrder;
 class Member final : public ShardMember {
  public:
   Member(Backend& backend, Fill fill)
-      : backend_(backend), fill_(std::move(fill)), rows_(make_host_rows(backend.threads())) {}
+      : backend_(backend),
+        fill_(std::move(fill)),
+        rows_(make_host_rows(backend.threads())),
+        sums_(backend.make_site_sums()) {}
 
   void handle(MessageReader& order, MessageWriter& answer) override {
     switch (order.next<ShardOrder>()) {
@@ -251,18 +254,16 @@ class Member final : public ShardMember {
     const Points& points = next_points(order);
     const auto selection = order.next<RowSelection>();
     const auto num_sites = order.next<std::size_t>();
-    sums_.scale_log2 = order.next<int>();
+    const int scale_log2 = order.next<int>();
     const auto old_label = order.next_all<std::int32_t>();
     const auto new_label = order.next_all<std::int32_t>();
-    sums_.count.assign(num_sites, 0);
-    sums_.sum.resize(num_sites, points.rows.cols);
+    sums_->clear(num_sites, points.rows.cols, scale_log2);
+    backend_.update_sums(points, selection, old_label, new_label, *sums_);
     const std::vector<std::int32_t> changed = changed_sites(old_label, new_label, num_sites);
-    const auto sum_of = [&](std::int32_t j) { return sums_.sum.row(static_cast<std::size_t>(j)); };
-    for (const std::int32_t j : changed) std::ranges::fill(sum_of(j), 0);
-    backend_.update_sums(points, selection, old_label, new_label, sums_);
-    answer.add_all(sums_.count);
+    const SumsView sums = sums_->on_host(changed);
+    answer.add_all(sums.count);
     answer.add_all(changed);
-    for (const std::int32_t j : changed) answer.add_all(std::span<const std::int64_t>(sum_of(j)));
+    for (const std::int32_t j : changed) answer.add_all(sums.sum.row(static_cast<std::size_t>(j)));
   }
 
   /// Sites that a row leaves or joins, ascending.
@@ -298,7 +299,7 @@ class Member final : public ShardMember {
   Matrix<float> base_centroids_;
   Matrix<float> centroids_;
   SiteChoice choice_;
-  SiteSums sums_;
+  std::unique_ptr<SiteSums> sums_;
   AlignedBuffer<std::int32_t> key_;
   AlignedBuffer<std::int32_t> row_;
 };

@@ -249,7 +249,7 @@ void GroupBackend::copy_rows(const CostView& from, std::span<const std::int32_t>
   }));
 }
 
-void GroupBackend::costs(const Points& points, MatrixView<const float> centroids, int scale_log2,
+void GroupBackend::costs(const Points& points, const RowsView& centroids, int scale_log2,
                          std::span<const std::int32_t> columns, const CostView& q) {
   const RowShards& shards = own(points).shards;
   const std::size_t number = write_to(q, shards);
@@ -258,13 +258,12 @@ void GroupBackend::costs(const Points& points, MatrixView<const float> centroids
     order.add(number);
     order.add(scale_log2);
     order.add_all(columns);
-    add_columns(order, centroids, columns);
+    add_columns(order, centroids.on_host(), columns);
   }));
 }
 
 void GroupBackend::approximate_costs(const Points& points, RowSelection selection,
-                                     MatrixView<const float> centroids, int scale_log2,
-                                     const CostView& q) {
+                                     const RowsView& centroids, int scale_log2, const CostView& q) {
   const RowShards& shards = own(points).shards;
   const RowShards selected = shards.selected(selection);
   const std::size_t number = write_to(q, selected);
@@ -274,12 +273,12 @@ void GroupBackend::approximate_costs(const Points& points, RowSelection selectio
         order.add(number);
         order.add(scale_log2);
         order.add(shards.own_selection(selection, m));
-        order.add_all(std::span<const float>(centroids.values()));
+        order.add_all(std::span<const float>(centroids.on_host().values()));
       }));
 }
 
-void GroupBackend::changed_costs(const Points& points, MatrixView<const float> base_centroids,
-                                 MatrixView<const float> centroids, int scale_log2,
+void GroupBackend::changed_costs(const Points& points, const RowsView& base_centroids,
+                                 const RowsView& centroids, int scale_log2,
                                  std::span<const std::int32_t> columns, bool copy_others,
                                  const CostView& base, const CostView& q) {
   const RowShards& shards = own(points).shards;
@@ -293,8 +292,8 @@ void GroupBackend::changed_costs(const Points& points, MatrixView<const float> b
     order.add(scale_log2);
     order.add(copy_others);
     order.add_all(columns);
-    add_columns(order, base_centroids, columns);
-    add_columns(order, centroids, columns);
+    add_columns(order, base_centroids.on_host(), columns);
+    add_columns(order, centroids.on_host(), columns);
   }));
 }
 
@@ -410,27 +409,27 @@ void GroupBackend::update_sums(const Points& points, RowSelection selection,
         order.add_all(selected.part(old_label, m));
         order.add_all(selected.part(new_label, m));
       }));
+  Matrix<std::int64_t>& values = host_sums(sums);
   for (auto& answer : answers) {
     if (!answer) continue;
     const auto count = answer->next_all<std::int64_t>();
     for (std::size_t j = 0; j < count.size(); ++j) sums.count[j] += count[j];
     for (const std::int32_t j : answer->next_all<std::int32_t>()) {
       const auto added = answer->next_all<std::int64_t>();
-      const auto sum = sums.sum.row(static_cast<std::size_t>(j));
+      const auto sum = values.row(static_cast<std::size_t>(j));
       for (std::size_t l = 0; l < sum.size(); ++l) sum[l] += added[l];
     }
   }
 }
 
-std::vector<double> GroupBackend::block_inertia(const Points& points,
-                                                MatrixView<const float> centroids,
+std::vector<double> GroupBackend::block_inertia(const Points& points, const RowsView& centroids,
                                                 std::span<const std::int32_t> label) {
   const RowShards& shards = own(points).shards;
   auto answers = group_.ask(
       orders(ShardOrder::block_inertia, shards, [&](std::size_t m, MessageWriter& order) {
         order.add(own(points).id);
         order.add(centroids.rows);
-        order.add_all(std::span<const float>(centroids.values()));
+        order.add_all(std::span<const float>(centroids.on_host().values()));
         order.add_all(shards.part(label, m));
       }));
   std::vector<double> blocks;

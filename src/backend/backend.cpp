@@ -61,7 +61,7 @@ void Backend::read_rows(const Points& points, std::span<const std::int32_t> rows
   }
 }
 
-double Backend::inertia(const Points& points, MatrixView<const float> centroids,
+double Backend::inertia(const Points& points, const RowsView& centroids,
                         std::span<const std::int32_t> label) {
   const std::vector<double> blocks = block_inertia(points, centroids, label);
   return std::accumulate(blocks.begin(), blocks.end(), 0.0);

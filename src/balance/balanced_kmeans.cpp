@@ -43,10 +43,11 @@ void check_arguments(const RowsView& rows, const Capacities& capacities,
 void apply_warm_start(const KMeansContext& context, const WarmStart& warm,
                       std::span<const float> common_mean, Clustering& clustering) {
   const std::size_t num_sites = context.num_sites;
+  Matrix<float> centroids(num_sites, context.dim());
   if (warm.centroids.rows() == num_sites) {
     for (std::size_t j = 0; j < num_sites; ++j) {
       const auto from = warm.centroids.row(j);
-      const auto to = clustering.centroids.row(j);
+      const auto to = centroids.row(j);
       for (std::size_t l = 0; l < to.size(); ++l) {
         to[l] = common_mean.empty() ? from[l] : from[l] - common_mean[l];
       }
@@ -57,8 +58,9 @@ void apply_warm_start(const KMeansContext& context, const WarmStart& warm,
     for (std::size_t j = 0; j < num_sites; ++j) {
       rows[j] = static_cast<std::int32_t>(j % context.num_rows());
     }
-    context.backend.read_rows(context.points, rows, clustering.centroids.view());
+    context.backend.read_rows(context.points, rows, centroids.view());
   }
+  clustering.centroids->assign(centroids.view());
   for (std::size_t j = 0; j < warm.prices.size(); ++j) {
     clustering.prices[j] = price_from_real(warm.prices[j], context.cost_scale_log2);
   }
@@ -94,31 +96,31 @@ void cold_start(const KMeansContext& context, const BalancedKMeansConfig& config
                 RandomStream& random, FaissGpu& faiss_gpu, Clustering& clustering) {
   const bool thin = config.schedule.subsample && context.quantized;
   const RowSelection selection = thin ? start_selection(context) : RowSelection{};
+  Matrix<float> centroids(context.num_sites, context.dim());
   context.times.measure("start", [&] {
     switch (config.start) {
       case StartMethod::faiss:
-        start_from_faiss(context, selection, config.schedule.faiss_iterations, random,
-                         clustering.centroids);
+        start_from_faiss(context, selection, config.schedule.faiss_iterations, random, centroids);
         return;
       case StartMethod::faiss_gpu:
-        faiss_gpu.start(context, selection, config.schedule.faiss_iterations, random,
-                        clustering.centroids);
+        faiss_gpu.start(context, selection, config.schedule.faiss_iterations, random, centroids);
         return;
       case StartMethod::kmeanspp:
-        start_from_plusplus(context, random, clustering.centroids);
+        start_from_plusplus(context, random, centroids);
         return;
       case StartMethod::random:
-        start_from_random_rows(context, selection, random, clustering.centroids);
+        start_from_random_rows(context, selection, random, centroids);
         return;
     }
   });
+  clustering.centroids->assign(centroids.view());
 }
 
 /// Brings a start near a balanced solution of the subsample, then loosely to one of all rows. All
 /// of it on int8 costs: it only chooses where the exact EM begins. A start from random rows is the
-/// cheaper of two.
+/// cheaper of two; `second` is memory for the other one.
 void approach(const KMeansContext& context, const BalancedKMeansConfig& config,
-              RandomStream& random, Clustering& clustering) {
+              RandomStream& random, Clustering& second, Clustering& clustering) {
   EarlyStage thinned;
   thinned.selection = config.schedule.subsample ? start_selection(context) : RowSelection{};
   thinned.max_iterations = 12;
@@ -127,9 +129,11 @@ void approach(const KMeansContext& context, const BalancedKMeansConfig& config,
   if (thinned.selection.step > 1) {
     const std::int64_t cost = run_early_stage(context, thinned, clustering);
     if (config.start == StartMethod::random) {
-      Clustering second(context);
-      start_from_random_rows(context, thinned.selection, random, second.centroids);
-      if (run_early_stage(context, thinned, second) < cost) clustering = std::move(second);
+      second.reset(context);
+      Matrix<float> centroids(context.num_sites, context.dim());
+      start_from_random_rows(context, thinned.selection, random, centroids);
+      second.centroids->assign(centroids.view());
+      if (run_early_stage(context, thinned, second) < cost) std::swap(clustering, second);
     }
   }
   EarlyStage whole;
@@ -146,12 +150,18 @@ struct BalancedKMeans::Impl {
       : backend(backend_in),
         solver(backend_in),
         points(backend_in.make_points()),
-        open_points(backend_in.make_points()) {}
+        open_points(backend_in.make_points()),
+        earlier(backend_in),
+        clustering(backend_in),
+        second(backend_in) {}
 
   Backend& backend;
   AssignmentSolver solver;
   std::unique_ptr<Points> points;
   std::unique_ptr<Points> open_points;
+  EarlierCentroids earlier;
+  Clustering clustering;
+  Clustering second;
   AlignedBuffer<float> training_rows;
   FaissGpu faiss_gpu;
 
@@ -164,28 +174,29 @@ BalancedKMeansResult BalancedKMeans::Impl::run_once(const KMeansContext& context
                                                     const BalancedKMeansConfig& config,
                                                     RandomStream& random, const WarmStart* warm,
                                                     std::span<const float> common_mean) {
-  Clustering clustering(context);
+  clustering.reset(context);
   if (warm != nullptr) {
     apply_warm_start(context, *warm, common_mean, clustering);
   } else {
     cold_start(context, config, random, faiss_gpu, clustering);
     if (context.quantized && config.schedule.loose_iterations) {
-      approach(context, config, random, clustering);
+      approach(context, config, random, second, clustering);
     }
   }
   EmOutcome outcome = run_exact_em(context, config.max_iterations, clustering);
 
   BalancedKMeansResult result;
   const double quantum = std::ldexp(1.0, -context.cost_scale_log2);
+  result.centroids.resize(context.num_sites, context.dim());
+  clustering.centroids->read(result.centroids.view());
+  const SumsView sums = clustering.sums->on_host(all_sites(context.num_sites));
   result.inertia = context.times.measure("check", [&] {
-    return inertia_of_sums(context.backend, context.points, clustering.sums,
-                           clustering.centroids.view(), clustering.label);
+    return inertia_of_sums(context.backend, context.points, sums, result.centroids.view(),
+                           clustering.label);
   });
-  result.inertia_random =
-      random_inertia(context.points, clustering.sums, clustering.centroids.rows());
+  result.inertia_random = random_inertia(context.points, sums, context.num_sites);
   result.label = std::move(clustering.label);
   result.prices = std::move(clustering.prices);
-  result.centroids = std::move(clustering.centroids);
   add_to_rows(common_mean, result.centroids);
   result.cost_scale_log2 = context.cost_scale_log2;
   result.stop_reason = outcome.stop_reason;
@@ -215,8 +226,9 @@ BalancedKMeansResult BalancedKMeans::run(const RowsView& rows, const Capacities&
   Points& points = *impl_->points;
   const bool quantized =
       rows.size() * num_sites >= kShortcutProducts && rows.cols <= kLargestQuantizedDim;
-  const std::vector<float> common_mean =
-      times.measure("prepare", [&] { return load_centered(backend, rows, quantized, points); });
+  const std::vector<float> common_mean = times.measure("prepare", [&] {
+    return load_centered(backend, rows, quantized, *impl_->clustering.sums, points);
+  });
   double largest_norm = points.max_squared_norm;
   if (warm != nullptr && warm->centroids.rows() > 0) {
     largest_norm = std::max(largest_norm, largest_squared_norm(warm->centroids, common_mean));
@@ -225,6 +237,7 @@ BalancedKMeansResult BalancedKMeans::run(const RowsView& rows, const Capacities&
                               impl_->solver,
                               points,
                               *impl_->open_points,
+                              impl_->earlier,
                               capacities,
                               num_sites,
                               cost_scale_log2(largest_norm),

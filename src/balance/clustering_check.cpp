@@ -24,7 +24,8 @@ ClusteringCheck check_clustering(Backend& backend, const RowsView& rows,
   require(prices.size() == num_sites && label.size() == rows.rows && centroids.cols == rows.cols,
           "labels, prices and centroids belong to the rows");
   const auto points = backend.make_points();
-  const std::vector<float> common_mean = load_centered(backend, rows, false, *points);
+  const std::vector<float> common_mean =
+      load_centered(backend, rows, false, *backend.make_site_sums(), *points);
   Matrix<float> used(num_sites, rows.cols);
   for (std::size_t j = 0; j < num_sites; ++j) {
     for (std::size_t l = 0; l < rows.cols; ++l) {
@@ -51,7 +52,7 @@ ClusteringCheck check_clustering(Backend& backend, const RowsView& rows,
 
 int cost_scale_of(Backend& backend, const RowsView& rows) {
   const auto points = backend.make_points();
-  load_centered(backend, rows, false, *points);
+  load_centered(backend, rows, false, *backend.make_site_sums(), *points);
   return cost_scale_log2(points->max_squared_norm);
 }
 
@@ -59,7 +60,10 @@ LabelFigures figures_of_labels(Backend& backend, const RowsView& rows,
                                std::span<const std::int32_t> label, std::size_t num_sites) {
   const auto points = backend.make_points();
   backend.load(*points, rows, false);
-  const SiteSums sums = sums_of_labels(backend, *points, label, num_sites);
+  const auto site_sums = backend.make_site_sums();
+  site_sums->clear(num_sites, rows.cols, sum_scale_log2(points->max_abs));
+  backend.update_sums(*points, {}, {}, label, *site_sums);
+  const SumsView sums = site_sums->on_host(all_sites(num_sites));
   LabelFigures figures;
   figures.centroids = means_of(sums);
   figures.inertia = backend.inertia(*points, figures.centroids.view(), label);

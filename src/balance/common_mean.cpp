@@ -14,19 +14,17 @@ constexpr double kSuspicious = 0.8;
 constexpr std::size_t kSampleRows = 2048;
 
 /// Mean of the selected rows from integer sums: the same for every order.
-std::vector<double> mean_of(Backend& backend, const Points& points, RowSelection selection) {
+std::vector<double> mean_of(Backend& backend, const Points& points, RowSelection selection,
+                            SiteSums& sums) {
   const std::size_t count = selection.count(points.rows.rows);
-  SiteSums sums;
-  sums.sum.resize(1, points.rows.cols);
-  std::fill(sums.sum.values().begin(), sums.sum.values().end(), 0);
-  sums.count.assign(1, 0);
-  sums.scale_log2 = sum_scale_log2(points.max_abs);
+  sums.clear(1, points.rows.cols, sum_scale_log2(points.max_abs));
   const std::vector<std::int32_t> label(count, 0);
   backend.update_sums(points, selection, {}, label, sums);
+  const auto sum = sums.on_host(std::vector{0}).sum.row(0);
   std::vector<double> mean(points.rows.cols);
   for (std::size_t l = 0; l < mean.size(); ++l) {
-    mean[l] = std::ldexp(static_cast<double>(sums.sum.row(0)[l]) / static_cast<double>(count),
-                         -sums.scale_log2);
+    mean[l] =
+        std::ldexp(static_cast<double>(sum[l]) / static_cast<double>(count), -sums.scale_log2);
   }
   return mean;
 }
@@ -40,13 +38,13 @@ double squared_norm(std::span<const double> vector) {
 }  // namespace
 
 std::vector<float> load_centered(Backend& backend, const RowsView& rows, bool quantize,
-                                 Points& points) {
+                                 SiteSums& sums, Points& points) {
   backend.load(points, rows, quantize);
   const double mean_norm = points.sum_squared_norm / static_cast<double>(rows.rows);
   if (mean_norm == 0) return {};
   const RowSelection sample{std::max<std::size_t>(1, rows.rows / kSampleRows)};
-  if (squared_norm(mean_of(backend, points, sample)) <= kSuspicious * mean_norm) return {};
-  const std::vector<double> mean = mean_of(backend, points, {});
+  if (squared_norm(mean_of(backend, points, sample, sums)) <= kSuspicious * mean_norm) return {};
+  const std::vector<double> mean = mean_of(backend, points, {}, sums);
   if (squared_norm(mean) <= kDominating * mean_norm) return {};
 
   std::vector<float> subtracted(mean.begin(), mean.end());

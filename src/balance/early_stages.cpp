@@ -38,7 +38,7 @@ std::int64_t run_early_stage(const KMeansContext& context, const EarlyStage& sta
     context.check_stop();
     context.times.measure("approximate costs", [&] {
       context.backend.approximate_costs(context.points, stage.selection,
-                                        clustering.centroids.view(), context.cost_scale_log2, q);
+                                        clustering.centroids->view(), context.cost_scale_log2, q);
     });
     context.times.measure("balance loosely", [&] {
       if (iteration < stage.loose_iterations) {

@@ -21,8 +21,11 @@ class ExactEm {
         max_iterations_(max_iterations),
         clustering_(clustering),
         base_(context.backend.cost_buffer(1, context.num_rows(), context.num_sites)),
+        base_centroids_(*context.earlier.base),
         shortcuts_(context.quantized),
-        new_label_(context.num_rows()) {}
+        new_label_(context.num_rows()) {
+    context.earlier.resize(context.num_sites, context.dim());
+  }
 
   EmOutcome run() {
     labels_count_ = feasible(clustering_.label);
@@ -45,7 +48,7 @@ class ExactEm {
     if (label.size() != context_.num_rows()) return false;
     const auto bounds = context_.capacities.bounds();
     for (std::size_t j = 0; j < bounds.size(); ++j) {
-      const auto size = static_cast<std::size_t>(clustering_.sums.count[j]);
+      const auto size = static_cast<std::size_t>(clustering_.sums->count[j]);
       if (size < bounds[j].lower || size > bounds[j].upper) return false;
     }
     return true;
@@ -55,8 +58,8 @@ class ExactEm {
   /// column.
   void refresh_base() {
     const std::vector<std::int32_t> columns =
-        base_centroids_.rows() == 0 ? all_sites(context_.num_sites)
-                                    : changed_sites(base_centroids_, clustering_.centroids);
+        has_base_ ? clustering_.centroids->changed_sites(base_centroids_)
+                  : all_sites(context_.num_sites);
     const std::size_t per_column = context_.num_rows() * context_.dim();
     const std::size_t batch = std::max<std::size_t>(
         32, kProductsPerCall / std::max<std::size_t>(per_column, 1) / 32 * 32);
@@ -64,11 +67,12 @@ class ExactEm {
       for (std::size_t begin = 0; begin < columns.size(); begin += batch) {
         context_.check_stop();
         context_.backend.costs(
-            context_.points, clustering_.centroids.view(), context_.cost_scale_log2,
+            context_.points, clustering_.centroids->view(), context_.cost_scale_log2,
             std::span(columns).subspan(begin, std::min(batch, columns.size() - begin)), base_);
       }
     });
-    copy_matrix(clustering_.centroids, base_centroids_);
+    base_centroids_.assign(clustering_.centroids->view());
+    has_base_ = true;
     outcome_.columns += static_cast<std::int64_t>(columns.size());
   }
 
@@ -113,32 +117,32 @@ class ExactEm {
   void shortcut_steps() {
     const CostView q = context_.backend.cost_buffer(0, context_.num_rows(), context_.num_sites);
     std::int64_t cost_before = std::numeric_limits<std::int64_t>::max();
-    copy_matrix(base_centroids_, computed_centroids_);
+    Centroids& computed = *context_.earlier.computed;
+    computed.assign(base_centroids_.view());
     for (bool first = true;; first = false) {
-      change_costs(context_.points, base_, computed_centroids_, first, q);
+      change_costs(context_.points, base_, computed, first, q);
       solve(q, context_.capacities, false, new_label_);
       const std::int64_t cost = context_.backend.total_cost(q, new_label_);
       if (cost >= cost_before || context_.backend.total_cost(q, clustering_.label) == cost) return;
       cost_before = cost;
       took_shortcuts_ = true;
       take_new_labels();
-      settle_open_rows(q);
+      settle_open_rows(q, computed);
     }
   }
 
-  /// A few shortcut steps of the rows that may still move. Costs q are those of
-  /// computed_centroids_.
-  void settle_open_rows(const CostView& q) {
+  /// A few shortcut steps of the rows that may still move. Costs q are those of `centroids_of_q`.
+  void settle_open_rows(const CostView& q, const Centroids& centroids_of_q) {
     const std::optional<OpenRows> open = context_.times.measure("open rows", [&] {
-      return OpenRows::find(context_, q, computed_centroids_, base_, clustering_);
+      return OpenRows::find(context_, q, centroids_of_q, base_, clustering_);
     });
     if (!open) return;
     constexpr int kMostSteps = 6;  // then all rows are looked at again
     const CostView open_q = context_.backend.cost_buffer(3, open->count(), context_.num_sites);
     std::vector<std::int32_t> label(open->count());
     std::vector<std::int32_t> new_label(open->count());
-    Matrix<float> computed;
-    copy_matrix(base_centroids_, computed);
+    Centroids& computed = *context_.earlier.open_computed;
+    computed.assign(base_centroids_.view());
     for (int step = 0; step < kMostSteps; ++step) {
       change_costs(open->points(), open->base(), computed, step == 0, open_q);
       open->gather(clustering_.label, label);
@@ -153,15 +157,15 @@ class ExactEm {
 
   /// q = base + the int8 change of cost since base_centroids_; `computed`: the centroids of q so
   /// far, afterwards the present ones.
-  void change_costs(const Points& points, const CostView& base, Matrix<float>& computed, bool first,
+  void change_costs(const Points& points, const CostView& base, Centroids& computed, bool first,
                     const CostView& q) {
     context_.check_stop();
-    const auto columns = changed_sites(computed, clustering_.centroids);
+    const auto columns = clustering_.centroids->changed_sites(computed);
     context_.times.measure("changes of cost", [&] {
-      context_.backend.changed_costs(points, base_centroids_.view(), clustering_.centroids.view(),
+      context_.backend.changed_costs(points, base_centroids_.view(), clustering_.centroids->view(),
                                      context_.cost_scale_log2, columns, first, base, q);
     });
-    copy_matrix(clustering_.centroids, computed);
+    computed.assign(clustering_.centroids->view());
   }
 
   void take_new_labels() {
@@ -182,8 +186,8 @@ class ExactEm {
   int max_iterations_;
   Clustering& clustering_;
   CostView base_;  // fp32 costs of base_centroids_
-  Matrix<float> base_centroids_;
-  Matrix<float> computed_centroids_;  // of the columns in the shortcut's costs
+  Centroids& base_centroids_;
+  bool has_base_ = false;
   bool shortcuts_;
   bool took_shortcuts_ = false;
   bool labels_count_ = false;  // clustering_.label is a feasible assignment

@@ -3,23 +3,10 @@
 #include <algorithm>
 #include <cmath>
 
-#include "fixed_point.hpp"
-
 namespace moefy {
 
-SiteSums sums_of_labels(Backend& backend, const Points& points, std::span<const std::int32_t> label,
-                        std::size_t num_sites) {
-  SiteSums sums;
-  sums.sum.resize(num_sites, points.rows.cols);
-  std::fill(sums.sum.values().begin(), sums.sum.values().end(), 0);
-  sums.count.assign(num_sites, 0);
-  sums.scale_log2 = sum_scale_log2(points.max_abs);
-  backend.update_sums(points, {}, {}, label, sums);
-  return sums;
-}
-
-Matrix<float> means_of(const SiteSums& sums) {
-  Matrix<float> means(sums.sum.rows(), sums.sum.cols());
+Matrix<float> means_of(const SumsView& sums) {
+  Matrix<float> means(sums.sum.rows, sums.sum.cols);
   for (std::size_t j = 0; j < means.rows(); ++j) {
     const double share = std::ldexp(1.0, -sums.scale_log2) /
                          static_cast<double>(std::max<std::int64_t>(sums.count[j], 1));
@@ -30,7 +17,7 @@ Matrix<float> means_of(const SiteSums& sums) {
   return means;
 }
 
-double inertia_of_sums(Backend& backend, const Points& points, const SiteSums& sums,
+double inertia_of_sums(Backend& backend, const Points& points, const SumsView& sums,
                        MatrixView<const float> centroids, std::span<const std::int32_t> label) {
   constexpr double kCancelled = 1e-3;
   const double unit = std::ldexp(1.0, -sums.scale_log2);
@@ -50,14 +37,14 @@ double inertia_of_sums(Backend& backend, const Points& points, const SiteSums& s
   return backend.inertia(points, centroids, label);
 }
 
-double random_inertia(const Points& points, const SiteSums& sums, std::size_t num_sites) {
+double random_inertia(const Points& points, const SumsView& sums, std::size_t num_sites) {
   const std::size_t n = points.rows.rows;
   if (n <= num_sites) return 0;
   const double unit = std::ldexp(1.0, -sums.scale_log2);
   double squared_sum = 0;
-  for (std::size_t l = 0; l < sums.sum.cols(); ++l) {
+  for (std::size_t l = 0; l < sums.sum.cols; ++l) {
     std::int64_t total = 0;
-    for (std::size_t j = 0; j < sums.sum.rows(); ++j) total += sums.sum.row(j)[l];
+    for (std::size_t j = 0; j < sums.sum.rows; ++j) total += sums.sum.row(j)[l];
     const double value = unit * static_cast<double>(total);
     squared_sum += value * value;
   }

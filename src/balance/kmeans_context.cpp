@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <numeric>
 
 #include "moefy/core/error.hpp"
@@ -11,10 +10,7 @@ namespace moefy {
 namespace {
 
 void clear_sums(const KMeansContext& context, SiteSums& sums) {
-  sums.sum.resize(context.num_sites, context.dim());
-  std::fill(sums.sum.values().begin(), sums.sum.values().end(), 0);
-  sums.count.assign(context.num_sites, 0);
-  sums.scale_log2 = context.sum_scale_log2;
+  sums.clear(context.num_sites, context.dim(), context.sum_scale_log2);
 }
 
 /// Marks the sites that rows leave or join; returns how many rows do.
@@ -72,11 +68,26 @@ void KMeansContext::check_stop() const {
   if (stop.stop_requested()) throw Interrupted("stopped during clustering");
 }
 
-Clustering::Clustering(const KMeansContext& context)
-    : centroids(context.num_sites, context.dim()),
-      prices(context.num_sites, 0),
-      stale(context.num_sites, 1) {
-  clear_sums(context, sums);
+EarlierCentroids::EarlierCentroids(Backend& backend)
+    : base(backend.make_centroids()),
+      computed(backend.make_centroids()),
+      open_computed(backend.make_centroids()) {}
+
+void EarlierCentroids::resize(std::size_t num_sites, std::size_t dim) {
+  for (const auto* centroids : {&base, &computed, &open_computed}) {
+    (*centroids)->resize(num_sites, dim);
+  }
+}
+
+Clustering::Clustering(Backend& backend)
+    : sums(backend.make_site_sums()), centroids(backend.make_centroids()) {}
+
+void Clustering::reset(const KMeansContext& context) {
+  label.clear();
+  clear_sums(context, *sums);
+  centroids->resize(context.num_sites, context.dim());
+  prices.assign(context.num_sites, 0);
+  stale.assign(context.num_sites, 1);
 }
 
 std::size_t assign_labels(const KMeansContext& context, RowSelection selection,
@@ -85,12 +96,12 @@ std::size_t assign_labels(const KMeansContext& context, RowSelection selection,
   context.times.measure("means", [&] {
     // A moved row is subtracted and added: from half of the rows on, a fresh start costs less.
     if (2 * changed > new_label.size()) {
-      clear_sums(context, clustering.sums);
+      clear_sums(context, *clustering.sums);
       clustering.label.clear();
     }
     if (changed > 0) {
       context.backend.update_sums(context.points, selection, clustering.label, new_label,
-                                  clustering.sums);
+                                  *clustering.sums);
     }
   });
   clustering.label.assign(new_label.begin(), new_label.end());
@@ -99,22 +110,16 @@ std::size_t assign_labels(const KMeansContext& context, RowSelection selection,
 
 void update_centroids(const KMeansContext& context, bool predict_prices, Clustering& clustering) {
   context.times.measure("means", [&] {
-    const double unit = std::ldexp(1.0, -clustering.sums.scale_log2);
+    std::vector<std::int32_t> sites;
+    for (std::size_t j = 0; j < context.num_sites; ++j) {
+      if (clustering.sums->count[j] == 0 || clustering.stale[j] == 0) continue;
+      sites.push_back(static_cast<std::int32_t>(j));
+    }
+    const std::vector<double> shift = clustering.sums->move_to_means(sites, *clustering.centroids);
     const double quantum = std::ldexp(1.0, context.cost_scale_log2);
     std::vector<double> rise(context.num_sites, 0);
-    for (std::size_t j = 0; j < context.num_sites; ++j) {
-      if (clustering.sums.count[j] == 0 || clustering.stale[j] == 0) continue;
-      const double share = unit / static_cast<double>(clustering.sums.count[j]);
-      const auto sum = clustering.sums.sum.row(j);
-      const auto centroid = clustering.centroids.row(j);
-      double shift = 0;
-      for (std::size_t l = 0; l < centroid.size(); ++l) {
-        const auto mean = static_cast<float>(static_cast<double>(sum[l]) * share);
-        const double step = static_cast<double>(mean) - static_cast<double>(centroid[l]);
-        shift += step * step;
-        centroid[l] = mean;
-      }
-      rise[j] = shift * quantum;
+    for (std::size_t a = 0; a < sites.size(); ++a) {
+      rise[static_cast<std::size_t>(sites[a])] = shift[a] * quantum;
     }
     std::fill(clustering.stale.begin(), clustering.stale.end(), char{0});
     if (predict_prices) raise_prices(context, rise, clustering.prices);
@@ -125,21 +130,6 @@ std::vector<std::int32_t> all_sites(std::size_t num_sites) {
   std::vector<std::int32_t> sites(num_sites);
   std::iota(sites.begin(), sites.end(), 0);
   return sites;
-}
-
-std::vector<std::int32_t> changed_sites(const Matrix<float>& before, const Matrix<float>& after) {
-  std::vector<std::int32_t> sites;
-  for (std::size_t j = 0; j < after.rows(); ++j) {
-    if (std::memcmp(before.row(j).data(), after.row(j).data(), after.cols() * sizeof(float)) != 0) {
-      sites.push_back(static_cast<std::int32_t>(j));
-    }
-  }
-  return sites;
-}
-
-void copy_matrix(const Matrix<float>& from, Matrix<float>& to) {
-  to.resize(from.rows(), from.cols());
-  std::copy(from.values().begin(), from.values().end(), to.values().begin());
 }
 
 }  // namespace moefy

@@ -46,12 +46,23 @@ class PhaseTimes {
   std::vector<std::pair<std::string, double>> seconds_;
 };
 
+/// Memory for centroids of earlier steps, kept between runs.
+struct EarlierCentroids {
+  std::unique_ptr<Centroids> base;           ///< of the last fp32 costs
+  std::unique_ptr<Centroids> computed;       ///< of the costs of all rows
+  std::unique_ptr<Centroids> open_computed;  ///< of those of open rows
+
+  explicit EarlierCentroids(Backend& backend);
+  void resize(std::size_t num_sites, std::size_t dim);
+};
+
 /// What every stage of one run works with.
 struct KMeansContext {
   Backend& backend;
   AssignmentSolver& solver;
   Points& points;       ///< the rows as used, after a common mean was subtracted
   Points& open_points;  ///< memory for copies of int8 rows, kept between runs
+  EarlierCentroids& earlier;
   const Capacities& capacities;
   std::size_t num_sites;
   int cost_scale_log2;  ///< s: costs are multiples of 2^-s
@@ -71,12 +82,14 @@ struct KMeansContext {
 /// follow from them.
 struct Clustering {
   std::vector<std::int32_t> label;  ///< by selected row; empty: no labels yet
-  SiteSums sums;
-  Matrix<float> centroids;           ///< [num_sites, dim]
-  std::vector<std::int32_t> prices;  ///< [num_sites]
-  std::vector<char> stale;           ///< [num_sites] rows came or left since the last means
+  std::unique_ptr<SiteSums> sums;
+  std::unique_ptr<Centroids> centroids;  ///< [num_sites, dim]
+  std::vector<std::int32_t> prices;      ///< [num_sites]
+  std::vector<char> stale;               ///< [num_sites] rows came or left since the last means
 
-  explicit Clustering(const KMeansContext& context);
+  explicit Clustering(Backend& backend);
+  /// For another run, in the same memory: no labels, prices of zero, centroids undefined.
+  void reset(const KMeansContext& context);
 };
 
 /// Gives the rows new labels: sums and counts follow. Returns how many changed.
@@ -89,10 +102,5 @@ void update_centroids(const KMeansContext& context, bool predict_prices, Cluster
 
 /// Sites [0, num_sites).
 std::vector<std::int32_t> all_sites(std::size_t num_sites);
-
-/// Sites whose centroid differs, bit for bit.
-std::vector<std::int32_t> changed_sites(const Matrix<float>& before, const Matrix<float>& after);
-
-void copy_matrix(const Matrix<float>& from, Matrix<float>& to);
 
 }  // namespace moefy

@@ -11,23 +11,17 @@ constexpr std::size_t kMostIsOneIn = 3;
 
 /// How far a shift of each site may reach, in quanta: a share of the 2 |x| |shift| by which a cost
 /// can change. Rows are seldom aligned with a shift, so it covers some of the shifts to come, too.
-std::vector<std::int32_t> reach_of(const KMeansContext& context, const Matrix<float>& before,
-                                   const Matrix<float>& after) {
+std::vector<std::int32_t> reach_of(const KMeansContext& context, const Centroids& before,
+                                   const Centroids& after) {
   constexpr double kShare = 0.25;
   const double norm =
       std::sqrt(context.points.sum_squared_norm / static_cast<double>(context.num_rows()));
   const double quanta = std::ldexp(kShare * 2 * norm, context.cost_scale_log2);
-  std::vector<std::int32_t> result(context.num_sites);
-  for (std::size_t j = 0; j < result.size(); ++j) {
-    const auto from = before.row(j);
-    const auto to = after.row(j);
-    double squared = 0;
-    for (std::size_t l = 0; l < from.size(); ++l) {
-      const double step = static_cast<double>(to[l]) - static_cast<double>(from[l]);
-      squared += step * step;
-    }
-    result[j] = static_cast<std::int32_t>(
-        std::min(std::sqrt(squared) * quanta, static_cast<double>(kMaxCost)));
+  std::vector<std::int32_t> result;
+  result.reserve(context.num_sites);
+  for (const double shift : after.squared_shifts(before)) {
+    result.push_back(static_cast<std::int32_t>(
+        std::min(std::sqrt(shift) * quanta, static_cast<double>(kMaxCost))));
   }
   return result;
 }
@@ -35,9 +29,9 @@ std::vector<std::int32_t> reach_of(const KMeansContext& context, const Matrix<fl
 }  // namespace
 
 std::optional<OpenRows> OpenRows::find(const KMeansContext& context, const CostView& q,
-                                       const Matrix<float>& centroids_of_q, const CostView& base,
+                                       const Centroids& centroids_of_q, const CostView& base,
                                        const Clustering& clustering) {
-  const std::vector<std::int32_t> reach = reach_of(context, centroids_of_q, clustering.centroids);
+  const std::vector<std::int32_t> reach = reach_of(context, centroids_of_q, *clustering.centroids);
   // A row is open if another site may become as cheap as its own.
   std::vector<std::int32_t> lowest(clustering.prices);
   for (std::size_t j = 0; j < lowest.size(); ++j) lowest[j] -= reach[j];
@@ -70,7 +64,7 @@ OpenRows::OpenRows(const KMeansContext& context, std::vector<std::int32_t> rows,
   }
   std::vector<SizeBounds> bounds(capacities_.bounds().begin(), capacities_.bounds().end());
   for (std::size_t j = 0; j < bounds.size(); ++j) {
-    const std::size_t kept = static_cast<std::size_t>(clustering.sums.count[j]) - open[j];
+    const std::size_t kept = static_cast<std::size_t>(clustering.sums->count[j]) - open[j];
     bounds[j].lower -= std::min(bounds[j].lower, kept);
     bounds[j].upper -= kept;
   }

@@ -18,7 +18,7 @@ class OpenRows {
   /// `centroids_of_q`. Nothing if these rows are too many to be worth it. `base` is a cost matrix
   /// of all rows, too.
   static std::optional<OpenRows> find(const KMeansContext& context, const CostView& q,
-                                      const Matrix<float>& centroids_of_q, const CostView& base,
+                                      const Centroids& centroids_of_q, const CostView& base,
                                       const Clustering& clustering);
 
   const Points& points() const { return points_; }

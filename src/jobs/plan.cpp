@@ -112,7 +112,8 @@ std::uint64_t device_memory(const SplitConfig& config, const LayerInfo& layer, s
   const std::uint64_t costs = 2 * 4 * rows * stride;
   const std::uint64_t open_rows = (int8_rows + costs) / 3;
   const std::uint64_t figures = 64 * rows;
-  const std::uint64_t centroids = (3 * 4 + 2 + 2 * 8) * shape.sites * shape.columns;
+  // Columns of a call and their shift, int8 columns; centroids now and of earlier steps; sums.
+  const std::uint64_t centroids = (3 * 4 + 2 + 5 * 4 + 2 * 8) * shape.sites * shape.columns;
   const std::uint64_t arcs = 8 * shape.sites * stride;
   const std::uint64_t start = config.kmeans.start == StartMethod::faiss_gpu
                                   ? kFaissGpuBytes + 4 * shape.sites * shape.columns

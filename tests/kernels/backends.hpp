@@ -71,6 +71,36 @@ inline std::vector<std::int32_t> all_columns(std::size_t count) {
   return columns;
 }
 
+/// Sums and counts of all sites.
+struct SumsOnHost {
+  std::vector<std::int64_t> sum;
+  std::vector<std::int64_t> count;
+  bool operator==(const SumsOnHost&) const = default;
+};
+inline SumsOnHost read(SiteSums& sums) {
+  const SumsView view = sums.on_host(all_columns(sums.count.size()));
+  const auto values = view.sum.values();
+  return {{values.begin(), values.end()}, {view.count.begin(), view.count.end()}};
+}
+inline std::unique_ptr<SiteSums> empty_sums(Backend& backend, std::size_t sites, std::size_t dim,
+                                            int scale_log2) {
+  auto sums = backend.make_site_sums();
+  sums->clear(sites, dim, scale_log2);
+  return sums;
+}
+inline std::unique_ptr<Centroids> centroids_of(Backend& backend, const RowsView& values) {
+  auto centroids = backend.make_centroids();
+  centroids->resize(values.rows, values.cols);
+  centroids->assign(values);
+  return centroids;
+}
+inline std::vector<float> read(const Centroids& centroids) {
+  const RowsView shape = centroids.view();
+  std::vector<float> values(shape.size());
+  centroids.read({values.data(), shape.rows, shape.cols});
+  return values;
+}
+
 struct Shape {
   std::size_t rows;
   std::size_t sites;

@@ -9,21 +9,6 @@
 namespace moefy {
 namespace {
 
-SiteSums empty_sums(std::size_t sites, std::size_t dim, int scale_log2) {
-  SiteSums sums;
-  sums.sum.resize(sites, dim);
-  std::fill(sums.sum.values().begin(), sums.sum.values().end(), 0);
-  sums.count.assign(sites, 0);
-  sums.scale_log2 = scale_log2;
-  return sums;
-}
-
-void expect_equal(const SiteSums& expected, const SiteSums& found) {
-  EXPECT_EQ(expected.count, found.count);
-  EXPECT_TRUE(std::equal(expected.sum.values().begin(), expected.sum.values().end(),
-                         found.sum.values().begin()));
-}
-
 class RowsTest : public test::BackendTest {};
 
 TEST_P(RowsTest, finds_norms_and_zero_rows) {
@@ -110,12 +95,11 @@ TEST_P(RowsTest, sums_to_nearest_even) {
   std::copy_n(values, 9, rows.values().begin());
   const auto points = backend->make_points();
   backend->load(*points, rows.view(), false);
-  SiteSums sums = empty_sums(1, 9, 0);
+  const auto sums = test::empty_sums(*backend, 1, 9, 0);
 
-  backend->update_sums(*points, {}, {}, std::vector{0}, sums);
+  backend->update_sums(*points, {}, {}, std::vector{0}, *sums);
 
-  const std::int64_t expected[] = {0, 2, 2, 0, -2, 0, 7, -7, 2};
-  EXPECT_TRUE(std::equal(std::begin(expected), std::end(expected), sums.sum.values().begin()));
+  EXPECT_EQ(test::read(*sums).sum, (std::vector<std::int64_t>{0, 2, 2, 0, -2, 0, 7, -7, 2}));
 }
 
 TEST_P(RowsTest, moves_rows_between_sums_exactly) {
@@ -136,17 +120,17 @@ TEST_P(RowsTest, moves_rows_between_sums_exactly) {
     }
     std::vector<std::int32_t> placed = before;
     for (std::int32_t& label : placed) label = std::max(label, 0);
-    SiteSums moved = empty_sums(shape.sites, shape.dim, 38);
-    backend->update_sums(*points, selection, {}, placed, moved);
-    backend->update_sums(*points, selection, placed, after, moved);
+    const auto moved = test::empty_sums(*backend, shape.sites, shape.dim, 38);
+    backend->update_sums(*points, selection, {}, placed, *moved);
+    backend->update_sums(*points, selection, placed, after, *moved);
 
-    SiteSums expected = empty_sums(shape.sites, shape.dim, 38);
     const auto reference = make_reference_backend(1);
     const auto reference_points = reference->make_points();
     reference->load(*reference_points, rows.view(), false);
-    reference->update_sums(*reference_points, selection, {}, after, expected);
+    const auto expected = test::empty_sums(*reference, shape.sites, shape.dim, 38);
+    reference->update_sums(*reference_points, selection, {}, after, *expected);
 
-    expect_equal(expected, moved);
+    EXPECT_EQ(test::read(*moved), test::read(*expected));
   }
 }
 
@@ -156,14 +140,14 @@ TEST_P(RowsTest, skips_rows_without_an_old_label) {
   const auto points = backend->make_points();
   backend->load(*points, rows.view(), false);
   const std::vector<std::int32_t> label(40, 1);
-  SiteSums from_nothing = empty_sums(2, 5, 38);
-  SiteSums from_unlabelled = empty_sums(2, 5, 38);
+  const auto from_nothing = test::empty_sums(*backend, 2, 5, 38);
+  const auto from_unlabelled = test::empty_sums(*backend, 2, 5, 38);
 
-  backend->update_sums(*points, {}, {}, label, from_nothing);
-  backend->update_sums(*points, {}, std::vector<std::int32_t>(40, -1), label, from_unlabelled);
+  backend->update_sums(*points, {}, {}, label, *from_nothing);
+  backend->update_sums(*points, {}, std::vector<std::int32_t>(40, -1), label, *from_unlabelled);
 
-  expect_equal(from_nothing, from_unlabelled);
-  EXPECT_EQ(from_nothing.count, (std::vector<std::int64_t>{0, 40}));
+  EXPECT_EQ(test::read(*from_nothing), test::read(*from_unlabelled));
+  EXPECT_EQ(from_nothing->count, (std::vector<std::int64_t>{0, 40}));
 }
 
 TEST_P(RowsTest, adds_squared_distances) {

@@ -258,16 +258,12 @@ TEST_P(ShardedBackendTest, updates_sums_of_a_selection) {
     std::vector<std::int32_t> before = spread_labels(count, 6, 3);
     const std::vector<std::int32_t> after = spread_labels(count, 6, 4);
     expect_equal([&](Backend& backend, Points& points) {
-      SiteSums sums;
-      sums.sum.resize(6, kDim);
-      std::ranges::fill(sums.sum.values(), 7);
-      sums.count.assign(6, 0);
-      sums.scale_log2 = 38;
-      backend.update_sums(points, selection, {}, before, sums);
-      backend.update_sums(points, selection, before, after, sums);
-      std::vector<std::int64_t> all(sums.sum.values().begin(), sums.sum.values().end());
-      all.insert(all.end(), sums.count.begin(), sums.count.end());
-      return all;
+      const auto sums = test::empty_sums(backend, 6, kDim, 38);
+      // Twice, so that sums that are there already are added to.
+      backend.update_sums(points, selection, {}, after, *sums);
+      backend.update_sums(points, selection, {}, before, *sums);
+      backend.update_sums(points, selection, before, after, *sums);
+      return test::read(*sums);
     });
   }
 }

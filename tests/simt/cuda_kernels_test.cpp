@@ -21,6 +21,9 @@ struct Everything {
   AuctionResult auction;
   std::int64_t total = 0;
   std::vector<std::int64_t> sums;
+  std::vector<float> means;
+  std::vector<double> mean_shifts, shifts;
+  std::vector<std::int32_t> moved_sites, costs_of_means;
   double inertia = 0;
   std::vector<float> products;
 };
@@ -84,13 +87,22 @@ Everything compute(Backend& backend, std::size_t num_rows, std::size_t num_sites
   places[0] += static_cast<std::int64_t>(num_rows % num_sites);
   all.auction = backend.auction_phase(q, places, bids, all.auction_prices);
 
-  SiteSums sums;
-  sums.sum.resize(num_sites, kDim);
-  std::ranges::fill(sums.sum.values(), 0);
-  sums.count.assign(num_sites, 0);
-  sums.scale_log2 = 30;
-  backend.update_sums(*points, {}, {}, all.choice.label, sums);
-  all.sums.assign(sums.sum.values().begin(), sums.sum.values().end());
+  const auto sums = test::empty_sums(backend, num_sites, kDim, 30);
+  backend.update_sums(*points, {}, {}, all.choice.label, *sums);
+  all.sums = test::read(*sums).sum;
+  EXPECT_EQ(sums->on_host(std::vector{2}).sum.row(2)[0], all.sums[2 * kDim]);
+  std::vector<std::int32_t> filled;
+  for (const std::int32_t j : columns) {
+    if (sums->count[static_cast<std::size_t>(j)] > 0) filled.push_back(j);
+  }
+  const auto old_means = test::centroids_of(backend, centroids.view());
+  const auto means = test::centroids_of(backend, old_means->view());
+  all.mean_shifts = sums->move_to_means(filled, *means);
+  all.means = test::read(*means);
+  all.moved_sites = means->changed_sites(*old_means);
+  all.shifts = means->squared_shifts(*old_means);
+  backend.approximate_costs(*points, {}, means->view(), kScale, q);
+  all.costs_of_means = values(backend, q);
   all.inertia = backend.inertia(*points, centroids.view(), all.choice.label);
   Matrix<float> products(num_rows, num_sites);
   backend.multiply_transposed(rows.view(), centroids.view(), products.view());
@@ -131,6 +143,11 @@ TEST_P(CudaKernelsTest, agree_with_the_reference) {
   EXPECT_EQ(found.auction.bids, expected.auction.bids);
   EXPECT_EQ(found.auction.unassigned, expected.auction.unassigned);
   EXPECT_EQ(found.sums, expected.sums);
+  EXPECT_EQ(found.means, expected.means);
+  EXPECT_EQ(found.mean_shifts, expected.mean_shifts);
+  EXPECT_EQ(found.shifts, expected.shifts);
+  EXPECT_EQ(found.moved_sites, expected.moved_sites);
+  EXPECT_EQ(found.costs_of_means, expected.costs_of_means);
   EXPECT_NEAR(found.inertia, expected.inertia, 1e-9 * expected.inertia);
   for (std::size_t e = 0; e < found.exact.size(); ++e) {
     ASSERT_NEAR(found.exact[e], expected.exact[e], 1 << 8) << "cost " << e;  // 2^-10

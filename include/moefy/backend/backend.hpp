@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "moefy/backend/auction.hpp"
+#include "moefy/backend/centroids.hpp"
 #include "moefy/backend/device_transfers.hpp"
 #include "moefy/backend/instruction_set.hpp"
 #include "moefy/backend/linear_algebra.hpp"
@@ -80,14 +81,6 @@ struct CertificateSums {
   std::int64_t unconstrained = 0;  ///< Σ_i min_j q_ij
 };
 
-/// Integer sums of rows per site, x · 2^a rounded to nearest even: order-free, so threads, ranks
-/// and incremental updates cannot change a bit.
-struct SiteSums {
-  Matrix<std::int64_t> sum;         ///< [num_sites, dim]
-  std::vector<std::int64_t> count;  ///< [num_sites]
-  int scale_log2 = 0;               ///< a
-};
-
 /// The few primitives that depend on hardware. The solver, the EM and everything else exist once,
 /// above this interface. `reference` defines what each means; every backend is tested against it.
 /// All pointers are host memory unless a view says otherwise. Not thread-safe: one per rank.
@@ -124,6 +117,9 @@ class Backend {
   /// Copies beside what is computed; null without a device.
   virtual std::unique_ptr<DeviceTransfers> make_transfers() { return nullptr; }
   virtual std::unique_ptr<Points> make_points() = 0;
+  /// Centroids, and sums of rows, in this backend's memory.
+  virtual std::unique_ptr<Centroids> make_centroids() { return make_host_centroids(); }
+  virtual std::unique_ptr<SiteSums> make_site_sums() { return make_host_sums(); }
   /// Reads every row once: norms, largest value, int8 rows (if `quantize`). NaN or infinity:
   /// InputError naming row and column. `rows`: in host memory, or in make_rows().
   virtual void load(Points& points, const RowsView& rows, bool quantize) = 0;
@@ -140,18 +136,17 @@ class Backend {
 
   /// Exact (fp32) costs: q(i,j) = clamp(rint(max(0, ‖x_i‖² + ‖c_j‖² - 2 x_i·c_j) · 2^s), 0,
   /// kMaxCost) for the sites in `columns` (ascending; others keep their column). centroids
-  /// [num_sites, dim].
-  virtual void costs(const Points& points, MatrixView<const float> centroids, int scale_log2,
+  /// [num_sites, dim], here and below: in host memory, or those of make_centroids().
+  virtual void costs(const Points& points, const RowsView& centroids, int scale_log2,
                      std::span<const std::int32_t> columns, const CostView& q) = 0;
   /// int8 approximation of the same for the selected rows (row i of q is selected row i), all
   /// sites: rows in steps of 1/127, centroids in steps of 1/63 of their largest element.
   virtual void approximate_costs(const Points& points, RowSelection selection,
-                                 MatrixView<const float> centroids, int scale_log2,
-                                 const CostView& q) = 0;
+                                 const RowsView& centroids, int scale_log2, const CostView& q) = 0;
   /// q = max(0, base + int8 approximation of the change of cost from base_centroids to centroids)
   /// in `columns`. Other columns of q are left alone, or copied from base if `copy_others`.
-  virtual void changed_costs(const Points& points, MatrixView<const float> base_centroids,
-                             MatrixView<const float> centroids, int scale_log2,
+  virtual void changed_costs(const Points& points, const RowsView& base_centroids,
+                             const RowsView& centroids, int scale_log2,
                              std::span<const std::int32_t> columns, bool copy_others,
                              const CostView& base, const CostView& q) = 0;
 
@@ -186,10 +181,10 @@ class Backend {
                            std::span<const std::int32_t> old_label,
                            std::span<const std::int32_t> new_label, SiteSums& sums) = 0;
   /// Σ_i ‖x_i - c_label(i)‖² in fp64 over each block of kSumBlock rows, rows in index order.
-  virtual std::vector<double> block_inertia(const Points& points, MatrixView<const float> centroids,
+  virtual std::vector<double> block_inertia(const Points& points, const RowsView& centroids,
                                             std::span<const std::int32_t> label) = 0;
   /// The sum of these blocks, added in index order.
-  double inertia(const Points& points, MatrixView<const float> centroids,
+  double inertia(const Points& points, const RowsView& centroids,
                  std::span<const std::int32_t> label);
 
   /// out [a.rows, b.rows] = a · bᵀ in fp32; a [m, k], b [n, k], tiles of 256 rows of a.
