@@ -12,7 +12,7 @@ function(moefy_test_module name)
     add_test(NAME ${name} COMMAND test_${name}
              --gtest_output=xml:${CMAKE_BINARY_DIR}/test-results/${name}.xml)
     set_tests_properties(${name} PROPERTIES LABELS unit TIMEOUT 1800)
-    if(MOEFY_CUDA STREQUAL "SIMULATED" AND name MATCHES "^(kernels|balance|simt)$")
+    if(MOEFY_CUDA STREQUAL "SIMULATED" AND name MATCHES "^(kernels|balance|simt|jobs)$")
       set_tests_properties(${name} PROPERTIES ENVIRONMENT MOEFY_SIMULATED_DEVICES=1)
     endif()
   endif()

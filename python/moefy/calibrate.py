@@ -9,6 +9,7 @@ import torch
 
 from . import options, score_scale
 from .calibration_text import CalibrationText
+from .devices import fitting_backend, return_freed_memory
 from .ffn_switch import FfnSwitch, behind_layer, ffn_module_names
 from .memory import keep_freed_memory
 from .models import LayerRunner, load_model, native
@@ -28,13 +29,15 @@ def run(args, out):
     layers = native(_moefy.ffn_layers, args.model, args.architecture or "")
     text = CalibrationText(args)
     identity = text.identity
+    backend, device, why = fitting_backend(args.device)
     calibrator = _moefy.Calibrator(
         args.model, args.output, args.granularity, args.active, options.number_or_auto(args.shared), 1.0,
         args.refit, 4, args.seed, json.dumps(identity), args.architecture or "", args.threads,
-        args.force, out.warning)
+        args.force, out.warning, backend, device)
     if calibrator.already_done:
         out.info(f"{args.output}: already done")
         return
+    out.info(f"model: {args.device}; experts, routers and refits: {calibrator.backend_name}{why}")
     names = ffn_module_names(args.model, layers)
     sequences = text.sequences(progress, calibrator.sampled, calibrator.keep_sampled)
     model = load_model(args.model).to(args.device)
@@ -88,6 +91,7 @@ def fit_layers(calibrator, model, names, batches, device, bar):
                 inputs.append(rows_of(switch.inputs))
                 if not calibrator.finished(index):
                     calibrator.add(inputs[-1], rows_of(residuals[-1]))
+            return_freed_memory(device)
             outputs = converted_outputs(calibrator, index, inputs, errors)
             streams = behind_layer(runner, index, switch, streams, residuals, outputs)
         finally:

@@ -34,6 +34,29 @@ def require_device(name, ranks=1):
         raise DeviceError(f"--device {name}: the GPUs of this host are cuda:0 to cuda:{count - 1}")
 
 
+def fitting_backend(device):
+    """(backend, its device number, words for it): who of moefy's C++ side works beside a model on this
+    device. The same GPU, where this build can use one."""
+    import _moefy
+    import torch
+
+    where = torch.device(device)
+    if where.type != "cuda":
+        return "cpu", 0, ""
+    if not _moefy.cuda_is_built():
+        return "cpu", 0, "; this build of moefy has no CUDA"
+    # "cuda" without a number is PyTorch's current one.
+    return "cuda", torch.cuda.current_device() if where.index is None else where.index, ""
+
+
+def return_freed_memory(device):
+    """Hands back what PyTorch keeps of a GPU's memory for later, so that others can use it."""
+    import torch
+
+    if torch.device(device).type == "cuda":
+        torch.cuda.empty_cache()
+
+
 def uses_bf16(precision, device):
     """Whether products are taken in bf16: as `--precision` says, or where the device multiplies it."""
     import torch

@@ -162,6 +162,7 @@ NB_MODULE(_moefy, module) {
       "granularity"_a, "active"_a, "shared"_a, "refit"_a,
       "What is wrong with options of calibrate, one text each.");
 
+  module.def("cuda_is_built", &moefy::cuda_is_built, "Whether backends \"cuda\" can be asked for.");
   module.def("preset_names", &moefy::preset_names, "command"_a, "Names of a command's presets.");
   module.def("preset_json", &moefy::preset_json, "command"_a, "preset"_a,
              "A preset: a JSON object of options.");
@@ -188,7 +189,7 @@ NB_MODULE(_moefy, module) {
              std::int64_t granularity, double active, std::int64_t shared, double router_ridge,
              double refit, int rounds, std::uint64_t seed, const std::string& text,
              const std::string& architecture_file, std::size_t threads, bool force,
-             std::function<void(const std::string&)> warn) {
+             std::function<void(const std::string&)> warn, const std::string& backend, int device) {
             moefy::CalibrateConfig config;
             config.model = model;
             config.output = output;
@@ -203,11 +204,13 @@ NB_MODULE(_moefy, module) {
             config.architecture_file = architecture_file;
             config.threads = threads;
             config.force = force;
+            config.backend = backend;
+            config.device = device;
             new (self) moefy::Calibrator(config, warn);
           },
           "model"_a, "output"_a, "granularity"_a, "active"_a, "shared"_a, "router_ridge"_a,
           "refit"_a, "rounds"_a, "seed"_a, "text"_a, "architecture_file"_a, "threads"_a, "force"_a,
-          "warn"_a)
+          "warn"_a, "backend"_a = "cpu", "device"_a = 0)
       .def_prop_ro("already_done", &moefy::Calibrator::already_done)
       .def_prop_ro("num_layers", &moefy::Calibrator::num_layers)
       .def("layer", [](const moefy::Calibrator& self,
@@ -221,6 +224,7 @@ NB_MODULE(_moefy, module) {
                      fields["top_k"] = counts.top_k;
                      return fields;
                    })
+      .def_prop_ro("backend_name", &moefy::Calibrator::backend_name)
       .def("finished", &moefy::Calibrator::finished, "layer"_a)
       .def_prop_ro("sampled", &moefy::Calibrator::sampled)
       .def(

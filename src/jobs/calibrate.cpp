@@ -9,13 +9,13 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "device_choice.hpp"
 #include "expert_counts.hpp"
 #include "layer_calibration.hpp"
 #include "moefy/checkpoint/safetensors_file.hpp"
 #include "moefy/checkpoint/writer.hpp"
 #include "moefy/core/error.hpp"
 #include "moefy/core/text.hpp"
-#include "moefy/jobs/factories.hpp"
 #include "moefy/jobs/model_source.hpp"
 #include "moefy/jobs/version.hpp"
 #include "moefy/schedule/journal.hpp"
@@ -29,6 +29,12 @@ using nlohmann::json;
 namespace fs = std::filesystem;
 
 fs::path with_suffix(fs::path path, const char* suffix) { return path += suffix; }
+
+DeviceChoice device_for(const CalibrateConfig& config) {
+  if (config.backend != "cuda") return {.backend = config.backend};
+  if (!cuda_is_built()) make_cuda_backend(config.device, 1);  // says that it is not built
+  return {"cuda", config.device, cuda_device(config.device).model};
+}
 
 }  // namespace
 
@@ -45,6 +51,8 @@ std::vector<std::string> CalibrateConfig::validate() const {
   if (rounds < 0 || rounds > 1000)
     problems.push_back(fmt::format("--rounds {} is not between 0 and 1000", rounds));
   if (threads < 1) problems.push_back("--threads must be at least 1");
+  for (std::string& problem : device_option_problems(backend, device))
+    problems.push_back(std::move(problem));
   return problems;
 }
 
@@ -54,7 +62,8 @@ struct Calibrator::Impl {
         warn(warn_in ? warn_in : [](const std::string&) {}),
         source(open_checked(config)),
         counts(carried_counts(config, source)),
-        backend(make_backend("cpu", config.threads)),
+        choice(device_for(config)),
+        backend(make_backend(choice, config.threads)),
         workspace(*backend) {
     split.experts = counts.experts;
     split.shared = counts.shared;
@@ -69,7 +78,8 @@ struct Calibrator::Impl {
     const fs::path place = with_suffix(config.output, ".journal");
     const std::string fingerprint = fingerprint_json();
     journal.emplace(place, fingerprint,
-                    config.force || is_abandoned_journal(place, fingerprint, sampled_item()));
+                    config.force || is_abandoned_journal(place, fingerprint, sampled_item()),
+                    kind_of_machine(choice));
     for (const std::int64_t id : journal->finished(warn)) {
       if (id == sampled_item()) {
         has_sampled = true;
@@ -84,6 +94,7 @@ struct Calibrator::Impl {
                         journal->directory().string(), id));
       done.push_back(id);
     }
+    if (!done.empty()) warn_of_other_machine(journal->machine(), choice, warn);
   }
 
   static ModelSource open_checked(const CalibrateConfig& config) {
@@ -118,6 +129,7 @@ struct Calibrator::Impl {
   std::string options_json() const {
     json options;
     options["method"] = "routed";
+    options["backend"] = config.backend;
     options["experts"] = counts.experts;
     options["shared"] = counts.shared;
     options["top-k"] = counts.top_k;
@@ -229,6 +241,7 @@ struct Calibrator::Impl {
     }
     map.header.source_fingerprint = source_fingerprint(source.checkpoint, digests);
     map.run.attributes = {{"moefy_version", version_line()},
+                          {"backend", backend->name()},
                           {"threads", std::to_string(config.threads)}};
     for (const LayerResult& layer : map.layers)
       for (const auto& [phase, seconds] : layer.seconds)
@@ -267,6 +280,7 @@ struct Calibrator::Impl {
   std::function<void(const std::string&)> warn;
   ModelSource source;
   ExpertCounts counts;
+  DeviceChoice choice;
   std::unique_ptr<Backend> backend;
   SplitWorkspace workspace;
   SplitConfig split;
@@ -291,6 +305,7 @@ const LayerInfo& Calibrator::layer(std::size_t index) const {
   return impl_->source.layers.at(index);
 }
 ExpertCounts Calibrator::counts() const { return impl_->counts; }
+std::string Calibrator::backend_name() const { return impl_->backend->name(); }
 bool Calibrator::finished(std::size_t layer) const { return impl_->finished(layer); }
 std::vector<std::int64_t> Calibrator::sampled() const { return impl_->sampled(); }
 void Calibrator::keep_sampled(std::span<const std::int64_t> ids) { impl_->keep_sampled(ids); }

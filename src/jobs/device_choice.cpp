@@ -137,10 +137,11 @@ std::string kind_of_machine(const DeviceChoice& choice) {
          (choice.model.empty() ? "" : ", " + choice.model);
 }
 
-void warn_of_other_machine(const std::string& begun_on, const DeviceChoice& choice, Log& log) {
+void warn_of_other_machine(const std::string& begun_on, const DeviceChoice& choice,
+                           const std::function<void(const std::string&)>& warn) {
   const std::string here = kind_of_machine(choice);
   if (begun_on.empty() || begun_on == here) return;
-  log.warning(
+  warn(
       fmt::format("the finished layers come from another kind of machine ({}; this is {}); every "
                   "layer is exact on its own, but a run on one kind may differ in roundings",
                   begun_on, here));

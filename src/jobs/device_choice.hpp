@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -31,7 +32,8 @@ std::vector<std::string> device_option_problems(const std::string& backend, int 
 /// CPU, instruction set and GPU, on which the last bits of results depend.
 std::string kind_of_machine(const DeviceChoice& choice);
 /// Warns if a journal with finished layers was begun on another kind of machine (empty: unknown).
-void warn_of_other_machine(const std::string& begun_on, const DeviceChoice& choice, Log& log);
+void warn_of_other_machine(const std::string& begun_on, const DeviceChoice& choice,
+                           const std::function<void(const std::string&)>& warn);
 
 /// The backend of the choice. Throws as the factories do.
 std::unique_ptr<Backend> make_backend(const DeviceChoice& choice, std::size_t num_threads);

@@ -169,7 +169,7 @@ class RouteJob {
     if (results_.empty()) return;
     context_.log.info(fmt::format("resuming: {} of {} layers were finished before", results_.size(),
                                   chosen_.size()));
-    warn_of_other_machine(journal_->machine(), device_, context_.log);
+    warn_of_other_machine(journal_->machine(), device_, warn);
   }
 
   void tell_todo() {

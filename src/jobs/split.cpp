@@ -202,7 +202,7 @@ class SplitJob {
       context_.log.info(fmt::format("resuming: {} of {} layers were finished before",
                                     results_.size(), layers_.size()));
     }
-    if (!results_.empty()) warn_of_other_machine(journal_->machine(), device_, context_.log);
+    if (!results_.empty()) warn_of_other_machine(journal_->machine(), device_, warn);
   }
 
   // ---- all ranks: the same knowledge -----------------------------------------------------------

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <limits>
 
+#include "moefy/backend/backend.hpp"
 #include "moefy/checkpoint/safetensors_file.hpp"
 #include "moefy/convert/convert.hpp"
 #include "moefy/core/error.hpp"
@@ -240,16 +241,119 @@ TEST_F(CalibrateTest, a_refit_file_of_another_run_is_refused) {
   EXPECT_THROW(open_refit(map, dir_ / "first.h5"), InputError);
 }
 
+/// What of a map a backend decides.
+void expect_nearly_equal(const ExpertMap& expected, const ExpertMap& found) {
+  ASSERT_EQ(expected.layers.size(), found.layers.size());
+  for (std::size_t l = 0; l < expected.layers.size(); ++l) {
+    SCOPED_TRACE(testing::Message() << "layer " << l);
+    EXPECT_EQ(found.layers[l].partition, expected.layers[l].partition);
+    const auto weights = expected.layers[l].router.weight.values();
+    const auto other = found.layers[l].router.weight.values();
+    ASSERT_EQ(weights.size(), other.size());
+    // Stored in bf16: a rounding of the fit may become one of eight bits.
+    for (std::size_t e = 0; e < weights.size(); ++e)
+      ASSERT_NEAR(other[e], weights[e], 1.0 / 128 * std::abs(weights[e]) + 1e-6) << "weight " << e;
+    const auto& metrics = expected.layers[l].metrics;
+    ASSERT_EQ(metrics.size(), found.layers[l].metrics.size());
+    for (std::size_t m = 0; m < metrics.size(); ++m) {
+      EXPECT_EQ(found.layers[l].metrics[m].first, metrics[m].first);
+      EXPECT_NEAR(found.layers[l].metrics[m].second, metrics[m].second,
+                  1e-3 * std::abs(metrics[m].second))
+          << metrics[m].first;
+    }
+  }
+}
+
+/// Who fits, as `--device` of the command says it.
+class CalibrateBackendTest : public CalibrateTest, public testing::WithParamInterface<const char*> {
+ protected:
+  void SetUp() override {
+    if (GetParam() == std::string("cuda") && cuda_device_count() == 0)
+      GTEST_SKIP() << "no NVIDIA GPU here";
+  }
+  ExpertMap map_of(const std::string& backend) {
+    CalibrateConfig chosen = config((backend + ".h5").c_str());
+    chosen.backend = backend;
+    Calibrator calibrator(chosen);
+    EXPECT_THAT(calibrator.backend_name(), testing::StartsWith(backend));
+    do_all(calibrator);
+    return read_expert_map(chosen.output);
+  }
+};
+
+TEST_P(CalibrateBackendTest, fits_what_the_reference_fits) {
+  const ExpertMap expected = map_of("reference");
+
+  const ExpertMap found = map_of(GetParam());
+
+  expect_nearly_equal(expected, found);
+  EXPECT_THAT(found.header.config, HasSubstr(std::string(R"("backend":")") + GetParam() + '"'));
+}
+
+INSTANTIATE_TEST_SUITE_P(Backends, CalibrateBackendTest, testing::Values("cpu", "cuda"),
+                         [](const auto& backend) { return std::string(backend.param); });
+
+TEST_F(CalibrateTest, another_backend_does_not_go_on_with_a_journal) {
+  {
+    Calibrator calibrator(config());
+    do_layer(calibrator, 0);
+  }
+  CalibrateConfig other = config();
+  other.backend = "reference";
+  try {
+    const Calibrator calibrator(other);
+    FAIL() << "another backend must be refused";
+  } catch (const UsageError& error) {
+    EXPECT_THAT(error.what(), HasSubstr("backend"));
+  }
+}
+
+TEST_F(CalibrateTest, a_gpu_that_is_not_there_leaves_nothing) {
+  CalibrateConfig far = config();
+  far.backend = "cuda";
+  far.device = 99;
+  if (cuda_is_built()) {
+    EXPECT_THROW(Calibrator{far}, DeviceError);
+  } else {
+    EXPECT_THROW(Calibrator{far}, UsageError);
+  }
+  EXPECT_FALSE(fs::exists(dir_ / "map.h5.lock"));
+  EXPECT_FALSE(fs::exists(dir_ / "map.h5.journal"));
+}
+
+TEST_F(CalibrateTest, a_full_gpu_keeps_the_finished_layers) {
+  if (cuda_device_count() == 0) GTEST_SKIP() << "no NVIDIA GPU here";
+  CalibrateConfig chosen = config();
+  chosen.backend = "cuda";
+  {
+    Calibrator calibrator(chosen);
+    do_layer(calibrator, 0);
+  }
+  limit_cuda_memory(1024);
+  {
+    Calibrator calibrator(chosen);
+    calibrator.begin(1);
+    const Matrix<float> tokens = random_tokens(1);
+    calibrator.add(tokens.view(), tokens.view());
+    EXPECT_THROW(calibrator.fit(), DeviceError);
+  }
+  limit_cuda_memory(0);
+  Calibrator again(chosen);
+  EXPECT_TRUE(again.finished(0));
+  EXPECT_FALSE(again.finished(1));
+}
+
 TEST_F(CalibrateTest, every_problem_of_the_options_is_told_at_once) {
   CalibrateConfig bad = config();
   bad.granularity = 1;
   bad.active = 0;
   bad.refit = -1;
+  bad.backend = "gpu";
   try {
     const Calibrator calibrator(bad);
     FAIL() << "bad options must be refused";
   } catch (const UsageError& error) {
-    for (const char* option : {"--granularity", "--active", "--refit"})
+    for (const char* option : {"--granularity", "--active", "--refit", "--backend"})
       EXPECT_THAT(error.what(), HasSubstr(option));
   }
 }

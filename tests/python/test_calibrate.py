@@ -166,6 +166,35 @@ def test_the_same_run_gives_the_same_bytes(moefy, tiny, text, tmp_path):
     assert all(np.array_equal(one[name], two[name]) for name in one)
 
 
+def test_who_fits_is_said_first(moefy, tiny, text):
+    model = tiny("llama")
+    found = moefy("calibrate", model, "-o", "map.h5", *OPTIONS[:-1], "--text", text("a.txt"))
+    assert found.stderr.startswith("model: cpu; experts, routers and refits: cpu (")
+
+
+@pytest.mark.parametrize("device, built, expected", [
+    ("cpu", True, ("cpu", 0, "")), ("cuda:1", True, ("cuda", 1, "")), ("cuda", True, ("cuda", 3, "")),
+    ("cuda:1", False, ("cpu", 0, "; this build of moefy has no CUDA"))])
+def test_the_gpu_of_the_model_fits_too_if_the_build_can(monkeypatch, device, built, expected):
+    import _moefy
+    from moefy.devices import fitting_backend
+
+    monkeypatch.setattr(_moefy, "cuda_is_built", lambda: built)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    assert fitting_backend(device) == expected
+
+
+def test_a_gpu_that_moefy_cannot_use_is_exit_6(tiny, tmp_path):
+    """PyTorch may see one that moefy does not: an old driver, another runtime."""
+    import _moefy
+
+    with pytest.raises(_moefy.Error) as error:
+        _moefy.Calibrator(str(tiny("llama")), str(tmp_path / "map.h5"), 8, 0.5, -1, 1.0, 0.2, 4, 0, "{}",
+                          "", 1, False, lambda warning: None, "cuda", 99)
+    assert error.value.code == (6 if _moefy.cuda_is_built() else 2)
+    assert not (tmp_path / "map.h5.lock").exists()
+
+
 def test_without_text_the_model_writes_it(moefy, tiny):
     model = tiny("llama")
     found = json.loads(calibrate(moefy, model, "map.h5", "--json").stdout)

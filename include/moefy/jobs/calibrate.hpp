@@ -15,7 +15,8 @@
 
 namespace moefy {
 
-/// How `moefy calibrate` builds experts. Everything but threads and force is a result option.
+/// How `moefy calibrate` builds experts. Everything but device, threads, cache_bytes and force is a
+/// result option.
 struct CalibrateConfig {
   std::string model;              ///< path or name
   std::filesystem::path output;   ///< the map; refitted weights lie beside it
@@ -28,8 +29,10 @@ struct CalibrateConfig {
   std::uint64_t seed = 0;
   std::string text;               ///< JSON text of what decides the calibration tokens
   std::string architecture_file;  ///< --architecture, or empty
+  std::string backend = "cpu";    ///< who fits: reference, cpu or cuda
+  int device = 0;                 ///< with cuda: an index among the visible GPUs
   std::size_t threads = 1;
-  std::uint64_t cache_bytes = std::uint64_t{2} << 30;  ///< of activations kept in memory
+  std::uint64_t cache_bytes = std::uint64_t{2} << 30;  ///< of activations kept by the backend
   bool force = false;                                  ///< replace what is there, start anew
 
   /// Every problem that can be told without opening a file.
@@ -52,8 +55,9 @@ ExpertCounts choose_expert_counts(std::int64_t granularity, double active, std::
 /// more, fit, apply; a layer that the journal holds needs begin and apply only. One thread.
 class Calibrator {
  public:
-  /// Opens the model, takes the output's lock and the journal beside it. Errors as `split`; a
-  /// journal of another run gives way if no layer of it is finished.
+  /// Opens the model, takes the output's lock and the journal beside it. Errors as `split`,
+  /// DeviceError if the GPU is not there; a journal of another run gives way if no layer of it is
+  /// finished.
   explicit Calibrator(const CalibrateConfig& config,
                       const std::function<void(const std::string&)>& warn = {});
   ~Calibrator();
@@ -63,6 +67,8 @@ class Calibrator {
   std::size_t num_layers() const;
   const LayerInfo& layer(std::size_t index) const;
   ExpertCounts counts() const;
+  /// Who fits: Backend::name().
+  std::string backend_name() const;
   /// Whether the journal holds this layer.
   bool finished(std::size_t layer) const;
 
