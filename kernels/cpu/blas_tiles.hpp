@@ -40,7 +40,7 @@ void add_product(MatrixView<const float> a, MatrixView<const float> b, bool lowe
                  Matrix<double>& sum, ThreadPool& threads);
 
 /// The lower triangle of a symmetric matrix becomes that of its Cholesky factor; false if it is not
-/// positive definite, or not finite. What lies above the diagonal is not read and is left
+/// positive definite, or not finite. What lies above the diagonal does not matter, and is left
 /// undefined.
 bool factorize(Matrix<double>& matrix, ThreadPool& threads);
 /// rhs [n, m] becomes (factor · factorᵀ)⁻¹ · rhs.

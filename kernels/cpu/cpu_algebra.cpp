@@ -89,8 +89,7 @@ class CpuExpertNorms final : public ExpertNorms {
       cpu::multiply_tile({parts.values().data(), count, columns_.size()}, begin, gram_[e].view(),
                          product.view());
       for (std::size_t t = 0; t < count; ++t)
-        out.row(first + t)[e] =
-            norm_of_product(std::span(parts.row(t)).subspan(begin, size), product.row(t));
+        out.row(first + t)[e] = norm_of_product(parts.row(t).subspan(begin, size), product.row(t));
       begin += size;
     }
   }

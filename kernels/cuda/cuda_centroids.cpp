@@ -44,6 +44,7 @@ RowsView CudaCentroids::view() const {
 }
 
 void CudaCentroids::read(MatrixView<float> out) const {
+  require(out.rows == num_sites_ && out.cols == dim_, "room for each");
   choose(device_);
   download_to(stream_, values_.data(), out.values());
 }

@@ -30,7 +30,7 @@ class Holdings {
     if (bytes > limit_ - held_) {
       throw DeviceError(
           fmt::format("device {}: {:.1f} MiB more are needed, {:.1f} of {:.1f} MiB are in use "
-                      "(--device-memory); allow more, or --backend cpu",
+                      "(--device-memory); allow more, or take the CPU",
                       current_device(), static_cast<double>(bytes) / kMiB,
                       static_cast<double>(held_) / kMiB, static_cast<double>(limit_) / kMiB));
     }
@@ -79,7 +79,7 @@ void* allocate_device(std::size_t bytes) {
     check(cudaMemGetInfo(&free, &total), "asking for free memory");
     throw DeviceError(fmt::format(
         "device {}: {:.1f} MiB more are needed, {:.1f} of {:.1f} MiB are free; use a device with "
-        "more memory, or --backend cpu",
+        "more memory, or the CPU",
         current_device(), static_cast<double>(bytes) / kMiB, static_cast<double>(free) / kMiB,
         static_cast<double>(total) / kMiB));
   }

@@ -185,6 +185,8 @@ def say_error(error):
         return say_exit(4, f"{error.filename or 'file system'}: {error.strerror}")
     if isinstance(error, MemoryError):
         return say_exit(70, "out of memory")
+    if type(error).__name__ == "OutOfMemoryError":  # PyTorch's, which need not be imported here
+        return say_exit(6, f"{str(error).splitlines()[0]} --device cpu needs no GPU")
     code = getattr(error, "code", None)
     if type(error).__module__ == "_moefy" and isinstance(code, int):
         return say_exit(code, error)  # moefy's C++ side has no class to import before it is needed

@@ -310,14 +310,13 @@ def batches_of_text(args, model_folder):
     longest = longest_sequence(model_folder)
     tokenizer = load_tokenizer(model_folder)
     sequences = torch.as_tensor(calibration_sequences(tokenizer, args.text, args.length,
-                                                      args.max_tokens, args.seed))
+                                                      args.max_tokens, args.seed, at_most=True))
     length = sequences.shape[1]
     if longest and length > longest:
         raise UsageError(f"--length {args.length}: the model takes at most {longest} tokens,"
                          f" beginning-of-text token included")
     if args.max_tokens < length:
         raise UsageError(f"--max-tokens {args.max_tokens} is below one sequence of {length}")
-    sequences = sequences[:args.max_tokens // length]
     return take_batches(sequences.split(args.batch_size), None)
 
 

@@ -157,10 +157,13 @@ def _from_first_word(piece):
     return piece[found.end():] if found else piece
 
 
-def calibration_sequences(tokenizer, paths, length, num_tokens, seed):
-    """[count, length] token ids of `num_tokens` tokens, drawn from all texts alike."""
+def calibration_sequences(tokenizer, paths, length, num_tokens, seed, at_most=False):
+    """[count, length] token ids, drawn from all texts alike: the fewest sequences that hold `num_tokens`
+    tokens, or (at_most) the most that hold no more; one at least."""
     by_text = [enough_sequences(tokenizer, read_text(path), length, path, num_tokens, seed)
                for path in paths]
+    if at_most:
+        num_tokens -= num_tokens % by_text[0].shape[1]
     return choose_sequences(by_text, num_tokens, seed)
 
 

@@ -8,8 +8,12 @@
 
 namespace moefy {
 
+double mean_share(int scale_log2, std::int64_t count) {
+  return std::ldexp(1.0, -scale_log2) / static_cast<double>(count);
+}
+
 double SiteSums::share(std::int32_t site) const {
-  return std::ldexp(1.0, -scale_log2) / static_cast<double>(count[static_cast<std::size_t>(site)]);
+  return mean_share(scale_log2, count[static_cast<std::size_t>(site)]);
 }
 
 namespace {
@@ -32,6 +36,7 @@ class HostCentroids final : public Centroids {
   }
   RowsView view() const override { return values_.view(); }
   void read(MatrixView<float> out) const override {
+    require(out.rows == values_.rows() && out.cols == values_.cols(), "room for each");
     std::ranges::copy(values_.values(), out.values().begin());
   }
 

@@ -8,8 +8,7 @@ namespace moefy {
 Matrix<float> means_of(const SumsView& sums) {
   Matrix<float> means(sums.sum.rows, sums.sum.cols);
   for (std::size_t j = 0; j < means.rows(); ++j) {
-    const double share = std::ldexp(1.0, -sums.scale_log2) /
-                         static_cast<double>(std::max<std::int64_t>(sums.count[j], 1));
+    const double share = mean_share(sums.scale_log2, std::max<std::int64_t>(sums.count[j], 1));
     for (std::size_t l = 0; l < means.cols(); ++l) {
       means.row(j)[l] = static_cast<float>(static_cast<double>(sums.sum.row(j)[l]) * share);
     }

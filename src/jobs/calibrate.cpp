@@ -32,7 +32,8 @@ fs::path with_suffix(fs::path path, const char* suffix) { return path += suffix;
 
 DeviceChoice device_for(const CalibrateConfig& config) {
   if (config.backend != "cuda") return {.backend = config.backend};
-  if (!cuda_is_built()) make_cuda_backend(config.device, 1);  // says that it is not built
+  // Whoever makes it says why it cannot be made.
+  if (!cuda_is_built() || config.device >= cuda_device_count()) make_cuda_backend(config.device, 1);
   return {"cuda", config.device, cuda_device(config.device).model};
 }
 
@@ -51,6 +52,7 @@ std::vector<std::string> CalibrateConfig::validate() const {
   if (rounds < 0 || rounds > 1000)
     problems.push_back(fmt::format("--rounds {} is not between 0 and 1000", rounds));
   if (threads < 1) problems.push_back("--threads must be at least 1");
+  if (backend == "auto") problems.push_back("calibrate wants to be told who fits, not 'auto'");
   for (std::string& problem : device_option_problems(backend, device))
     problems.push_back(std::move(problem));
   return problems;
@@ -94,7 +96,7 @@ struct Calibrator::Impl {
                         journal->directory().string(), id));
       done.push_back(id);
     }
-    if (!done.empty()) warn_of_other_machine(journal->machine(), choice, warn);
+    if (!done.empty() || has_sampled) warn_of_other_machine(journal->machine(), choice, warn);
   }
 
   static ModelSource open_checked(const CalibrateConfig& config) {

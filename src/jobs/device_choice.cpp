@@ -142,7 +142,7 @@ void warn_of_other_machine(const std::string& begun_on, const DeviceChoice& choi
   const std::string here = kind_of_machine(choice);
   if (begun_on.empty() || begun_on == here) return;
   warn(
-      fmt::format("the finished layers come from another kind of machine ({}; this is {}); every "
+      fmt::format("this run was begun on another kind of machine ({}; this is {}); every "
                   "layer is exact on its own, but a run on one kind may differ in roundings",
                   begun_on, here));
 }

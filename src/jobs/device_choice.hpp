@@ -31,7 +31,7 @@ std::vector<std::string> device_option_problems(const std::string& backend, int 
 
 /// CPU, instruction set and GPU, on which the last bits of results depend.
 std::string kind_of_machine(const DeviceChoice& choice);
-/// Warns if a journal with finished layers was begun on another kind of machine (empty: unknown).
+/// Warns if a journal that holds something was begun on another kind of machine (empty: unknown).
 void warn_of_other_machine(const std::string& begun_on, const DeviceChoice& choice,
                            const std::function<void(const std::string&)>& warn);
 

@@ -21,6 +21,7 @@ namespace moefy::test {
 namespace {
 
 namespace fs = std::filesystem;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 constexpr std::size_t kTokens = 100;
@@ -312,10 +313,15 @@ TEST_F(CalibrateTest, a_gpu_that_is_not_there_leaves_nothing) {
   CalibrateConfig far = config();
   far.backend = "cuda";
   far.device = 99;
-  if (cuda_is_built()) {
-    EXPECT_THROW(Calibrator{far}, DeviceError);
-  } else {
-    EXPECT_THROW(Calibrator{far}, UsageError);
+  try {
+    const Calibrator calibrator(far);
+    FAIL() << "no machine has so many";
+  } catch (const DeviceError& error) {
+    EXPECT_THAT(error.what(), HasSubstr(cuda_device_count() == 0 ? "no NVIDIA GPU can be used"
+                                                                 : "device 99 is not there"));
+  } catch (const UsageError& error) {
+    EXPECT_FALSE(cuda_is_built());
+    EXPECT_THAT(error.what(), HasSubstr("built without CUDA"));
   }
   EXPECT_FALSE(fs::exists(dir_ / "map.h5.lock"));
   EXPECT_FALSE(fs::exists(dir_ / "map.h5.journal"));
@@ -329,15 +335,18 @@ TEST_F(CalibrateTest, a_full_gpu_keeps_the_finished_layers) {
     Calibrator calibrator(chosen);
     do_layer(calibrator, 0);
   }
-  limit_cuda_memory(1024);
   {
+    struct Limit {
+      Limit() { limit_cuda_memory(1024); }
+      ~Limit() { limit_cuda_memory(0); }
+    };
+    const Limit limit;
     Calibrator calibrator(chosen);
     calibrator.begin(1);
     const Matrix<float> tokens = random_tokens(1);
     calibrator.add(tokens.view(), tokens.view());
     EXPECT_THROW(calibrator.fit(), DeviceError);
   }
-  limit_cuda_memory(0);
   Calibrator again(chosen);
   EXPECT_TRUE(again.finished(0));
   EXPECT_FALSE(again.finished(1));
@@ -356,6 +365,12 @@ TEST_F(CalibrateTest, every_problem_of_the_options_is_told_at_once) {
     for (const char* option : {"--granularity", "--active", "--refit", "--backend"})
       EXPECT_THAT(error.what(), HasSubstr(option));
   }
+}
+
+TEST_F(CalibrateTest, who_fits_is_not_left_open) {
+  CalibrateConfig open = config();
+  open.backend = "auto";
+  EXPECT_THAT(open.validate(), ElementsAre(HasSubstr("'auto'")));
 }
 
 TEST(ExpertCountsTest, shared_experts_are_chosen_by_the_active_share) {

@@ -540,6 +540,29 @@ TEST(CpuAlgebraTest, systems_of_several_tiles_are_solved_alike_by_any_number_of_
   expect_close(found, solution(Algebra(test::make_backend("reference"))), 1e-10);
 }
 
+TEST(CpuAlgebraTest, what_is_not_definite_is_found_in_any_tile) {
+  constexpr std::size_t n = 600;
+  Matrix<float> unit(n, n);
+  for (std::size_t i = 0; i < n; ++i)
+    for (std::size_t j = 0; j < n; ++j) unit.row(i)[j] = i == j ? 1.0F : 0.0F;
+  Algebra on(test::make_backend("portable", 2));
+  const auto identity = [&](float below_the_diagonal) {
+    Matrix<float> rows(n, n);
+    std::ranges::copy(unit.values(), rows.values().begin());
+    rows.row(n - 1)[n - 2] = below_the_diagonal;
+    auto gram = on->make_gram_sum(n);
+    gram->add(on.in(std::move(rows)));
+    return gram;
+  };
+  EXPECT_NO_THROW(identity(0.5F)->factor(0));
+  EXPECT_THROW(identity(std::numeric_limits<float>::quiet_NaN())->factor(0), InputError);
+  const auto negative = identity(0);
+  std::vector<double> last(n);
+  last.back() = 1;
+  negative->subtract_outer(2, last);
+  EXPECT_THROW(negative->factor(0), InputError);
+}
+
 TEST_P(LinearAlgebraTest, ridge_is_raised_until_the_system_can_be_solved) {
   // [[1, 2], [2, 1]]: mean diagonal 1; the eigenvalues are 3 and -1, so a ridge above 1 is needed.
   Algebra on = algebra();

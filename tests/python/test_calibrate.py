@@ -158,6 +158,23 @@ def test_a_layer_that_adds_its_ffn_is_run_again_once(tiny, family, again):
     assert len(calls) == again and switch.outputs is None
 
 
+@pytest.mark.parametrize("family, edits", [
+    ("llama", {}), ("mistral", {"sliding_window": 4}), ("gemma2", {"sliding_window": 4}), ("gemma3", {}),
+    ("gpt2", {}), ("gpt_neox", {}), ("phi3", {})])
+def test_a_batch_gives_what_its_sequences_give(tiny, family, edits):
+    from moefy.ffn_switch import ffn_module_names
+    from moefy.models import LayerRunner, ffn_layers, load_model
+
+    folder = str(tiny(family))
+    names = [name.rsplit(".", 1)[0] for name in ffn_module_names(folder, ffn_layers(folder))]
+    runner = LayerRunner(load_model(folder, **edits), names)
+    ids = torch.arange(3 * 12).reshape(3, 12) % 29 + 3
+    batch, single = runner.begin(ids), [runner.begin(ids[place:place + 1]) for place in range(3)]
+    for index in range(len(names)):
+        batch, single = runner.run(index, batch), [runner.run(index, one) for one in single]
+        torch.testing.assert_close(batch, torch.cat(single))
+
+
 def test_the_same_run_gives_the_same_bytes(moefy, tiny, text, tmp_path):
     model = tiny("llama")
     for name in ("one", "two"):
@@ -184,14 +201,15 @@ def test_the_gpu_of_the_model_fits_too_if_the_build_can(monkeypatch, device, bui
     assert fitting_backend(device) == expected
 
 
-def test_a_gpu_that_moefy_cannot_use_is_exit_6(tiny, tmp_path):
-    """PyTorch may see one that moefy does not: an old driver, another runtime."""
+def test_a_gpu_that_moefy_cannot_use_is_refused(tiny, tmp_path):
+    """PyTorch may see one that moefy does not: a build without CUDA, an old driver, another runtime."""
     import _moefy
 
     with pytest.raises(_moefy.Error) as error:
         _moefy.Calibrator(str(tiny("llama")), str(tmp_path / "map.h5"), 8, 0.5, -1, 1.0, 0.2, 4, 0, "{}",
                           "", 1, False, lambda warning: None, "cuda", 99)
-    assert error.value.code == (6 if _moefy.cuda_is_built() else 2)
+    code, says = (6, "GPU|device 99") if _moefy.cuda_is_built() else (2, "built without CUDA")
+    assert error.value.code == code and re.search(says, str(error.value))
     assert not (tmp_path / "map.h5.lock").exists()
 
 

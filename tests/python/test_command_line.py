@@ -213,3 +213,13 @@ def test_a_time_is_a_number_and_a_unit(moefy):
         resolved = json.loads(moefy("record", "m", "--timeout", given, "--dump-config").stdout)
         assert resolved["timeout"] == seconds
     assert "--timeout" in moefy("record", "m", "--timeout", "soon", code=2).stderr
+
+
+def test_a_full_gpu_is_exit_6(capsys):
+    from moefy.cli import say_error
+
+    class OutOfMemoryError(RuntimeError):
+        """As PyTorch has it."""
+
+    assert say_error(OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nSee …")) == 6
+    assert "Tried to allocate 2.00 GiB. --device cpu needs no GPU" in capsys.readouterr().err

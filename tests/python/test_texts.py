@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from moefy.errors import InputError, UsageError
-from moefy.texts import (choose_sequences, digest_of_tokens, enough_sequences,
+from moefy.texts import (calibration_sequences, choose_sequences, digest_of_tokens, enough_sequences,
                          html_to_prose, in_batches, read_text, to_sequences)
 
 LONG = "This sentence is certainly longer than the sixty characters that are asked for."
@@ -132,6 +132,18 @@ def test_every_text_gives_in_turn_until_there_are_enough_tokens():
     again = choose_sequences([first, second], 12, seed=0)
     other = choose_sequences([first, second], 12, seed=1)
     assert np.array_equal(chosen, again) and not np.array_equal(chosen, other)
+
+
+def test_calibration_sequences_hold_enough_tokens_or_at_most_as_many(tmp_path):
+    (tmp_path / "a.txt").write_text("abcdefgh" * 20)
+    (tmp_path / "b.txt").write_text("ABCDEFGH" * 20)
+
+    def shape(num_tokens, **options):
+        return calibration_sequences(LetterTokenizer(bos=True), sorted(tmp_path.iterdir()), 4, num_tokens, 0,
+                                     **options).shape
+
+    assert shape(24) == (5, 5) and shape(25) == (5, 5) and shape(26) == (6, 5)
+    assert [shape(tokens, at_most=True)[0] for tokens in (24, 25, 26, 4)] == [4, 5, 5, 1]
 
 
 def test_the_digest_knows_ids_and_cuts():

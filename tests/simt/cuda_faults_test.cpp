@@ -49,7 +49,7 @@ TEST_F(CudaFaultsTest, says_how_much_memory_is_missing) {
 
   EXPECT_EQ(message,
             "device 0: 16.0 MiB more are needed, 1.0 of 1.0 MiB are free; use a device with more "
-            "memory, or --backend cpu");
+            "memory, or the CPU");
 }
 
 TEST_F(CudaFaultsTest, holds_no_more_memory_than_it_may) {

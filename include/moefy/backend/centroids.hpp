@@ -40,6 +40,9 @@ struct SumsView {
   int scale_log2 = 0;
 };
 
+/// 2^-scale_log2 / count: what makes a mean of a sum.
+double mean_share(int scale_log2, std::int64_t count);
+
 /// Integer sums of rows per site, x · 2^a rounded to nearest even: order-free, so threads, ranks
 /// and incremental updates cannot change a bit. Backend::update_sums changes them.
 class SiteSums {
@@ -59,8 +62,7 @@ class SiteSums {
                                             Centroids& centroids) = 0;
 
  protected:
-  /// 2^-a / count: what makes a mean of a sum.
-  double share(std::int32_t site) const;
+  double share(std::int32_t site) const;  ///< mean_share
 };
 
 std::unique_ptr<Centroids> make_host_centroids();

@@ -43,8 +43,8 @@ def add_options(parser):
                              " calibrated` multiplies the routed experts by, and keep it there (or"
                              " in -o)")
     parser.add_argument("--device", type=device_name, default="cpu",
-                        help="where the model runs, and what is fitted to it: cpu (default), cuda,"
-                             " cuda:1, …")
+                        help="where the model runs and, in a build for GPUs, everything is fitted: cpu"
+                             " (default), cuda, cuda:1, …")
 
 
 def problems(args):
