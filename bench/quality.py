@@ -15,6 +15,7 @@ import json
 import pathlib
 import sys
 import tempfile
+from functools import partial
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "common"))
 from measured import MOEFY, calibration_texts, cost_of, dense_model, evaluated, kept, say  # noqa: E402
@@ -64,10 +65,9 @@ def models(model, work, seeds):
     """(configuration, active share, seed, function that makes it under a name) of each."""
     for seed in range(seeds):  # so that a run that is stopped has whole seeds
         for configuration, active, options in plans(work):
-            yield configuration, active, seed, (
-                lambda name: calibrated(model, work, name, active, seed, options))
-        yield RECOVERED, 0.5, seed, (
-            lambda name: recovered(model, work, name_of(MANY, 0.5, seed), name, seed))
+            yield configuration, active, seed, partial(calibrated, model, work, active=active, seed=seed,
+                                                       options=options)
+        yield RECOVERED, 0.5, seed, partial(recovered, model, work, name_of(MANY, 0.5, seed), seed=seed)
 
 
 def made_models(model, work, seeds, only_measured=False):
