@@ -18,7 +18,8 @@ import tempfile
 from functools import partial
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "common"))
-from measured import MOEFY, calibration_texts, cost_of, dense_model, evaluated, kept, say  # noqa: E402
+from measured import (MOEFY, calibration_texts, cost_of, dense_model, evaluated, is_kept, kept,  # noqa: E402
+                      measurement_of, say)
 
 SEQUENCES = 4  # of each text
 TOKENS = 7168
@@ -76,7 +77,7 @@ def made_models(model, work, seeds, only_measured=False):
     made = {}
     for configuration, active, seed, make in models(model, work, seeds):
         name = name_of(configuration, active, seed)
-        if only_measured and not (work / "done" / f"evaluated-{SEQUENCES}-{name}.json").exists():
+        if only_measured and not is_kept(work, measurement_of(name, SEQUENCES)):
             continue
         made[name] = {"configuration": configuration, "active": active, "seed": seed,
                       "took": kept(work, name, lambda: make(name))}

@@ -54,9 +54,18 @@ def calibration_texts(work):
     return sorted((texts_in(work) / "calibration").glob("*.txt"))
 
 
+def place_of(work, name):
+    return work / "done" / f"{name}.json"
+
+
+def is_kept(work, name):
+    """Whether kept() has a value of this name."""
+    return place_of(work, name).exists()
+
+
 def kept(work, name, make):
     """make()'s JSON value, from the file `name` of `work` once it is there."""
-    path = work / "done" / f"{name}.json"
+    path = place_of(work, name)
     if not path.exists():
         value = make()
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -67,11 +76,16 @@ def kept(work, name, make):
     return json.loads(path.read_text())
 
 
+def measurement_of(name, sequences):
+    """Under which name kept() has what `moefy evaluate` found of a model."""
+    return f"evaluated-{sequences}-{name}"
+
+
 def evaluated(model, work, names, sequences, top_ks=""):
     """name of each converted directory of `work` -> its rows of `moefy evaluate`; also of "dense".
     Only those are measured that were not before."""
     missing = [name for name in ("dense", *names)
-               if not (work / "done" / f"evaluated-{sequences}-{name}.json").exists()]
+               if not is_kept(work, measurement_of(name, sequences))]
     if missing:
         command = [MOEFY, "evaluate", model, *(work / name for name in missing if name != "dense"),
                    "--text", *sorted((texts_in(work) / "evaluation").glob("*.txt")), "--sequences",
@@ -80,5 +94,5 @@ def evaluated(model, work, names, sequences, top_ks=""):
                                 text=True).stdout
         rows = [json.loads(line) for line in output.splitlines()]
         for name in missing:
-            kept(work, f"evaluated-{sequences}-{name}", lambda: [row for row in rows if row["model"] == name])
-    return {name: kept(work, f"evaluated-{sequences}-{name}", lambda: []) for name in ("dense", *names)}
+            kept(work, measurement_of(name, sequences), lambda: [row for row in rows if row["model"] == name])
+    return {name: kept(work, measurement_of(name, sequences), lambda: []) for name in ("dense", *names)}

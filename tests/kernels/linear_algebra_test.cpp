@@ -498,43 +498,34 @@ TEST_P(LinearAlgebraTest, solves_a_system_by_hand) {
   expect_close(values_of(other->take()), {1, -2}, 1e-12);
 }
 
+/// Solution of a ridge system of n unknowns and m sides, drawn as small whole numbers, so that all
+/// backends have the same sums.
+std::vector<double> ridge_solution(Algebra& on, std::size_t n, std::size_t m) {
+  Matrix<float> a = normal_matrix(n + 20, n, 1), b = normal_matrix(n + 20, m, 2);
+  for (Matrix<float>* values : {&a, &b})
+    for (float& value : values->values()) value = std::round(2 * value);
+  const auto gram = on->make_gram_sum(n);
+  const BackendMatrix& rows = on.in(std::move(a));
+  gram->add(rows);
+  const auto rhs = on->make_product_sum(n, m);
+  rhs->add(rows, on.in(std::move(b)));
+  ridge_factor(*gram, 0.1)->solve(*rhs);
+  return values_of(rhs->take());
+}
+
 TEST_P(LinearAlgebraTest, solutions_agree_with_the_reference) {
   for (const std::size_t n : {1, 31, 32, 33, 65, 100, 257}) {
     for (const std::size_t m : {std::size_t{1}, std::size_t{33}}) {
       SCOPED_TRACE(testing::Message() << n << " unknowns, " << m << " sides");
       Algebra found = algebra(), expected = reference();
-      const auto solution = [&](Algebra& on) {
-        const auto gram = on->make_gram_sum(n);
-        // Small whole numbers, so that both have the same sums.
-        Matrix<float> a = normal_matrix(n + 20, n, 1), b = normal_matrix(n + 20, m, 2);
-        for (Matrix<float>* values : {&a, &b})
-          for (float& value : values->values()) value = std::round(2 * value);
-        const BackendMatrix& rows = on.in(std::move(a));
-        gram->add(rows);
-        const auto rhs = on->make_product_sum(n, m);
-        rhs->add(rows, on.in(std::move(b)));
-        ridge_factor(*gram, 0.1)->solve(*rhs);
-        return values_of(rhs->take());
-      };
-      expect_close(solution(found), solution(expected), 1e-10);
+      expect_close(ridge_solution(found, n, m), ridge_solution(expected, n, m), 1e-10);
     }
   }
 }
 
 TEST(CpuAlgebraTest, systems_of_several_tiles_are_solved_alike_by_any_number_of_threads) {
   constexpr std::size_t n = 600, m = 200;  // tiles of 256 unknowns and 96 sides
-  const auto solution = [](Algebra on) {
-    Matrix<float> a = normal_matrix(n + 20, n, 1), b = normal_matrix(n + 20, m, 2);
-    for (Matrix<float>* values : {&a, &b})
-      for (float& value : values->values()) value = std::round(2 * value);  // the same sums
-    const auto gram = on->make_gram_sum(n);
-    const BackendMatrix& rows = on.in(std::move(a));
-    gram->add(rows);
-    const auto rhs = on->make_product_sum(n, m);
-    rhs->add(rows, on.in(std::move(b)));
-    ridge_factor(*gram, 0.1)->solve(*rhs);
-    return values_of(rhs->take());
-  };
+  const auto solution = [](Algebra on) { return ridge_solution(on, n, m); };
   const std::vector<double> found = solution(Algebra(test::make_backend("portable", 3)));
   EXPECT_EQ(found, solution(Algebra(test::make_backend("portable", 1))));
   expect_close(found, solution(Algebra(test::make_backend("reference"))), 1e-10);
@@ -542,13 +533,11 @@ TEST(CpuAlgebraTest, systems_of_several_tiles_are_solved_alike_by_any_number_of_
 
 TEST(CpuAlgebraTest, what_is_not_definite_is_found_in_any_tile) {
   constexpr std::size_t n = 600;
-  Matrix<float> unit(n, n);
-  for (std::size_t i = 0; i < n; ++i)
-    for (std::size_t j = 0; j < n; ++j) unit.row(i)[j] = i == j ? 1.0F : 0.0F;
   Algebra on(test::make_backend("portable", 2));
   const auto identity = [&](float below_the_diagonal) {
     Matrix<float> rows(n, n);
-    std::ranges::copy(unit.values(), rows.values().begin());
+    std::ranges::fill(rows.values(), 0.0F);
+    for (std::size_t i = 0; i < n; ++i) rows.row(i)[i] = 1.0F;
     rows.row(n - 1)[n - 2] = below_the_diagonal;
     auto gram = on->make_gram_sum(n);
     gram->add(on.in(std::move(rows)));
