@@ -1,5 +1,6 @@
 #include "moefy/backend/backend.hpp"
 #include "moefy/backend/cublas.hpp"
+#include "moefy/backend/cuda_memory.hpp"
 #include "moefy/backend/kernel_timings.hpp"
 #include "moefy/core/error.hpp"
 
@@ -16,6 +17,12 @@ CudaDevice cuda_device(int /*device*/) { throw DeviceError("built without CUDA")
 std::uint64_t free_cuda_memory(int /*device*/) { throw DeviceError("built without CUDA"); }
 
 void limit_cuda_memory(std::uint64_t /*bytes*/) {}
+
+void reserve_cuda_memory(int /*device*/, std::uint64_t /*bytes*/) {
+  throw DeviceError("built without CUDA");
+}
+
+std::uint64_t peak_cuda_memory() { return 0; }
 
 std::unique_ptr<Backend> make_cuda_backend(int /*device*/, std::size_t /*num_threads*/) {
   throw UsageError("--backend cuda: built without CUDA; configure with -DMOEFY_CUDA=ON");

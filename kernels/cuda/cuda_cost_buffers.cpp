@@ -57,7 +57,7 @@ void CudaBackend::write_costs(MatrixView<const std::int32_t> costs, const CostVi
   for (std::size_t i = 0; i < q.num_rows; ++i) {
     std::ranges::copy(costs.row(i), slot.copy.data() + i * q.stride);
   }
-  stream_.upload(std::span<const std::int32_t>(slot.copy.span()), q.data);
+  stream_.upload_pinned(std::span<const std::int32_t>(slot.copy.span()), q.data);
   stream_.wait();
   slot.copied = true;
 }

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "moefy/backend/cuda_memory.hpp"
 #include "moefy/core/error.hpp"
 
 namespace moefy {
@@ -32,6 +33,13 @@ std::uint64_t free_cuda_memory(int device) {
 }
 
 void limit_cuda_memory(std::uint64_t bytes) { cuda::limit_device_memory(bytes); }
+
+void reserve_cuda_memory(int device, std::uint64_t bytes) {
+  cuda::check(cudaSetDevice(device), "choosing the device");
+  cuda::reserve_device_memory(bytes);
+}
+
+std::uint64_t peak_cuda_memory() { return cuda::peak_device_memory(); }
 
 std::unique_ptr<Backend> make_cuda_backend(int device, std::size_t num_threads) {
   const int count = cuda_device_count();

@@ -112,7 +112,8 @@ void CudaRawBytes::receive(std::size_t offset, std::size_t bytes, const Source& 
     const std::size_t size = std::min(bytes, kBlockBytes);
     block.memory.resize(size);
     next(block.memory.span());
-    block.copies.upload(std::span<const std::byte>(block.memory.span()), bytes_.data() + offset);
+    block.copies.upload_pinned(std::span<const std::byte>(block.memory.span()),
+                               bytes_.data() + offset);
     offset += size;
     bytes -= size;
   }

@@ -13,8 +13,7 @@ void CudaTransfers::enter() { check(cudaSetDevice(device_), "choosing the device
 
 std::span<std::byte> CudaTransfers::allocate(std::size_t bytes) {
   enter();
-  DeviceBuffer<std::byte>& memory =
-      *device_memory_.emplace_back(std::make_unique<DeviceBuffer<std::byte>>());
+  DeviceMemory& memory = *device_memory_.emplace_back(std::make_unique<DeviceMemory>());
   memory.resize(bytes);
   return memory.span();
 }
@@ -29,7 +28,7 @@ std::span<std::byte> CudaTransfers::allocate_pinned(std::size_t bytes) {
 
 void CudaTransfers::upload(std::span<const std::byte> from, std::byte* to) {
   enter();
-  stream_.upload(from, to);
+  stream_.upload_pinned(from, to);
 }
 
 void CudaTransfers::copy(std::span<const std::byte> from, std::byte* to) {

@@ -24,8 +24,10 @@ class CudaTransfers final : public DeviceTransfers {
   void wait() override;
 
  private:
+  using DeviceMemory = Buffer<std::byte, allocate_device_apart, free_device>;
+
   int device_;
-  std::vector<std::unique_ptr<DeviceBuffer<std::byte>>> device_memory_;
+  std::vector<std::unique_ptr<DeviceMemory>> device_memory_;
   std::vector<std::unique_ptr<PinnedBuffer<std::byte>>> pinned_memory_;
   std::map<std::size_t, cudaEvent_t> marks_;
   std::vector<cudaEvent_t> unused_;

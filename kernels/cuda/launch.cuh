@@ -45,18 +45,15 @@ void launch(void (*kernel)(Parameters...), dim3 grid, unsigned block, std::size_
 }
 
 /// Queues a kernel whose blocks all run at once and may wait for each other
-/// (cooperative_groups::this_grid): at most `blocks`, two a multiprocessor, because a barrier gets
-/// slower with every block. Throws DeviceError.
+/// (cooperative_groups::this_grid): at most `blocks`, and one a multiprocessor, because a barrier
+/// gets slower with every block. An eighth of the multiprocessors stays free: beside a transfer of
+/// NCCL, whose kernel stays until its bytes have come, a grid that wants all of them could not
+/// begin. Throws DeviceError.
 template <class... Parameters, class... Arguments>
 void launch_resident(void (*kernel)(Parameters...), std::size_t blocks, unsigned block,
                      std::size_t shared_bytes, cudaStream_t stream, Arguments... arguments) {
-  constexpr int kBlocksPerProcessor = 2;
-  int fitting = 0;
-  check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(
-            &fitting, reinterpret_cast<const void*>(kernel), static_cast<int>(block), shared_bytes),
-        "asking for room for a kernel");
-  const std::size_t most = std::size_t{device_attribute(cudaDevAttrMultiProcessorCount)} *
-                           static_cast<std::size_t>(std::clamp(fitting, 1, kBlocksPerProcessor));
+  const std::size_t processors = device_attribute(cudaDevAttrMultiProcessorCount);
+  const std::size_t most = processors - processors / 8;
   const dim3 grid(static_cast<unsigned>(std::clamp<std::size_t>(blocks, 1, most)));
 #ifdef __CUDACC__
   std::tuple<Parameters...> values(static_cast<Parameters>(arguments)...);

@@ -9,6 +9,8 @@
 #include <utility>
 #include <vector>
 
+#include "cuda/device_memory.hpp"
+
 namespace moefy::cuda {
 
 /// Throws DeviceError: "device 0, ACTION: REASON".
@@ -16,13 +18,11 @@ namespace moefy::cuda {
 /// The same unless the call succeeded.
 void check(cudaError_t error, const std::string& action);
 
-/// How many bytes of device memory this process may hold at once; 0: what there is.
-void limit_device_memory(std::size_t bytes);
+/// Of the calling thread; -1 if there is none.
+int current_device();
 
-/// Blocks of memory; bytes as the runtime hands them out, aligned to 256.
-void* allocate_device(std::size_t bytes);
+/// Blocks of host memory that a device copies from and to without help.
 void* allocate_pinned(std::size_t bytes);
-void free_device(void* block, std::size_t bytes) noexcept;
 void free_pinned(void* block, std::size_t bytes) noexcept;
 
 /// Device or pinned host memory that grows and is kept from layer to layer; contents are lost when
@@ -74,10 +74,14 @@ class Stream {
   Stream(const Stream&) = delete;
   Stream& operator=(const Stream&) = delete;
 
-  /// Host to device. Memory that is not pinned may be changed at once; pinned memory only after
-  /// wait().
+  /// Host to device, through pinned memory of the stream: `from` may be changed at once.
   template <class T>
   void upload(std::span<const T> from, T* to) {
+    upload_bytes(std::as_bytes(from), to);
+  }
+  /// Pinned memory to device; it may be changed only after wait().
+  template <class T>
+  void upload_pinned(std::span<const T> from, T* to) {
     copy(to, from.data(), from.size_bytes(), cudaMemcpyHostToDevice);
   }
   /// Device to pinned memory of the caller; there after wait().
@@ -108,10 +112,13 @@ class Stream {
 
  private:
   void copy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind);
+  void upload_bytes(std::span<const std::byte> from, void* to);
   void fill_bytes(void* to, int byte, std::size_t bytes);
   void* landing_place(std::size_t bytes);
 
   cudaStream_t stream_ = nullptr;
+  PinnedBuffer<std::byte> staging_;  // what uploads in flight come from
+  std::size_t staged_ = 0;           // bytes of it that are in use
   std::vector<std::unique_ptr<PinnedBuffer<unsigned char>>> landing_;  // one a download in flight
   std::size_t landings_in_use_ = 0;
 };

@@ -108,17 +108,17 @@ class NcclLink final : public BulkLink {
   }
 
   /// NCCL takes one call at a time, and what a call queued is known to be on the stream only when
-  /// NCCL says so.
+  /// NCCL says so. Nothing is asked of the device after a call that starts a receive: it could wait
+  /// for the bytes, and nobody would send them, as the sender has not been told yet.
   void drive() {
     transfers_->enter();
-    while (idle()) {
-      if (starting_) under_way_.at(*starting_).mark = transfers_->mark();
-      starting_.reset();
-      if (to_start_.empty()) return;
-      starting_ = to_start_.front();
-      to_start_.pop_front();
-      start(under_way_.at(*starting_));
-    }
+    if (!idle()) return;
+    if (starting_) under_way_.at(*starting_).mark = transfers_->mark();
+    starting_.reset();
+    if (to_start_.empty()) return;
+    starting_ = to_start_.front();
+    to_start_.pop_front();
+    start(under_way_.at(*starting_));
   }
 
   void start(const Transfer& transfer) {

@@ -97,9 +97,10 @@ std::uint64_t recorded_device_memory(const SplitConfig& config, const LayerInfo&
 }
 
 /// What a GPU holds of a layer: its rows, the bytes that they come from and those of the layer
-/// after it, int8 rows, costs, vectors for each neuron and expert, what cuBLAS and a start over
-/// FAISS' own index would take, and what work on recordings does.
-std::uint64_t device_memory(const SplitConfig& config, const LayerInfo& layer, std::int64_t ranks) {
+/// after it, int8 rows, costs, vectors for each neuron and expert, what cuBLAS would take, and what
+/// work on recordings does.
+std::uint64_t own_device_memory(const SplitConfig& config, const LayerInfo& layer,
+                                std::int64_t ranks) {
   const LayerShape shape = shape_of(config, layer);
   const std::uint64_t stride = (shape.sites + kSiteAlignment - 1) / kSiteAlignment * kSiteAlignment;
   const std::uint64_t rows = own_rows(shape, ranks);
@@ -115,12 +116,16 @@ std::uint64_t device_memory(const SplitConfig& config, const LayerInfo& layer, s
   // Columns of a call and their shift, int8 columns; centroids now and of earlier steps; sums.
   const std::uint64_t centroids = (3 * 4 + 2 + 5 * 4 + 2 * 8) * shape.sites * shape.columns;
   const std::uint64_t arcs = 8 * shape.sites * stride;
-  const std::uint64_t start = config.kmeans.start == StartMethod::faiss_gpu
-                                  ? kFaissGpuBytes + 4 * shape.sites * shape.columns
-                                  : 0;
   return fp32_rows + kept_rows + raw + int8_rows + costs + open_rows + figures + centroids + arcs +
-         start + cuda::blas_memory(rows, shape.columns, shape.sites) +
+         cuda::blas_memory(rows, shape.columns, shape.sites) +
          (config.recorded ? recorded_device_memory(config, layer) : 0);
+}
+
+/// What a start over FAISS' own index takes of a GPU besides.
+std::uint64_t faiss_device_memory(const SplitConfig& config, const LayerInfo& layer) {
+  if (config.kmeans.start != StartMethod::faiss_gpu) return 0;
+  const LayerShape shape = shape_of(config, layer);
+  return kFaissGpuBytes + 4 * shape.sites * shape.columns;
 }
 
 std::uint64_t layer_output(const SplitConfig& config, const LayerInfo& layer) {
@@ -282,8 +287,10 @@ SplitPlan make_split_plan(std::span<const LayerInfo> layers, const SplitConfig& 
     planned.seconds = layer_seconds(shape_of(config, layer), threads_a_layer);
     plan.peak_memory =
         std::max(plan.peak_memory, kBaseBytes + layer_memory(config, layer, ranks_a_layer));
+    const std::uint64_t on_device = own_device_memory(config, layer, ranks_a_layer);
+    plan.own_device_memory = std::max(plan.own_device_memory, on_device);
     plan.peak_device_memory =
-        std::max(plan.peak_device_memory, device_memory(config, layer, ranks_a_layer));
+        std::max(plan.peak_device_memory, on_device + faiss_device_memory(config, layer));
     largest_payload = std::max(largest_payload, planned.bytes_to_send);
     const std::uint64_t record = layer_output(config, layer);
     plan.output_bytes += 2 * record;
@@ -291,8 +298,9 @@ SplitPlan make_split_plan(std::span<const LayerInfo> layers, const SplitConfig& 
     plan.bytes_to_send += planned.bytes_to_send;
     plan.layers.push_back(std::move(planned));
   }
-  plan.peak_memory_if_sent =
-      plan.peak_memory + 2 * std::min<std::uint64_t>(largest_payload, kPieceBytes);
+  const std::uint64_t pieces = 2 * std::min<std::uint64_t>(largest_payload, kPieceBytes);
+  plan.peak_memory_if_sent = plan.peak_memory + pieces;
+  if (ranks > 1) plan.peak_device_memory += pieces;                   // if they come over NCCL
   if (ranks_a_layer > 1) plan.peak_memory_if_sent += largest_matrix;  // dealt out by the leader
   hand_out(plan, ranks);
   plan.seconds = *std::ranges::max_element(plan.seconds_by_rank);

@@ -11,6 +11,7 @@
 #include "feed_choice.hpp"
 #include "layer_supply.hpp"
 #include "link_choice.hpp"
+#include "moefy/backend/cuda_memory.hpp"
 #include "moefy/core/stopwatch.hpp"
 #include "moefy/core/text.hpp"
 #include "moefy/jobs/factories.hpp"
@@ -64,8 +65,9 @@ class SplitJob {
       open_recordings();
     });
     const ShardChoice sharing = choose_shards(config_, todo_layers(), device_memory, context_);
+    const std::optional<SplitPlan> plan = plan_of(sharing);
     together(comm_, [&] {
-      if (context_.is_root() && device_memory > 0) require_room_on_device(sharing);
+      if (device_memory > 0 && plan) reserve_device_memory(*plan);
     });
     // What looks at recordings needs the whole layer on the host; shared rows enter through it.
     supply_.emplace(config_.split, *backend_, source_ ? &source_->checkpoint : nullptr,
@@ -99,13 +101,23 @@ class SplitJob {
     return config_.device_memory == 0 ? free : std::min(free, config_.device_memory);
   }
 
-  void require_room_on_device(const ShardChoice& sharing) const {
+  /// None if there is nothing left to do.
+  std::optional<SplitPlan> plan_of(const ShardChoice& sharing) const {
     const std::vector<LayerInfo> layers = todo_layers();
-    if (layers.empty()) return;
-    const std::string problem = device_problem(
-        make_split_plan(layers, config_.split, comm_.size(), 1, sharing.ranks_a_layer),
-        config_.device_memory);
+    if (layers.empty()) return std::nullopt;
+    return make_split_plan(layers, config_.split, comm_.size(), 1, sharing.ranks_a_layer);
+  }
+
+  /// All that the largest layer can need, so that no layer waits for memory or fails for want of
+  /// it.
+  void reserve_device_memory(const SplitPlan& plan) const {
+    const std::string problem = device_problem(plan, config_.device_memory);
     if (!problem.empty()) throw UsageError(problem);
+    try {
+      reserve_cuda_memory(device_.device, plan.own_device_memory);
+    } catch (const DeviceError&) {
+      rethrow_with_context("memory for the largest layer");
+    }
   }
 
   // ---- rank 0: what there is to do -------------------------------------------------------------

@@ -6,6 +6,7 @@
 #include <ostream>
 
 #include "machine.hpp"
+#include "moefy/backend/cuda_memory.hpp"
 #include "moefy/core/utf8.hpp"
 #include "moefy/report/map_report.hpp"
 
@@ -45,6 +46,7 @@ void report_split(JobContext& context, const ExpertMap& map, const std::filesyst
                                     {"bytes_sent", statistics.payload_bytes_sent},
                                     {"queue_seconds", queue_seconds},
                                     {"peak_memory", peak_memory()},
+                                    {"peak_device_memory", peak_cuda_memory()},
                                     {"seconds", phases_json(map)}};
     context.out << summary.dump() << '\n';
     return;

@@ -90,7 +90,8 @@ def test_nccl_and_host_messages_make_the_same_map(model, expected, tmp_path):
 @pytest.mark.parametrize("call, code", [
     ("ncclGetUniqueId:1", 5), ("ncclCommInitRankConfig:1", 5), ("ncclSend:2", 5), ("ncclRecv:1", 5),
     ("ncclCommGetAsyncError:20", 5), ("ncclCommFinalize:1", 5), ("ncclCommDestroy:1", 5),
-    ("cudaMalloc:1", 6), ("cudaMalloc:9", 6), ("cudaMallocHost:2", 6), ("launch:3", 6),
+    ("growing a pool:1", 6), ("cudaMallocFromPoolAsync:9", 6), ("cudaMallocHost:2", 6),
+    ("cudaMalloc:1", 6), ("launch:3", 6),
     ("cudaMemcpyAsync:6", 6), ("cudaEventRecord:1", 6), ("cudaEventQuery:2", 6),
     ("cudaStreamSynchronize:4", 6)])
 def test_every_failure_ends_all_ranks_with_one_message(call, code, rank, model, expected, tmp_path):
@@ -201,6 +202,45 @@ def test_a_cap_that_no_layer_fits_ends_the_run_before_it_begins(ranks, model, tm
     assert job.finish()[0] == 2, job.stderr
     assert len(job.messages()) == 1 and "--device-memory allows 4" in job.messages()[0], job.stderr
     assert not (tmp_path / "map.h5").exists()
+
+
+def test_memory_of_a_device_is_taken_once(model, expected, tmp_path):
+    job = start(model, tmp_path, environment={"MOEFY_SIMULATED_FAILURE": "growing a pool:2"})
+
+    assert job.finish()[0] == 0, job.stderr
+    assert (tmp_path / "map.h5").read_bytes() == expected
+
+
+def test_a_device_without_room_for_a_layer_ends_the_run_before_it_begins(model, tmp_path):
+    job = start(model, tmp_path, environment={"MOEFY_SIMULATED_FAILURE": "growing a pool:1"})
+
+    assert job.finish()[0] == 6, job.stderr
+    message, = job.messages()
+    assert "memory for the largest layer: device " in message and " MiB more are needed" in message
+    assert not list(tmp_path.glob("map.h5*"))
+
+
+@pytest.mark.parametrize("experts, cublas, options", [
+    (8, False, []), (8, False, ["--weights", "concat"]), (8, False, ["--weights", "down"]),
+    (8, False, ["--shared", "2"]), (40, True, [])])
+def test_plan_predicts_the_memory_of_a_gpu_within_a_quarter(experts, cublas, options, tmp_path):
+    model = write_llama(tmp_path / "llama", layers=2, hidden=128, ffn=640, dtype=np.float16)
+    environment = {"MOEFY_CUBLAS": str(CUBLAS) if cublas else "off"}
+    plan = json.loads(run_alone("plan", model, tmp_path, experts, options, environment)[-1])
+    measured = json.loads(run_alone("split", model, tmp_path, experts,
+                                    [*options, "-o", tmp_path / "map.h5", "--backend", "cuda"],
+                                    environment)[-1])["peak_device_memory"]
+
+    assert measured <= plan["peak_device_memory"] <= 1.25 * measured
+
+
+def run_alone(command, model, folder, experts, options, environment):
+    """Lines of JSON."""
+    job = Job([PROGRAM, command, model, "--experts", str(experts), "--threads", "1", "--json", *options],
+              1, {**variables(1, folder), **environment})
+    out, _ = job.process.communicate()
+    assert job.process.returncode == 0, job.stderr
+    return out.splitlines()
 
 
 def test_bench_link_measures_both_links(tmp_path):

@@ -37,6 +37,7 @@ struct SplitPlan {
   std::uint64_t peak_memory = 0;          ///< of the rank that needs most, bytes
   std::uint64_t peak_memory_if_sent = 0;  ///< the same if rank 0 sends the layers
   std::uint64_t peak_device_memory = 0;   ///< of a GPU, with --backend cuda
+  std::uint64_t own_device_memory = 0;    ///< of it for the layers, taken before the work
   std::uint64_t bytes_to_read = 0;
   std::uint64_t bytes_to_send = 0;
   std::uint64_t output_bytes = 0;  ///< map and journal together

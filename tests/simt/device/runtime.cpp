@@ -56,6 +56,12 @@ class Event {
   std::shared_ptr<bool> passed_ = std::make_shared<bool>(true);
 };
 
+/// Memory that a device has handed out for good.
+struct MemoryPool {
+  std::size_t used = 0;
+  std::size_t held = 0;
+};
+
 namespace {
 
 int devices_in_environment() {
@@ -88,6 +94,8 @@ struct State {
   std::size_t num_allocations = 0;
   std::map<const unsigned char*, std::size_t> device_blocks;
   std::map<const unsigned char*, std::size_t> pinned_blocks;
+  std::deque<MemoryPool> pools;
+  std::map<const void*, MemoryPool*> pool_of_block;
   std::set<Stream*> streams;
   std::string failing_call;
   int calls_before_failure = 0;
@@ -129,10 +137,19 @@ cudaError_t allocate(std::map<const unsigned char*, std::size_t>& blocks, void**
   }
   auto* const memory = static_cast<unsigned char*>(aligned);
   std::memset(memory, 0xcd, bytes);
-  ++state().num_allocations;
   blocks[memory] = bytes;
   *block = memory;
   return cudaSuccess;
+}
+
+/// Takes memory of the device; false if there is not so much.
+bool take(std::size_t bytes) {
+  State& own = state();
+  if (bytes > own.memory - own.in_use) return false;
+  ++own.num_allocations;
+  own.in_use += bytes;
+  own.peak = std::max(own.peak, own.in_use);
+  return true;
 }
 
 std::size_t blocks_per_multiprocessor(unsigned block_size) {
@@ -253,8 +270,17 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
 }
 
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int /*device*/) {
-  *value = attribute == cudaDevAttrMultiProcessorCount ? simt::kMultiprocessors
-                                                       : simt::kThreadsPerMultiprocessor;
+  switch (attribute) {
+    case cudaDevAttrMultiProcessorCount:
+      *value = simt::kMultiprocessors;
+      break;
+    case cudaDevAttrMaxThreadsPerMultiProcessor:
+      *value = simt::kThreadsPerMultiprocessor;
+      break;
+    case cudaDevAttrMemoryPoolsSupported:
+      *value = 1;
+      break;
+  }
   return cudaSuccess;
 }
 
@@ -273,21 +299,67 @@ cudaError_t cudaDeviceGetPCIBusId(char* place, int length, int device) {
 
 cudaError_t cudaMalloc(void** block, std::size_t bytes) {
   const std::lock_guard lock(state().mutex);
-  if (simt::fails("cudaMalloc") || bytes > state().memory - state().in_use) {
+  if (simt::fails("cudaMalloc") || !simt::take(bytes)) {
     return simt::failed(cudaErrorMemoryAllocation);
   }
-  state().in_use += bytes;
-  state().peak = std::max(state().peak, state().in_use);
   return simt::allocate(state().device_blocks, block, bytes);
+}
+
+cudaError_t cudaMemPoolCreate(cudaMemPool_t* pool, const cudaMemPoolProps* properties) {
+  if (properties->allocType != cudaMemAllocationTypePinned ||
+      properties->location.type != cudaMemLocationTypeDevice ||
+      properties->location.id >= state().device_count) {
+    return simt::failed(cudaErrorInvalidValue);
+  }
+  const std::lock_guard lock(state().mutex);
+  *pool = &state().pools.emplace_back();
+  return cudaSuccess;
+}
+
+cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t /*pool*/, cudaMemPoolAttr attribute,
+                                    void* value) {
+  // Pools keep what they have: what another threshold would do is not simulated.
+  const bool keeps_all = attribute == cudaMemPoolAttrReleaseThreshold &&
+                         *static_cast<std::uint64_t*>(value) == ~std::uint64_t{0};
+  return keeps_all ? cudaSuccess : simt::failed(cudaErrorInvalidValue);
+}
+
+cudaError_t cudaMallocFromPoolAsync(void** block, std::size_t bytes, cudaMemPool_t pool,
+                                    cudaStream_t stream) {
+  if (stream != nullptr) return simt::failed(cudaErrorInvalidValue);
+  const std::lock_guard lock(state().mutex);
+  if (simt::fails("cudaMallocFromPoolAsync")) return simt::failed(cudaErrorMemoryAllocation);
+  const std::size_t used = pool->used + bytes;
+  if (used > pool->held) {
+    if (simt::fails("growing a pool") || !simt::take(used - pool->held)) {
+      return simt::failed(cudaErrorMemoryAllocation);
+    }
+    pool->held = used;
+  }
+  const cudaError_t error = simt::allocate(state().device_blocks, block, bytes);
+  if (error != cudaSuccess) return error;
+  pool->used = used;
+  state().pool_of_block[*block] = pool;
+  return cudaSuccess;
 }
 
 cudaError_t cudaFree(void* block) {
   if (block == nullptr) return cudaSuccess;
-  simt::run_all();
+  bool from_pool = false;
+  {
+    const std::lock_guard lock(state().mutex);
+    from_pool = state().pool_of_block.contains(block);
+  }
+  if (!from_pool) simt::run_all();  // nobody waits for users of a pool's block
   const std::lock_guard lock(state().mutex);
   const auto entry = state().device_blocks.find(static_cast<unsigned char*>(block));
   if (entry == state().device_blocks.end()) return simt::failed(cudaErrorInvalidValue);
-  state().in_use -= entry->second;
+  if (from_pool) {
+    state().pool_of_block[block]->used -= entry->second;
+    state().pool_of_block.erase(block);
+  } else {
+    state().in_use -= entry->second;
+  }
   state().device_blocks.erase(entry);
   std::free(block);
   return cudaSuccess;
@@ -296,6 +368,7 @@ cudaError_t cudaFree(void* block) {
 cudaError_t cudaMallocHost(void** block, std::size_t bytes) {
   const std::lock_guard lock(state().mutex);
   if (simt::fails("cudaMallocHost")) return simt::failed(cudaErrorMemoryAllocation);
+  ++state().num_allocations;
   return simt::allocate(state().pinned_blocks, block, bytes);
 }
 
@@ -333,6 +406,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 }
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  if (stream == nullptr) return cudaSuccess;  // the default one, on which nothing is queued
   if (simt::call_fails("cudaStreamSynchronize")) return simt::failed(cudaErrorLaunchFailure);
   simt::run(stream);
   return cudaSuccess;

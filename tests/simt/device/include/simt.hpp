@@ -18,11 +18,13 @@ void set_device_memory(std::size_t bytes);
 std::size_t device_memory_in_use();
 /// The most that was in use since this was last asked.
 std::size_t peak_device_memory();
-/// Calls of cudaMalloc and cudaMallocHost so far.
+/// How often memory was taken so far: calls of cudaMalloc and cudaMallocHost, and times that a pool
+/// grew.
 std::size_t num_allocations();
 
-/// From the `nth` call of the runtime function `call` on ("cudaMalloc", "launch", …; 1: the next
-/// one) the call fails. An empty name ends it. At the start the variable MOEFY_SIMULATED_FAILURE
+/// From the `nth` call of the runtime function `call` on ("cudaMalloc", "launch", "growing a pool",
+/// …; 1: the next one) the call fails. An empty name ends it. At the start the variable
+/// MOEFY_SIMULATED_FAILURE
 /// ("launch:3") says it, for the rank in MOEFY_SIMULATED_FAILURE_RANK or for all.
 void fail(const std::string& call, int nth = 1);
 

@@ -21,6 +21,7 @@ inline constexpr unsigned kWarp = 32;
 
 class Stream;
 class Event;
+struct MemoryPool;
 class Block;
 
 /// Whether blocks run as they come, or all at once so that they may wait for each other.
