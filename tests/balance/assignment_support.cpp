@@ -17,17 +17,6 @@ Table line_costs(const std::vector<std::int64_t>& points,
   return costs;
 }
 
-std::vector<std::unique_ptr<Backend>> all_backends(std::size_t num_threads) {
-  std::vector<std::unique_ptr<Backend>> backends;
-  backends.push_back(make_reference_backend(num_threads));
-  for (const InstructionSet set : {InstructionSet::portable, InstructionSet::avx2,
-                                   InstructionSet::avx512_vnni, InstructionSet::amx_int8}) {
-    if (is_supported(set)) backends.push_back(make_cpu_backend(num_threads, to_string(set)));
-  }
-  if (cuda_device_count() > 0) backends.push_back(make_cuda_backend(0, num_threads));
-  return backends;
-}
-
 CostView upload(Backend& backend, const Table& costs) {
   const std::size_t num_sites = costs.empty() ? 1 : costs[0].size();
   Matrix<std::int32_t> narrow(costs.size(), num_sites);

@@ -17,9 +17,6 @@ using Table = std::vector<std::vector<std::int64_t>>;
 /// Squared distances of points on a line to centres.
 Table line_costs(const std::vector<std::int64_t>& points, const std::vector<std::int64_t>& centres);
 
-/// One backend of every kind that this machine runs.
-std::vector<std::unique_ptr<Backend>> all_backends(std::size_t num_threads = 1);
-
 /// The table in a cost buffer of the backend.
 CostView upload(Backend& backend, const Table& costs);
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "assignment_support.hpp"
+#include "kernels/backends.hpp"
 #include "moefy/core/error.hpp"
 #include "moefy/core/random.hpp"
 
@@ -21,15 +22,13 @@ std::vector<std::size_t> sizes_of(const std::vector<std::int32_t>& label, std::s
 }
 
 // Every worked example holds on every backend.
-class AssignmentTest : public testing::TestWithParam<std::size_t> {
+class AssignmentTest : public OneBackendTest {
  protected:
-  AssignmentTest() : backend_(std::move(all_backends()[GetParam()])) {}
   Solved run(const Table& costs, const Capacities& capacities) {
     const Solved solved = solve(*backend_, costs, capacities);
     EXPECT_TRUE(solved.certificate.optimal());
     return solved;
   }
-  std::unique_ptr<Backend> backend_;
 };
 
 TEST_P(AssignmentTest, moves_the_cheapest_point) {
@@ -173,15 +172,7 @@ TEST_P(AssignmentTest, adding_a_constant_to_a_row_changes_nothing) {
   EXPECT_EQ(after.price, before.price);
 }
 
-INSTANTIATE_TEST_SUITE_P(Backends, AssignmentTest,
-                         testing::Range<std::size_t>(0, all_backends().size()),
-                         [](const auto& parameter) {
-                           std::string name = all_backends()[parameter.param]->name();
-                           std::erase_if(name, [](char c) {
-                             return std::isalnum(static_cast<unsigned char>(c)) == 0;
-                           });
-                           return name;
-                         });
+INSTANTIATE_TEST_SUITE_P(Backends, AssignmentTest, testing::ValuesIn(all_backends()), test_suffix);
 
 TEST(AssignmentPropertyTest, equals_brute_force) {
   const auto backend = make_cpu_backend(1);
@@ -223,41 +214,74 @@ TEST(AssignmentPropertyTest, equals_brute_force) {
   }
 }
 
-// Larger than a vector and a block of rows, with ties, padding columns and price passes.
-TEST(AssignmentPropertyTest, is_the_same_on_every_backend_and_number_of_threads) {
-  struct Case {
-    std::size_t num_rows, num_sites;
-    std::int64_t largest;
-  };
-  for (const Case& c : {Case{1100, 17, 1 << 20}, Case{2500, 33, 5}, Case{1500, 64, 1 << 28},
-                        Case{999, 100, 1000}, Case{5000, 16, 1 << 12}}) {
-    SCOPED_TRACE(c.num_rows);
-    Table costs = random_costs(c.num_rows, c.num_sites, c.largest, c.num_rows);
-    for (auto& row : costs) row[0] /= 2;  // skewed
-    for (const Capacities& capacities :
-         {Capacities::balanced(c.num_rows, c.num_sites),
-          Capacities::bounded(std::vector<SizeBounds>(c.num_sites, {1, c.num_rows / 4}))}) {
-      const auto reference = make_reference_backend(1);
-      const Solved expected = solve(*reference, costs, capacities);
-      const Solved expected_any = solve(*reference, costs, capacities, {}, false);
-      ASSERT_TRUE(expected.certificate.optimal());
-      ASSERT_TRUE(expected_any.certificate.optimal());
-      for (const std::size_t threads : {1, 3}) {
-        for (const auto& backend : all_backends(threads)) {
-          SCOPED_TRACE(backend->name());
-          const Solved solved = solve(*backend, costs, capacities);
-          EXPECT_EQ(solved.label, expected.label);
-          EXPECT_EQ(solved.price, expected.price);
-          EXPECT_EQ(solve(*backend, costs, capacities, {}, false).label, expected_any.label);
-        }
+/// A skewed problem, and what `reference` finds.
+struct SolvedProblem {
+  Table costs;
+  Capacities capacities;
+  Solved expected;
+  Solved expected_any;
+};
+
+/// Larger than a vector and a block of rows, with ties, padding columns and price passes.
+const std::vector<SolvedProblem>& solved_problems() {
+  static const std::vector<SolvedProblem> problems = [] {
+    struct Case {
+      std::size_t num_rows, num_sites;
+      std::int64_t largest;
+    };
+    const auto reference = make_reference_backend(1);
+    std::vector<SolvedProblem> solved;
+    for (const Case& c : {Case{1100, 17, 1 << 20}, Case{2500, 33, 5}, Case{1500, 64, 1 << 28},
+                          Case{999, 100, 1000}, Case{5000, 16, 1 << 12}}) {
+      Table costs = random_costs(c.num_rows, c.num_sites, c.largest, c.num_rows);
+      for (auto& row : costs) row[0] /= 2;
+      for (const Capacities& capacities :
+           {Capacities::balanced(c.num_rows, c.num_sites),
+            Capacities::bounded(std::vector<SizeBounds>(c.num_sites, {1, c.num_rows / 4}))}) {
+        solved.push_back({costs, capacities, solve(*reference, costs, capacities),
+                          solve(*reference, costs, capacities, {}, false)});
       }
-      const Assignment wide = solve_wide(costs, capacities);
-      EXPECT_EQ(wide.label, expected.label);
-      EXPECT_EQ(wide.price,
-                (std::vector<std::int64_t>(expected.price.begin(), expected.price.end())));
+    }
+    return solved;
+  }();
+  return problems;
+}
+
+TEST(AssignmentPropertyTest, wide_costs_have_the_same_solution) {
+  for (const SolvedProblem& problem : solved_problems()) {
+    SCOPED_TRACE(problem.costs.size());
+    const Prices& price = problem.expected.price;
+    EXPECT_TRUE(problem.expected.certificate.optimal());
+    EXPECT_TRUE(problem.expected_any.certificate.optimal());
+
+    const Assignment wide = solve_wide(problem.costs, problem.capacities);
+
+    EXPECT_EQ(wide.label, problem.expected.label);
+    EXPECT_EQ(wide.price, (std::vector<std::int64_t>(price.begin(), price.end())));
+  }
+}
+
+class AssignmentPropertyOfBackendsTest : public BackendTest {};
+
+TEST_P(AssignmentPropertyOfBackendsTest, is_that_of_the_reference_on_any_number_of_threads) {
+  for (const std::size_t threads : {1, 3}) {
+    const auto backend = make_backend(GetParam(), threads);
+    for (const SolvedProblem& problem : solved_problems()) {
+      SCOPED_TRACE(testing::Message()
+                   << problem.costs.size() << " rows, " << threads << " threads");
+
+      const Solved solved = solve(*backend, problem.costs, problem.capacities);
+      const Solved any = solve(*backend, problem.costs, problem.capacities, {}, false);
+
+      EXPECT_EQ(solved.label, problem.expected.label);
+      EXPECT_EQ(solved.price, problem.expected.price);
+      EXPECT_EQ(any.label, problem.expected_any.label);
     }
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(Backends, AssignmentPropertyOfBackendsTest,
+                         testing::ValuesIn(all_backends()), test_suffix);
 
 TEST(AssignmentPropertyTest, needs_no_augmentation_from_its_own_prices) {
   const auto backend = make_cpu_backend(1);

@@ -8,6 +8,7 @@
 
 #include <gtest/gtest.h>
 
+#include "kernels/backends.hpp"
 #include "moefy/core/error.hpp"
 #include "moefy/core/random.hpp"
 
@@ -75,21 +76,7 @@ BalancedKMeansResult cluster(Backend& backend, const Matrix<float>& rows, std::s
   return clustering.run(rows.view(), Capacities::balanced(rows.rows(), sites), config, 0, warm);
 }
 
-std::unique_ptr<Backend> backend_named(const std::string& name, std::size_t threads = 1) {
-  if (name == "cuda") return make_cuda_backend(0, threads);
-  return name == "reference" ? make_reference_backend(threads) : make_cpu_backend(threads);
-}
-
-std::vector<std::string> backends_here() {
-  std::vector<std::string> names{"reference", "cpu"};
-  if (cuda_device_count() > 0) names.push_back("cuda");
-  return names;
-}
-
-class BalancedKMeansTest : public testing::TestWithParam<std::string> {
- protected:
-  std::unique_ptr<Backend> backend_ = backend_named(GetParam());
-};
+class BalancedKMeansTest : public test::OneBackendTest {};
 
 TEST_P(BalancedKMeansTest, follows_the_worked_example_on_a_line) {
   const Matrix<float> rows = matrix_of(1, {0, 1, 2, 10, 11, 12});
@@ -322,7 +309,7 @@ TEST_P(BalancedKMeansTest, is_confirmed_by_the_check) {
 
 TEST_P(BalancedKMeansTest, gives_the_same_bytes_on_three_threads) {
   const Matrix<float> rows = normal_rows(1500, 40, 9);
-  const auto three = backend_named(GetParam(), 3);
+  const auto three = test::make_backend(GetParam(), 3);
 
   expect_equal(cluster(*backend_, rows, 16), cluster(*three, rows, 16));
 }
@@ -337,8 +324,8 @@ TEST_P(BalancedKMeansTest, does_not_depend_on_earlier_layers) {
   expect_equal(clustering.run(rows.view(), capacities, {}, 3), fresh);
 }
 
-INSTANTIATE_TEST_SUITE_P(Backends, BalancedKMeansTest, testing::ValuesIn(backends_here()),
-                         [](const auto& parameter) { return parameter.param; });
+INSTANTIATE_TEST_SUITE_P(Backends, BalancedKMeansTest, testing::ValuesIn(test::kinds_of_backends()),
+                         test::test_suffix);
 
 TEST(BalancedKMeansRunTest, is_never_worse_with_more_starts) {
   const auto backend = make_cpu_backend(1);

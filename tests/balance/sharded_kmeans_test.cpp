@@ -2,17 +2,13 @@
 
 #include <gtest/gtest.h>
 
+#include "kernels/backends.hpp"
 #include "moefy/balance/balanced_kmeans.hpp"
 #include "moefy/core/random.hpp"
 #include "support/sharded.hpp"
 
 namespace moefy {
 namespace {
-
-std::unique_ptr<Backend> backend_named(const std::string& name) {
-  if (name == "cuda") return make_cuda_backend(0, 1);
-  return name == "reference" ? make_reference_backend(1) : make_cpu_backend(1);
-}
 
 Matrix<float> normal_rows(std::size_t rows, std::size_t cols, float mean) {
   Matrix<float> matrix(rows, cols);
@@ -35,23 +31,19 @@ void expect_equal(const BalancedKMeansResult& a, const BalancedKMeansResult& b) 
 }
 
 /// Balanced k-means of rows that 1, 2 and 3 members share gives the bytes of one backend alone.
-class ShardedKMeansTest : public testing::TestWithParam<std::string> {
+class ShardedKMeansTest : public test::BackendTest {
  protected:
-  void SetUp() override {
-    if (GetParam() == "cuda" && cuda_device_count() == 0) GTEST_SKIP() << "no NVIDIA GPU here";
-  }
-
   static void expect_same_on_members(const Matrix<float>& rows, const Capacities& capacities,
                                      const BalancedKMeansConfig& config,
                                      const WarmStart* warm = nullptr) {
-    const auto plain = backend_named(GetParam());
+    const auto plain = test::make_backend(GetParam());
     BalancedKMeans alone(*plain);
     const auto expected = alone.run(rows.view(), capacities, config, 5, warm);
     const double inertia =
         figures_of_labels(*plain, rows.view(), expected.label, expected.prices.size()).inertia;
     for (const std::size_t members : {1, 2, 3}) {
       SCOPED_TRACE(testing::Message() << members << " members");
-      test::Sharded sharded(members, [] { return backend_named(GetParam()); });
+      test::Sharded sharded(members, [] { return test::make_backend(GetParam()); });
       BalancedKMeans shared(sharded.backend());
       expect_equal(expected, shared.run(sharded.put(rows.view()), capacities, config, 5, warm));
       EXPECT_EQ(inertia, figures_of_labels(sharded.backend(), sharded.rows().view(), expected.label,
@@ -91,12 +83,8 @@ TEST_P(ShardedKMeansTest, has_members_without_rows) {
   expect_same_on_members(normal_rows(200, 8, 0), Capacities::balanced(200, 4), {});
 }
 
-std::vector<std::string> backends_here() {
-  std::vector<std::string> names = {"reference", "cpu"};
-  if (cuda_is_built()) names.push_back("cuda");
-  return names;
-}
-INSTANTIATE_TEST_SUITE_P(Backends, ShardedKMeansTest, testing::ValuesIn(backends_here()));
+INSTANTIATE_TEST_SUITE_P(Backends, ShardedKMeansTest, testing::ValuesIn(test::kinds_of_backends()),
+                         test::test_suffix);
 
 }  // namespace
 }  // namespace moefy

@@ -14,9 +14,10 @@ struct CostShape {
   std::uint64_t num_values;  // costs in [0, num_values)
 };
 
-constexpr CostShape kShapes[] = {
-    {1, 1, 9},       {31, 1, 5},         {257, 15, 4}, {1000, 16, 1 << 28}, {1025, 17, 9},
-    {600, 32, 1000}, {513, 33, 1 << 28}, {700, 64, 3}, {300, 130, 7},       {2000, 48, 1 << 20}};
+constexpr CostShape kShapes[] = {{1, 1, 9},         {31, 1, 5},      {32, 5, 9},
+                                 {33, 16, 1 << 20}, {257, 15, 4},    {1000, 16, 1 << 28},
+                                 {1025, 17, 9},     {600, 32, 1000}, {513, 33, 1 << 28},
+                                 {700, 64, 3},      {300, 130, 7},   {2000, 48, 1 << 20}};
 
 CostView random_costs(Backend& backend, const CostShape& shape) {
   RandomStream random(17, shape.num_rows, RandomPurpose::verification);
@@ -270,7 +271,7 @@ TEST_P(AssignmentKernelsTest, price_passes_equal_the_reference) {
   PassLimits none;
   none.max_passes = 0;
   for (const auto& backend : backends()) {
-    for (std::size_t rows : {1, 31, 32, 33, 257, 1000}) {
+    for (std::size_t rows : kSizes) {
       compare_passes(*reference, *backend, {rows, 5, 1 << 20}, 0, to_the_end);
     }
     for (std::size_t sites : {1, 16, 17, 33}) {

@@ -30,16 +30,24 @@ inline std::vector<std::string> tested_backends() {
   return names;
 }
 
+/// One of each kind.
+inline std::vector<std::string> kinds_of_backends() {
+  std::vector<std::string> names{"reference", "cpu"};
+  if (cuda_is_built()) names.push_back("cuda");
+  return names;
+}
+
 inline std::vector<std::string> all_backends() {
   std::vector<std::string> names = tested_backends();
   names.insert(names.begin(), "reference");
   return names;
 }
 
+/// "cpu": with the best instruction set of this machine.
 inline std::unique_ptr<Backend> make_backend(const std::string& name, std::size_t threads = 1) {
   if (name == "reference") return make_reference_backend(threads);
   if (name == "cuda") return make_cuda_backend(0, threads);
-  return make_cpu_backend(threads, name);
+  return name == "cpu" ? make_cpu_backend(threads) : make_cpu_backend(threads, name);
 }
 
 /// Runs with the name of a backend.
@@ -49,6 +57,20 @@ class BackendTest : public testing::TestWithParam<std::string> {
     if (GetParam() == "cuda" && cuda_device_count() == 0) GTEST_SKIP() << "no NVIDIA GPU here";
   }
 };
+
+/// Has that backend.
+class OneBackendTest : public BackendTest {
+ protected:
+  void SetUp() override {
+    BackendTest::SetUp();
+    if (!IsSkipped()) backend_ = make_backend(GetParam());
+  }
+
+  std::unique_ptr<Backend> backend_;
+};
+
+/// Around the edges of warps and blocks.
+inline constexpr std::size_t kSizes[] = {1, 31, 32, 33, 257, 1000};
 
 /// The name of a backend in that of a test.
 inline std::string test_suffix(const testing::TestParamInfo<std::string>& parameter) {
@@ -110,7 +132,7 @@ struct Shape {
 /// Around every tile edge: rows of groups and tasks, columns of panels, elements of vectors.
 inline std::vector<Shape> edge_shapes() {
   std::vector<Shape> shapes;
-  for (std::size_t rows : {1, 31, 32, 33, 257, 1000}) shapes.push_back({rows, 17, 63});
+  for (std::size_t rows : kSizes) shapes.push_back({rows, 17, 63});
   for (std::size_t sites : {1, 2, 16, 17, 33, 100}) shapes.push_back({257, sites, 65});
   for (std::size_t dim : {1, 3, 4, 63, 64, 65}) shapes.push_back({33, 33, dim});
   shapes.push_back({1000, 100, 64});

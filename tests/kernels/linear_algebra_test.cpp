@@ -226,7 +226,7 @@ TEST_P(LinearAlgebraTest, squares_by_hand) {
 }
 
 TEST_P(LinearAlgebraTest, squares_agree_with_the_reference) {
-  for (const std::size_t size : {1, 31, 32, 33, 257, 1000}) {
+  for (const std::size_t size : test::kSizes) {
     SCOPED_TRACE(size);
     Algebra found = algebra(), expected = reference();
     const auto norms = [&](Algebra& on, std::size_t rows, std::size_t cols) {
@@ -298,9 +298,9 @@ TEST_P(LinearAlgebraTest, norms_of_experts_are_those_of_their_outputs) {
 }
 
 TEST_P(LinearAlgebraTest, norms_and_scores_agree_with_the_reference) {
-  for (const std::size_t neurons : {1, 31, 33, 257}) {
-    SCOPED_TRACE(neurons);
-    for (const std::size_t tokens : {1, 70}) {
+  for (const std::size_t neurons : test::kSizes) {
+    for (const std::size_t tokens : {1, 33}) {
+      SCOPED_TRACE(testing::Message() << neurons << " neurons, " << tokens << " tokens");
       agree([&](Algebra& on) {
         const auto lists = on->make_lists(uneven_lists(neurons), {});
         const auto norms = on->make_expert_norms(on.in(normal_matrix(neurons, 20, 1)), *lists);
@@ -347,7 +347,7 @@ TEST_P(LinearAlgebraTest, zero_of_either_sign_is_the_same_to_marks) {
 }
 
 TEST_P(LinearAlgebraTest, marks_agree_with_the_reference) {
-  for (const std::size_t cols : {1, 31, 32, 33, 257, 1000}) {
+  for (const std::size_t cols : test::kSizes) {
     for (const std::size_t count : {std::size_t{1}, cols / 3, cols - 1, cols}) {
       SCOPED_TRACE(testing::Message() << count << " of " << cols);
       for (const bool magnitudes : {false, true}) {
@@ -390,7 +390,7 @@ TEST_P(LinearAlgebraTest, leaves_out_what_runs_as_often_as_it_runs) {
 }
 
 TEST_P(LinearAlgebraTest, elementwise_operations_agree_with_the_reference) {
-  for (const std::size_t neurons : {1, 32, 257}) {
+  for (const std::size_t neurons : test::kSizes) {
     SCOPED_TRACE(neurons);
     std::vector<std::int32_t> label, columns;
     for (std::size_t i = 0; i < neurons; ++i) {
@@ -522,6 +522,26 @@ TEST_P(LinearAlgebraTest, solutions_agree_with_the_reference) {
     }
   }
 }
+
+class LargeSystemTest : public test::BackendTest {};
+
+TEST_P(LargeSystemTest, has_the_solution_of_the_reference) {
+  const auto solution = [](Algebra on) {
+    constexpr std::size_t kUnknowns = 1000, kRows = 8;  // few, so that sums are quick
+    const BackendMatrix& rows = on.in(normal_matrix(kRows, kUnknowns, 1));
+    const auto gram = on->make_gram_sum(kUnknowns);
+    gram->add(rows);
+    const auto rhs = on->make_product_sum(kUnknowns, 1);
+    rhs->add(rows, on.in(normal_matrix(kRows, 1, 2)));
+    gram->factor(100)->solve(*rhs);
+    return values_of(rhs->take());
+  };
+  expect_close(solution(Algebra(test::make_backend(GetParam(), 2))),
+               solution(Algebra(test::make_backend("reference"))), 1e-7);
+}
+
+INSTANTIATE_TEST_SUITE_P(Backends, LargeSystemTest, testing::ValuesIn(test::kinds_of_backends()),
+                         test::test_suffix);
 
 TEST(CpuAlgebraTest, systems_of_several_tiles_are_solved_alike_by_any_number_of_threads) {
   constexpr std::size_t n = 600, m = 200;  // tiles of 256 unknowns and 96 sides

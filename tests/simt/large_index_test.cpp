@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -177,6 +178,29 @@ TEST_F(LargeIndexTest, total_cost) {
   stream.wait();
 
   EXPECT_EQ(total, 303U);
+}
+
+TEST_F(LargeIndexTest, moves_between_more_sites_than_a_table_of_32_bits_has) {
+  constexpr std::size_t kSites = (std::size_t{1} << 16) + 16;
+  constexpr auto kFar = static_cast<std::int32_t>(kSites - 1);
+  const Sparse<std::int32_t> q(2 * kSites);
+  const std::vector<std::int32_t> label{kFar, kFar};
+  q[static_cast<std::size_t>(kFar)] = 5;
+  q[kSites + static_cast<std::size_t>(kFar)] = 7;
+  q[kSites + 3] = 4;
+  const Sparse<unsigned long long> least(kSites * kSites);
+  unsigned long long* const far_moves = least.data() + (kSites - 1) * kSites;
+  std::fill_n(far_moves, kSites, ~0ULL);
+
+  cuda::smallest_moves({q.data(), 2, kSites, kSites}, label.data(), least.data(), stream.handle());
+  stream.wait();
+
+  const auto move = [](std::int64_t change, std::uint64_t row) {
+    return static_cast<unsigned long long>(change + cuda::kMoveOffset) << 32 | row;
+  };
+  EXPECT_EQ(far_moves[0], move(-7, 1));
+  EXPECT_EQ(far_moves[3], move(-5, 0));
+  EXPECT_EQ(far_moves[kFar], move(0, 0));
 }
 
 TEST_F(LargeIndexTest, rows_that_are_gathered_and_added) {

@@ -3,7 +3,10 @@
 #include <gtest/gtest.h>
 
 #include <cstdint>
+#include <cstring>
+#include <functional>
 #include <numeric>
+#include <string>
 #include <vector>
 
 #include "cuda/device_code.cuh"
@@ -45,6 +48,10 @@ __global__ void past_shared_memory_kernel(std::int32_t* out) {
   out[threadIdx.x] = shared[threadIdx.x];
 }
 #endif
+
+__global__ void double_kernel(std::int32_t* value) {
+  if (threadIdx.x == 0) *value *= 2;
+}
 
 #if SIMT_THREAD_SANITIZER
 __global__ void same_element_kernel(std::int32_t* out) {
@@ -99,9 +106,14 @@ void run(void (*kernel)(Parameters...), unsigned num_blocks, std::size_t shared_
 
 class SimtTest : public testing::Test {
  protected:
-  void SetUp() override { GTEST_FLAG_SET(death_test_style, "threadsafe"); }
+  void SetUp() override {
+    GTEST_FLAG_SET(death_test_style, "threadsafe");
+    simt::set_device_count(1);
+  }
   void TearDown() override {
     simt::fail("");
+    simt::set_device_count(1);
+    cudaSetDevice(0);
     simt::set_device_memory(std::size_t{1} << 30);
   }
 };
@@ -169,6 +181,40 @@ TEST_F(SimtDeathTest, shows_a_read_past_device_memory) {
   EXPECT_DEATH(block_sums(2, true, 1), "heap-buffer-overflow");
 }
 
+TEST_F(SimtDeathTest, shows_a_host_that_reads_device_memory) {
+  DeviceBuffer<std::int32_t> device;
+  device.resize(4);
+  volatile std::int32_t seen = 0;
+  EXPECT_DEATH(seen = device.data()[3], "use-after-poison");
+}
+
+TEST_F(SimtDeathTest, shows_a_host_that_writes_device_memory_after_a_kernel) {
+  DeviceBuffer<std::int32_t> device;
+  run(double_kernel, 1, 0, device.resize(1));
+  EXPECT_DEATH(device.data()[0] = 1, "use-after-poison");
+}
+
+TEST_F(SimtDeathTest, shows_a_copy_to_the_host_that_takes_the_host_for_the_device) {
+  DeviceBuffer<std::int32_t> device;
+  std::int32_t host = 0;
+  device.resize(1);
+  EXPECT_DEATH(
+      {
+        std::memcpy(&host, device.data(), sizeof host);
+        ADD_FAILURE() << host;
+      },
+      "use-after-poison");
+}
+
+TEST_F(SimtDeathTest, shows_a_kernel_that_writes_memory_of_another_device) {
+  simt::set_device_count(2);
+  DeviceBuffer<std::int32_t> far;
+  cudaSetDevice(1);
+  far.resize(1);
+  cudaSetDevice(0);
+  EXPECT_DEATH(run(double_kernel, 1, 0, far.data()), "use-after-poison");
+}
+
 TEST_F(SimtDeathTest, shows_a_write_past_shared_memory) {
   EXPECT_DEATH(
       {
@@ -206,6 +252,106 @@ TEST_F(SimtTest, reads_pinned_memory_only_when_the_copy_runs) {
   stream.wait();
 
   EXPECT_EQ(out[0], 8);
+}
+
+/// Two devices, the first of them chosen.
+class SimtDevicesTest : public SimtTest {
+ protected:
+  void SetUp() override {
+    SimtTest::SetUp();
+    simt::set_device_count(2);
+    choose(0);
+  }
+  static void choose(int device) { ASSERT_EQ(cudaSetDevice(device), cudaSuccess); }
+  static std::string message_of(const std::function<void()>& action) {
+    try {
+      action();
+    } catch (const DeviceError& error) {
+      return error.what();
+    }
+    return "no error";
+  }
+};
+
+TEST_F(SimtDevicesTest, each_run_kernels_on_streams_and_memory_of_their_own) {
+  const std::vector<std::int32_t> seven(1, 7);
+  for (const int device : {0, 1}) {
+    choose(device);
+    Stream stream;
+    DeviceBuffer<std::int32_t> value;
+    stream.upload(std::span<const std::int32_t>(seven), value.resize(1));
+    launch(double_kernel, dim3(1), kBlock, 0, stream.handle(), value.data());
+    const auto out = stream.download<std::int32_t>(value.data(), 1);
+    stream.wait();
+    EXPECT_EQ(out[0], 14) << device;
+  }
+}
+
+TEST_F(SimtDevicesTest, start_no_kernel_on_a_stream_of_another) {
+  Stream stream;
+  DeviceBuffer<std::int32_t> value;
+  value.resize(1);
+  choose(1);
+
+  EXPECT_EQ(
+      message_of([&] { launch(double_kernel, dim3(1), kBlock, 0, stream.handle(), value.data()); }),
+      "device 1, starting a kernel: invalid resource handle");
+  EXPECT_EQ(message_of([&] { stream.fill(value.data(), 0, 1); }),
+            "device 1, filling memory: invalid resource handle");
+}
+
+TEST_F(SimtDevicesTest, copy_for_a_stream_though_another_is_chosen) {
+  Stream stream;
+  DeviceBuffer<std::int32_t> value;
+  const std::vector<std::int32_t> seven(1, 7);
+  value.resize(1);
+  choose(1);
+
+  stream.upload(std::span<const std::int32_t>(seven), value.data());
+  const auto out = stream.download<std::int32_t>(value.data(), 1);
+  stream.wait();
+
+  EXPECT_EQ(out[0], 7);
+}
+
+TEST_F(SimtDevicesTest, copy_no_memory_of_another) {
+  Stream stream;
+  DeviceBuffer<std::int32_t> far;
+  choose(1);
+  far.resize(1);
+  choose(0);
+
+  EXPECT_THROW(stream.fill(far.data(), 0, 1), DeviceError);
+  EXPECT_THROW(stream.download<std::int32_t>(far.data(), 1), DeviceError);
+}
+
+TEST_F(SimtDevicesTest, record_no_event_of_another) {
+  Stream stream;
+  choose(1);
+  cudaEvent_t event = nullptr;
+  ASSERT_EQ(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), cudaSuccess);
+
+  EXPECT_EQ(cudaEventRecord(event, stream.handle()), cudaErrorInvalidResourceHandle);
+
+  cudaEventDestroy(event);
+  cudaGetLastError();
+}
+
+TEST_F(SimtDevicesTest, wait_for_their_own_streams_only) {
+  const std::vector<std::int32_t> seven(1, 7);
+  Stream stream;
+  DeviceBuffer<std::int32_t> value;
+  stream.upload(std::span<const std::int32_t>(seven), value.resize(1));
+  PinnedBuffer<std::int32_t> out;
+  out.resize(1)[0] = 5;
+  stream.download(value.data(), out);
+
+  choose(1);
+  cudaDeviceSynchronize();
+  EXPECT_EQ(out.data()[0], 5);
+  choose(0);
+  cudaDeviceSynchronize();
+  EXPECT_EQ(out.data()[0], 7);
 }
 
 TEST_F(SimtTest, refuses_host_memory_where_device_memory_belongs) {

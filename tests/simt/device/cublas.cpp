@@ -20,9 +20,17 @@ enum : int {
   kComputeInt32 = 72,
 };
 
+/// A context of the device that was chosen when it was made; no other may be when it is used.
 struct Context {
+  int device = -1;
   cudaStream_t stream = nullptr;
 };
+
+int current_device() {
+  int device = -1;
+  cudaGetDevice(&device);
+  return device;
+}
 
 struct Sizes {
   int m, n, k, lda, ldb, ldc;
@@ -82,7 +90,7 @@ extern "C" {
 
 int cublasCreate_v2(void** handle) {
   if (simt::call_fails("cublasCreate")) return kExecutionFailed;
-  *handle = new Context;
+  *handle = new Context{current_device()};
   return kSuccess;
 }
 
@@ -92,33 +100,38 @@ int cublasDestroy_v2(void* handle) {
 }
 
 int cublasSetStream_v2(void* handle, cudaStream_t stream) {
-  static_cast<Context*>(handle)->stream = stream;
+  Context& context = *static_cast<Context*>(handle);
+  if (simt::device_of(stream) != context.device) return kInvalidValue;
+  context.stream = stream;
   return kSuccess;
 }
 
-int cublasSetWorkspace_v2(void* /*handle*/, void* memory, std::size_t bytes) {
-  return simt::is_device_memory(memory, bytes) ? kSuccess : kInvalidValue;
+int cublasSetWorkspace_v2(void* handle, void* memory, std::size_t bytes) {
+  const cudaStream_t stream = static_cast<Context*>(handle)->stream;
+  return simt::is_memory_for(stream, memory, bytes) ? kSuccess : kInvalidValue;
 }
 
 int cublasGemmEx(void* handle, int transpose_a, int transpose_b, int m, int n, int k,
                  const void* alpha, const void* a, int a_type, int lda, const void* b, int b_type,
                  int ldb, const void* beta, void* c, int c_type, int ldc, int compute_type,
                  int /*algorithm*/) {
-  if (simt::call_fails("cublasGemmEx")) return kExecutionFailed;
+  const Context& context = *static_cast<Context*>(handle);
+  if (simt::call_fails("cublasGemmEx") || current_device() != context.device) {
+    return kExecutionFailed;
+  }
+  const cudaStream_t stream = context.stream;
   const bool int8 = a_type == kInt8;
   const bool turn_a = transpose_a == kTranspose;
   const bool turn_b = transpose_b == kTranspose;
   if (int8 && (!turn_a || turn_b)) return kNotSupported;
   const std::size_t in_bytes = int8 ? 1 : sizeof(float);
   if (m < 1 || n < 1 || k < 1 || lda < (turn_a ? k : m) || ldb < (turn_b ? n : k) || ldc < m ||
-      !simt::is_device_memory(a, in_bytes * extent(m, k, lda, turn_a)) ||
-      !simt::is_device_memory(b, in_bytes * extent(k, n, ldb, turn_b)) ||
-      !simt::is_device_memory(c, sizeof(float) * extent(m, n, ldc, false))) {
+      !simt::is_memory_for(stream, a, in_bytes * extent(m, k, lda, turn_a)) ||
+      !simt::is_memory_for(stream, b, in_bytes * extent(k, n, ldb, turn_b)) ||
+      !simt::is_memory_for(stream, c, sizeof(float) * extent(m, n, ldc, false))) {
     return kInvalidValue;
   }
   const Sizes size{m, n, k, lda, ldb, ldc, turn_a, turn_b};
-  Context& context = *static_cast<Context*>(handle);
-  const cudaStream_t stream = context.stream;
   if (int8) {
     if (simt::call_fails("int8 products of cuBLAS") || b_type != kInt8 || c_type != kInt32 ||
         compute_type != kComputeInt32 || m % 4 != 0 || k % 4 != 0 || lda % 4 != 0 || ldb % 4 != 0 ||

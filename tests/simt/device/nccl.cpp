@@ -13,6 +13,7 @@
 
 #include <cstdlib>
 
+#include "cuda_runtime.h"
 #include "simt.hpp"
 
 namespace {
@@ -49,6 +50,7 @@ struct Shared {
 
 struct Communicator {
   std::shared_ptr<Shared> shared = std::make_shared<Shared>();
+  int device = -1;  ///< that was chosen when it was made
   int rank = 0;
   int size = 0;
   bool joined = false;
@@ -57,6 +59,9 @@ struct Communicator {
   std::function<void()> effect;       ///< of that call
   std::map<int, int> sent, received;  ///< by peer
 
+  bool may_use(const simt::Stream* stream, const void* data, std::size_t bytes) const {
+    return simt::device_of(stream) == device && simt::is_memory_for(stream, data, bytes);
+  }
   /// A call that takes effect two polls later.
   Result begin(std::function<void()> work) {
     if (polls_left > 0 || !joined) return invalid_usage;
@@ -127,6 +132,7 @@ int ncclCommInitRankConfig(Communicator** comm, int size, UniqueId id, int rank,
   if (config->magic != 0xcafebeef || config->blocking != 0) return invalid_argument;
   *comm = new Communicator;
   (*comm)->shared->folder = id.folder;
+  cudaGetDevice(&(*comm)->device);
   (*comm)->rank = rank;
   (*comm)->size = size;
   leave_mark(**comm, "joined-");
@@ -153,7 +159,7 @@ int ncclCommGetAsyncError(Communicator* comm, int* state) {
 int ncclSend(const void* data, std::size_t count, int type, int peer, Communicator* comm,
              simt::Stream* stream) {
   if (simt::call_fails("ncclSend")) return remote_error;
-  if (type != 0 || !simt::is_device_memory(data, count)) return invalid_argument;
+  if (type != 0 || !comm->may_use(stream, data, count)) return invalid_argument;
   const fs::path path = file_of(*comm->shared, comm->rank, peer, comm->sent[peer]++);
   leave_mark(*comm, "sending-");
   return comm->begin([=, shared = comm->shared] {
@@ -169,7 +175,7 @@ int ncclSend(const void* data, std::size_t count, int type, int peer, Communicat
 int ncclRecv(void* data, std::size_t count, int type, int peer, Communicator* comm,
              simt::Stream* stream) {
   if (simt::call_fails("ncclRecv")) return remote_error;
-  if (type != 0 || !simt::is_device_memory(data, count)) return invalid_argument;
+  if (type != 0 || !comm->may_use(stream, data, count)) return invalid_argument;
   const fs::path path = file_of(*comm->shared, peer, comm->rank, comm->received[peer]++);
   return comm->begin([=, shared = comm->shared] {
     simt::add_to_stream(stream, [=] {

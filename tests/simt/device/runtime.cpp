@@ -1,11 +1,17 @@
+#include <sanitizer/asan_interface.h>
+
+#include <charconv>
 #include <cstdio>
 #include <cstdlib>
 #include <deque>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <numeric>
+#include <optional>
 #include <set>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -18,6 +24,8 @@ namespace simt {
 /// Work that waits until somebody waits for it: who reads a result too early reads the old one.
 class Stream {
  public:
+  explicit Stream(int device) : device_(device) {}
+  int device() const { return device_; }
   void add(std::function<void()> work) {
     add_step([work = std::move(work)] {
       work();
@@ -26,21 +34,18 @@ class Stream {
   }
   void add_step(std::function<bool()> step) { steps_.push_back(std::move(step)); }
   /// Does what can be done now; true if that is all.
-  bool advance() {
-    while (!steps_.empty()) {
-      if (!steps_.front()()) return false;
-      steps_.pop_front();
-    }
-    return true;
-  }
+  bool advance();
 
  private:
+  int device_;
   std::deque<std::function<bool()>> steps_;
 };
 
 /// Passed once the stream has come to where it was recorded.
 class Event {
  public:
+  explicit Event(int device) : device_(device) {}
+  int device() const { return device_; }
   void record(Stream& stream) {
     stream_ = &stream;
     passed_ = std::make_shared<bool>(false);
@@ -52,6 +57,7 @@ class Event {
   }
 
  private:
+  int device_;
   Stream* stream_ = nullptr;
   std::shared_ptr<bool> passed_ = std::make_shared<bool>(true);
 };
@@ -64,9 +70,29 @@ struct MemoryPool {
 
 namespace {
 
-int devices_in_environment() {
-  const char* text = std::getenv("MOEFY_SIMULATED_DEVICES");
-  return text == nullptr ? 0 : std::atoi(text);
+std::vector<int> first_devices(int count) {
+  std::vector<int> devices(static_cast<std::size_t>(count));
+  std::iota(devices.begin(), devices.end(), 0);
+  return devices;
+}
+
+/// The numbers in CUDA_VISIBLE_DEVICES, up to the first that is none of a device: the runtime
+/// reads no further.
+std::vector<int> devices_in_environment() {
+  const char* const text = std::getenv("MOEFY_SIMULATED_DEVICES");
+  const int count = text == nullptr ? 0 : std::atoi(text);
+  const char* const visible = std::getenv("CUDA_VISIBLE_DEVICES");
+  if (visible == nullptr) return first_devices(count);
+  std::vector<int> devices;
+  for (std::string_view rest = visible;;) {
+    const std::string_view name = rest.substr(0, rest.find(','));
+    int device = -1;
+    const auto [end, error] = std::from_chars(name.begin(), name.end(), device);
+    if (error != std::errc() || end != name.end() || device < 0 || device >= count) return devices;
+    devices.push_back(device);
+    if (name.size() == rest.size()) return devices;
+    rest.remove_prefix(name.size() + 1);
+  }
 }
 
 /// Whether the variable `name` says this rank's number, or nothing.
@@ -76,7 +102,13 @@ bool means_this_rank(const char* name) {
   return wanted == nullptr || (rank != nullptr && std::strcmp(wanted, rank) == 0);
 }
 
-/// All devices share one memory, and one lock: what is tested is the code above.
+struct Allocation {
+  std::size_t bytes;
+  int device;
+};
+using Allocations = std::map<const unsigned char*, Allocation>;
+
+/// All devices share the room for their memory, and one lock: what is tested is the code above.
 struct State {
   State() {
     const char* const failure = std::getenv("MOEFY_SIMULATED_FAILURE");
@@ -87,13 +119,13 @@ struct State {
     calls_before_failure = colon == std::string::npos ? 0 : std::stoi(text.substr(colon + 1)) - 1;
   }
   std::recursive_mutex mutex;
-  int device_count = devices_in_environment();
+  std::vector<int> devices = devices_in_environment();  ///< that are visible: their numbers
   std::size_t memory = std::size_t{1} << 30;
   std::size_t in_use = 0;
   std::size_t peak = 0;
   std::size_t num_allocations = 0;
-  std::map<const unsigned char*, std::size_t> device_blocks;
-  std::map<const unsigned char*, std::size_t> pinned_blocks;
+  Allocations device_blocks;
+  Allocations pinned_blocks;
   std::deque<MemoryPool> pools;
   std::map<const void*, MemoryPool*> pool_of_block;
   std::set<Stream*> streams;
@@ -109,14 +141,44 @@ State& state() {
 thread_local int current_device = 0;
 thread_local cudaError_t last_error = cudaSuccess;
 
-bool inside(const std::map<const unsigned char*, std::size_t>& blocks, const void* address,
-            std::size_t bytes) {
+bool is_device(int device) {
+  return device >= 0 && static_cast<std::size_t>(device) < state().devices.size();
+}
+
+/// The allocation that holds all of these bytes, or none.
+const Allocation* find(const Allocations& blocks, const void* address, std::size_t bytes) {
   const auto* const first = static_cast<const unsigned char*>(address);
   auto block = blocks.upper_bound(first);
-  if (block == blocks.begin()) return false;
+  if (block == blocks.begin()) return nullptr;
   --block;
-  return first + bytes <= block->first + block->second;
+  return first + bytes <= block->first + block->second.bytes ? &block->second : nullptr;
 }
+
+bool is_memory_of(int device, const void* address, std::size_t bytes) {
+  const Allocation* const block = find(state().device_blocks, address, bytes);
+  return block != nullptr && block->device == device;
+}
+
+/// AddressSanitizer lets nobody touch the memory of a device but what runs on that device, while it
+/// runs: neither the host nor another device can do that on a real machine.
+class DeviceAtWork {
+ public:
+  explicit DeviceAtWork(int device) : device_(device) {
+    for (const auto& [memory, block] : state().device_blocks) {
+      if (block.device == device_) ASAN_UNPOISON_MEMORY_REGION(memory, block.bytes);
+    }
+  }
+  ~DeviceAtWork() {
+    for (const auto& [memory, block] : state().device_blocks) {
+      if (block.device == device_) ASAN_POISON_MEMORY_REGION(memory, block.bytes);
+    }
+  }
+  DeviceAtWork(const DeviceAtWork&) = delete;
+  DeviceAtWork& operator=(const DeviceAtWork&) = delete;
+
+ private:
+  int device_;
+};
 
 bool fails(const char* call) {
   State& own = state();
@@ -128,8 +190,7 @@ cudaError_t failed(cudaError_t error) {
   return error;
 }
 
-cudaError_t allocate(std::map<const unsigned char*, std::size_t>& blocks, void** block,
-                     std::size_t bytes) {
+cudaError_t allocate(Allocations& blocks, void** block, std::size_t bytes) {
   constexpr std::size_t kAlignment = 256;  // as the runtime's
   void* aligned = nullptr;
   if (posix_memalign(&aligned, kAlignment, std::max<std::size_t>(bytes, 1)) != 0) {
@@ -137,9 +198,15 @@ cudaError_t allocate(std::map<const unsigned char*, std::size_t>& blocks, void**
   }
   auto* const memory = static_cast<unsigned char*>(aligned);
   std::memset(memory, 0xcd, bytes);
-  blocks[memory] = bytes;
+  blocks[memory] = {bytes, current_device};
   *block = memory;
   return cudaSuccess;
+}
+
+cudaError_t allocate_on_device(void** block, std::size_t bytes) {
+  const cudaError_t error = allocate(state().device_blocks, block, bytes);
+  if (error == cudaSuccess) ASAN_POISON_MEMORY_REGION(*block, bytes);
+  return error;
 }
 
 /// Takes memory of the device; false if there is not so much.
@@ -170,18 +237,31 @@ void run(Stream* stream) {
   }
 }
 
-void run_all() {
+/// Of one device, or of all.
+void run_all(std::optional<int> device = {}) {
   std::set<Stream*> streams;
   {
     const std::lock_guard lock(state().mutex);
     streams = state().streams;
   }
-  for (Stream* stream : streams) run(stream);
+  for (Stream* stream : streams) {
+    if (!device || stream->device() == *device) run(stream);
+  }
 }
 
 }  // namespace
 
-void set_device_count(int count) { state().device_count = count; }
+bool Stream::advance() {
+  if (steps_.empty()) return true;
+  const DeviceAtWork at_work(device_);
+  while (!steps_.empty()) {
+    if (!steps_.front()()) return false;
+    steps_.pop_front();
+  }
+  return true;
+}
+
+void set_device_count(int count) { state().devices = first_devices(count); }
 void set_device_memory(std::size_t bytes) { state().memory = bytes; }
 std::size_t device_memory_in_use() { return state().in_use; }
 std::size_t peak_device_memory() { return std::exchange(state().peak, state().in_use); }
@@ -202,15 +282,21 @@ bool call_fails(const char* call) {
   return fails(call);
 }
 
-bool is_device_memory(const void* address, std::size_t bytes) {
+int device_of(const Stream* stream) { return stream->device(); }
+
+bool is_memory_for(const Stream* stream, const void* address, std::size_t bytes) {
   const std::lock_guard lock(state().mutex);
-  return inside(state().device_blocks, address, bytes);
+  return is_memory_of(stream->device(), address, bytes);
 }
 
 void launch_later(dim3 grid, unsigned block_size, std::size_t shared_bytes, Stream* stream,
                   Blocks blocks, std::function<void()> kernel) {
   const std::lock_guard lock(state().mutex);
   const std::size_t num_blocks = std::size_t{grid.x} * grid.y * grid.z;
+  if (stream->device() != current_device) {
+    failed(cudaErrorInvalidResourceHandle);
+    return;
+  }
   if (fails("launch") || block_size > 1024 || shared_bytes > 48 * 1024 ||
       (blocks == Blocks::together && num_blocks > resident_blocks(block_size))) {
     failed(cudaErrorLaunchFailure);
@@ -235,6 +321,8 @@ const char* cudaGetErrorString(cudaError_t error) {
       return "no CUDA-capable device is detected";
     case cudaErrorInvalidDevice:
       return "invalid device ordinal";
+    case cudaErrorInvalidResourceHandle:
+      return "invalid resource handle";
     case cudaErrorNotReady:
       return "device not ready";
     case cudaErrorLaunchFailure:
@@ -246,13 +334,13 @@ const char* cudaGetErrorString(cudaError_t error) {
 cudaError_t cudaGetLastError() { return std::exchange(simt::last_error, cudaSuccess); }
 
 cudaError_t cudaGetDeviceCount(int* count) {
-  *count = state().device_count;
+  *count = static_cast<int>(state().devices.size());
   return *count > 0 ? cudaSuccess : simt::failed(cudaErrorNoDevice);
 }
 
 cudaError_t cudaSetDevice(int device) {
-  if (state().device_count == 0) return simt::failed(cudaErrorNoDevice);
-  if (device < 0 || device >= state().device_count) return simt::failed(cudaErrorInvalidDevice);
+  if (state().devices.empty()) return simt::failed(cudaErrorNoDevice);
+  if (!simt::is_device(device)) return simt::failed(cudaErrorInvalidDevice);
   simt::current_device = device;
   return cudaSuccess;
 }
@@ -263,7 +351,7 @@ cudaError_t cudaGetDevice(int* device) {
 }
 
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
-  if (device < 0 || device >= state().device_count) return simt::failed(cudaErrorInvalidDevice);
+  if (!simt::is_device(device)) return simt::failed(cudaErrorInvalidDevice);
   std::strcpy(properties->name, "simulated device");
   properties->totalGlobalMem = state().memory;
   return cudaSuccess;
@@ -292,8 +380,9 @@ cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, const voi
 }
 
 cudaError_t cudaDeviceGetPCIBusId(char* place, int length, int device) {
-  if (device < 0 || device >= state().device_count) return simt::failed(cudaErrorInvalidDevice);
-  std::snprintf(place, static_cast<std::size_t>(length), "0000:00:%02x.0", device);
+  if (!simt::is_device(device)) return simt::failed(cudaErrorInvalidDevice);
+  std::snprintf(place, static_cast<std::size_t>(length), "0000:00:%02x.0",
+                static_cast<unsigned>(state().devices[static_cast<std::size_t>(device)]));
   return cudaSuccess;
 }
 
@@ -302,13 +391,13 @@ cudaError_t cudaMalloc(void** block, std::size_t bytes) {
   if (simt::fails("cudaMalloc") || !simt::take(bytes)) {
     return simt::failed(cudaErrorMemoryAllocation);
   }
-  return simt::allocate(state().device_blocks, block, bytes);
+  return simt::allocate_on_device(block, bytes);
 }
 
 cudaError_t cudaMemPoolCreate(cudaMemPool_t* pool, const cudaMemPoolProps* properties) {
   if (properties->allocType != cudaMemAllocationTypePinned ||
       properties->location.type != cudaMemLocationTypeDevice ||
-      properties->location.id >= state().device_count) {
+      !simt::is_device(properties->location.id)) {
     return simt::failed(cudaErrorInvalidValue);
   }
   const std::lock_guard lock(state().mutex);
@@ -336,7 +425,7 @@ cudaError_t cudaMallocFromPoolAsync(void** block, std::size_t bytes, cudaMemPool
     }
     pool->held = used;
   }
-  const cudaError_t error = simt::allocate(state().device_blocks, block, bytes);
+  const cudaError_t error = simt::allocate_on_device(block, bytes);
   if (error != cudaSuccess) return error;
   pool->used = used;
   state().pool_of_block[*block] = pool;
@@ -355,10 +444,10 @@ cudaError_t cudaFree(void* block) {
   const auto entry = state().device_blocks.find(static_cast<unsigned char*>(block));
   if (entry == state().device_blocks.end()) return simt::failed(cudaErrorInvalidValue);
   if (from_pool) {
-    state().pool_of_block[block]->used -= entry->second;
+    state().pool_of_block[block]->used -= entry->second.bytes;
     state().pool_of_block.erase(block);
   } else {
-    state().in_use -= entry->second;
+    state().in_use -= entry->second.bytes;
   }
   state().device_blocks.erase(entry);
   std::free(block);
@@ -392,7 +481,7 @@ cudaError_t cudaMemGetInfo(std::size_t* free_bytes, std::size_t* total) {
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned /*flags*/) {
   const std::lock_guard lock(state().mutex);
   if (simt::fails("cudaStreamCreate")) return simt::failed(cudaErrorMemoryAllocation);
-  *stream = new simt::Stream;
+  *stream = new simt::Stream(simt::current_device);
   state().streams.insert(*stream);
   return cudaSuccess;
 }
@@ -413,20 +502,21 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
 }
 
 cudaError_t cudaDeviceSynchronize() {
-  simt::run_all();
+  simt::run_all(simt::current_device);
   return cudaSuccess;
 }
 
 cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind,
                             cudaStream_t stream) {
   const std::lock_guard lock(state().mutex);
-  const bool from_device = simt::inside(state().device_blocks, from, bytes);
-  const bool to_device = simt::inside(state().device_blocks, to, bytes);
+  // The runtime would also copy for a stream of another device; nothing here should ask for that.
+  const bool from_device = simt::is_memory_of(stream->device(), from, bytes);
+  const bool to_device = simt::is_memory_of(stream->device(), to, bytes);
   if (simt::fails("cudaMemcpyAsync") || from_device != (kind != cudaMemcpyHostToDevice) ||
       to_device != (kind != cudaMemcpyDeviceToHost)) {
     return simt::failed(cudaErrorInvalidValue);
   }
-  if (kind == cudaMemcpyHostToDevice && !simt::inside(state().pinned_blocks, from, bytes)) {
+  if (kind == cudaMemcpyHostToDevice && simt::find(state().pinned_blocks, from, bytes) == nullptr) {
     // The runtime takes memory that is not pinned before it returns.
     const auto* const first = static_cast<const unsigned char*>(from);
     stream->add([to, staged = std::vector<unsigned char>(first, first + bytes)] {
@@ -440,8 +530,11 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaM
 
 cudaError_t cudaMemsetAsync(void* to, int byte, std::size_t bytes, cudaStream_t stream) {
   const std::lock_guard lock(state().mutex);
-  if (simt::fails("cudaMemsetAsync") || !simt::inside(state().device_blocks, to, bytes)) {
+  if (simt::fails("cudaMemsetAsync") || !simt::is_memory_of(stream->device(), to, bytes)) {
     return simt::failed(cudaErrorInvalidValue);
+  }
+  if (stream->device() != simt::current_device) {
+    return simt::failed(cudaErrorInvalidResourceHandle);
   }
   stream->add([=] { std::memset(to, byte, bytes); });
   return cudaSuccess;
@@ -449,7 +542,7 @@ cudaError_t cudaMemsetAsync(void* to, int byte, std::size_t bytes, cudaStream_t 
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned /*flags*/) {
   if (simt::call_fails("cudaEventCreate")) return simt::failed(cudaErrorMemoryAllocation);
-  *event = new simt::Event;
+  *event = new simt::Event(simt::current_device);
   return cudaSuccess;
 }
 
@@ -461,6 +554,7 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   const std::lock_guard lock(state().mutex);
   if (simt::fails("cudaEventRecord")) return simt::failed(cudaErrorInvalidValue);
+  if (event->device() != stream->device()) return simt::failed(cudaErrorInvalidResourceHandle);
   event->record(*stream);
   return cudaSuccess;
 }

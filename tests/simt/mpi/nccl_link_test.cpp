@@ -2,7 +2,9 @@
 #include <algorithm>
 #include <cstring>
 #include <map>
+#include <vector>
 
+#include "cuda/runtime.hpp"
 #include "moefy/backend/backend.hpp"
 #include "moefy/comm/bulk_link.hpp"
 #include "moefy/comm/waiting.hpp"
@@ -17,6 +19,19 @@ using test::world;
 
 std::byte byte_of(std::size_t seed, std::size_t i) {
   return static_cast<std::byte>((seed * 31 + i * 7 + i / 251) & 255U);
+}
+
+std::vector<std::byte> bytes_of(std::size_t seed, std::size_t size) {
+  std::vector<std::byte> bytes(size);
+  for (std::size_t i = 0; i < size; ++i) bytes[i] = byte_of(seed, i);
+  return bytes;
+}
+
+std::vector<std::byte> read(std::span<const std::byte> device) {
+  cuda::Stream stream;
+  const auto bytes = stream.download<std::byte>(device.data(), device.size());
+  stream.wait();
+  return {bytes.begin(), bytes.end()};
 }
 
 class NcclLinkTest : public testing::Test {
@@ -58,17 +73,16 @@ TEST_F(NcclLinkTest, carries_pieces_to_every_rank) {
   const std::span<std::byte> buffer = link->make_buffer(kBytes);
   for (const std::size_t size : {std::size_t{1}, std::size_t{4097}, kBytes}) {
     if (world().rank() == 0) {
-      for (std::size_t i = 0; i < size; ++i) buffer[i] = byte_of(size, i);
+      cuda::Stream stream;
+      stream.upload(std::span<const std::byte>(bytes_of(size, size)), buffer.data());
+      stream.wait();
       std::vector<std::size_t> handles;
       for (int rank = 1; rank < world().size(); ++rank)
         handles.push_back(link->send_from(rank, buffer.first(size)));
       for (const std::size_t handle : handles) wait_for(*link, handle);
     } else {
       wait_for(*link, link->receive_into(0, buffer.first(size)));
-      // Simulated device memory can be looked at.
-      bool equal = true;
-      for (std::size_t i = 0; i < size; ++i) equal = equal && buffer[i] == byte_of(size, i);
-      EXPECT_TRUE(equal) << size;
+      EXPECT_TRUE(read(buffer.first(size)) == bytes_of(size, size)) << size;
     }
   }
   link->finalize();
@@ -92,8 +106,7 @@ TEST_F(NcclLinkTest, carries_the_payloads_of_a_queue_into_devices) {
     if (!payload) return;
     const auto size = static_cast<std::size_t>(id) * 1777;
     payload->read(whole.first(size));
-    for (std::size_t i = 0; i < size; ++i)
-      intact = intact && whole[i] == byte_of(static_cast<std::size_t>(id), i);
+    intact = intact && read(whole.first(size)) == bytes_of(static_cast<std::size_t>(id), size);
   };
   callbacks.work = [](std::int64_t, PayloadReader*, std::stop_token) {
     return std::vector<std::byte>(1);

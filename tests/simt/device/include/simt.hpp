@@ -10,8 +10,8 @@ namespace simt {
 inline constexpr int kMultiprocessors = 2;
 inline constexpr int kThreadsPerMultiprocessor = 128;
 
-/// How many devices there are; at the start as many as the variable MOEFY_SIMULATED_DEVICES says,
-/// or none.
+/// How many devices there are; at the start as many as the variable MOEFY_SIMULATED_DEVICES says
+/// (or none), of which CUDA_VISIBLE_DEVICES chooses and orders.
 void set_device_count(int count);
 /// Memory of a device; at the start 1 GiB.
 void set_device_memory(std::size_t bytes);
@@ -36,6 +36,8 @@ class Stream;
 void add_to_stream(Stream* stream, std::function<bool()> step);
 /// Whether this call should fail, as fail() wants.
 bool call_fails(const char* call);
-bool is_device_memory(const void* address, std::size_t bytes);
+int device_of(const Stream* stream);
+/// Whether this is memory of the device of the stream.
+bool is_memory_for(const Stream* stream, const void* address, std::size_t bytes);
 
 }  // namespace simt
