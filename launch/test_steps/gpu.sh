@@ -2,8 +2,9 @@
 # Sourced by launch/test: what --gpu runs. Every check prints "passed failed skipped" last on stdout.
 
 gpu_filter='*cuda*:*every_backend*'
-# A fault of a kernel fails every later call of its process, so what failed there runs once more alone.
-most_alone=100
+# A fault of a kernel fails every later call of its process, so what failed there runs once more alone,
+# for so long a program.
+alone_seconds=600
 # compute-sanitizer slows kernels down a hundredfold and knows nothing of libraries; NaN is looked for
 # by reading what is no row.
 sanitized_filter="$gpu_filter-*Sharded*:*sharded*:*cublas*:*names_row*"
@@ -24,7 +25,7 @@ quote_log() { tail -n 15 "$1" | sed 's/^/FAILED:   | /' >&2; }
 
 # gpu_program PROGRAM: all of its tests, then alone those that did not pass.
 gpu_program() {
-  local program=$1 name log test status=0 passed failed=0 skipped unfinished good=0
+  local program=$1 name log test status=0 passed failed=0 skipped unfinished end left=0
   name=$(basename "$program")
   log=$results/$name.log
   if ! gtest_list "$program" >"$results/$name.list" 2>"$log"; then
@@ -44,20 +45,25 @@ gpu_program() {
       echo "FAILED: gpu: $name ended with status $status; its last lines:" >&2
       quote_log "$log"
     fi
-    mapfile -t unfinished < <(grep -vxFf <(cat "$results/$name.passed" "$results/$name.skipped") "$results/$name.list")
-    for test in "${unfinished[@]:0:$most_alone}"; do
+    mapfile -t unfinished < <(cat "$results/$name".{passed,skipped} | grep -vxFf - "$results/$name.list")
+    echo "FAILED: gpu: $name: ${#unfinished[@]} tests did not pass; each runs once more alone" >&2
+    end=$((SECONDS + alone_seconds))
+    for test in "${unfinished[@]}"; do
+      if [ "$SECONDS" -ge "$end" ]; then
+        left=$((left + 1))
+        continue
+      fi
       if timeout 300 "$program" --gtest_filter="$test" >"$results/$name.alone.log" 2>&1; then
-        good=$((good + 1))
+        passed=$((passed + 1))
       else
         failed=$((failed + 1))
         echo "FAILED: gpu: $name: $test, also alone" >&2
       fi
       cat "$results/$name.alone.log" >&2
     done
-    passed=$((passed + good))
-    if [ "${#unfinished[@]}" -gt "$most_alone" ]; then
-      failed=$((failed + ${#unfinished[@]} - most_alone))
-      echo "FAILED: gpu: $name: $((${#unfinished[@]} - most_alone)) more did not pass; not run alone" >&2
+    if [ "$left" -gt 0 ]; then
+      failed=$((failed + left))
+      echo "FAILED: gpu: $name: $left more did not pass; $alone_seconds s were too short to run them alone" >&2
     fi
     if [ "$failed" -eq 0 ]; then
       failed=1

@@ -136,6 +136,7 @@ def test_what_fails_runs_once_more_alone(machine):
 
     assert result.returncode == 1
     assert result.stdout == "8 passed, 3 failed, 1 skipped\n", result.stderr
+    assert "FAILED: gpu: test_kernels: 1 tests did not pass; each runs once more alone" in result.stderr
     assert "FAILED: gpu: test_kernels: Backends/Costs.two/cuda, also alone" in result.stderr
 
 
