@@ -10,6 +10,12 @@ bool cuda_is_built() { return false; }
 
 int cuda_device_count() { return 0; }
 
+std::string cuda_obstacle() { return "built without CUDA"; }
+
+CudaVersions cuda_versions() { return {}; }
+
+std::optional<CublasFile> find_cublas() { return std::nullopt; }
+
 std::string describe_cublas() { return "no cuBLAS"; }
 
 CudaDevice cuda_device(int /*device*/) { throw DeviceError("built without CUDA"); }
@@ -28,9 +34,12 @@ std::unique_ptr<Backend> make_cuda_backend(int /*device*/, std::size_t /*num_thr
   throw UsageError("--backend cuda: built without CUDA; configure with -DMOEFY_CUDA=ON");
 }
 
-std::vector<KernelTiming> time_cuda_kernels(int /*device*/, std::size_t /*num_rows*/,
-                                            std::size_t /*dim*/, std::size_t /*num_sites*/,
-                                            int /*repeats*/) {
+KernelTimings time_cuda_kernels(int /*device*/, std::size_t /*num_rows*/, std::size_t /*dim*/,
+                                std::size_t /*num_sites*/, int /*repeats*/) {
+  throw UsageError("built without CUDA; configure with -DMOEFY_CUDA=ON");
+}
+
+std::vector<double> time_copy_to_cuda(int /*device*/, std::size_t /*bytes*/, int /*repeats*/) {
   throw UsageError("built without CUDA; configure with -DMOEFY_CUDA=ON");
 }
 

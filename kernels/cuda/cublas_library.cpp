@@ -2,6 +2,7 @@
 
 #include <dlfcn.h>
 #include <fmt/format.h>
+#include <link.h>
 
 #include <cstdlib>
 #include <filesystem>
@@ -54,15 +55,23 @@ void find(void* handle, const char* name, Function*& function) {
   find_in_library<DeviceError>(handle, "cuBLAS", name, function);
 }
 
-Library bind(void* handle, const std::string& file) {
+/// Where the loader found it.
+std::string path_of(void* handle) {
+  link_map* map = nullptr;
+  if (dlinfo(handle, RTLD_DI_LINKMAP, &map) != 0) return MOEFY_CUBLAS_FILE;
+  return map->l_name;
+}
+
+Library bind(void* handle) {
   Library library{};
-  library.file = file;
+  library.file = path_of(handle);
   find(handle, "cublasCreate_v2", library.create);
   find(handle, "cublasDestroy_v2", library.destroy);
   find(handle, "cublasSetStream_v2", library.set_stream);
   find(handle, "cublasSetWorkspace_v2", library.set_workspace);
   find(handle, "cublasGemmEx", library.gemm);
   find(handle, "cublasGetStatusString", library.status_string);
+  find(handle, "cublasGetProperty", library.get_property);
   return library;
 }
 
@@ -74,10 +83,10 @@ std::optional<Library> load() {
   if (!named.empty()) {
     void* const handle = open(named);
     if (handle == nullptr) throw DeviceError(fmt::format("MOEFY_CUBLAS: {}", dlerror()));
-    return bind(handle, named);
+    return bind(handle);
   }
   for (const fs::path& file : candidates()) {
-    if (void* const handle = open(file)) return bind(handle, file);
+    if (void* const handle = open(file)) return bind(handle);
   }
   return std::nullopt;
 }
@@ -86,10 +95,23 @@ std::optional<Library> load() {
 
 namespace moefy {
 
+std::optional<CublasFile> find_cublas() {
+  const auto library = cublas::load();
+  if (!library) return std::nullopt;
+  std::string version;
+  for (const auto property : {cublas::major_version, cublas::minor_version, cublas::patch_level}) {
+    int value = 0;
+    if (library->get_property(property, &value) != cublas::success) continue;
+    version += fmt::format("{}{}", version.empty() ? "" : ".", value);
+  }
+  return CublasFile{library->file, version};
+}
+
 std::string describe_cublas() {
   try {
-    const auto library = cublas::load();
-    return library ? "cuBLAS: " + library->file : "no cuBLAS, products by own kernels";
+    const auto found = find_cublas();
+    return found ? fmt::format("cuBLAS {}: {}", found->version, found->file)
+                 : "no cuBLAS, products by own kernels";
   } catch (const DeviceError& error) {
     return error.what();
   }

@@ -12,6 +12,8 @@ namespace moefy::cublas {
 
 using Handle = void*;
 
+/// What get_property is asked for.
+enum Property : int { major_version = 0, minor_version = 1, patch_level = 2 };
 /// What calls return; all other values are errors, too.
 enum Status : int { success = 0, not_supported = 15 };
 enum Operation : int { as_it_is = 0, transposed = 1 };
@@ -34,6 +36,7 @@ struct Library {
                  int ldb, const void* beta, void* c, Type c_type, int ldc, Compute compute,
                  int algorithm);
   const char* (*status_string)(Status status);
+  Status (*get_property)(Property property, int* value);
 };
 
 /// From the file that the variable MOEFY_CUBLAS names ("off": from nowhere), else where the loader

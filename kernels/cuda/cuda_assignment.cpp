@@ -171,11 +171,13 @@ std::vector<std::int32_t> CudaBackend::tied_rows(const CostView& q,
   enter();
   // Ties are rare: what comes along with their number is nearly always all of them.
   constexpr std::size_t kExpected = 1024;
+  const std::size_t num_expected = std::min(q.num_rows, kExpected);
   stream_.fill(count_.resize(1), 0, 1);
-  cuda::tied_rows(device_costs(q), upload_labels(label), upload_prices(q, prices),
-                  rows_.resize(q.num_rows), count_.data(), stream_.handle());
+  stream_.fill(rows_.resize(q.num_rows), 0, num_expected);
+  cuda::tied_rows(device_costs(q), upload_labels(label), upload_prices(q, prices), rows_.data(),
+                  count_.data(), stream_.handle());
   const auto count = stream_.download<unsigned>(count_.data(), 1);
-  const auto some = stream_.download<std::int32_t>(rows_.data(), std::min(q.num_rows, kExpected));
+  const auto some = stream_.download<std::int32_t>(rows_.data(), num_expected);
   stream_.wait();
   const std::size_t num_tied = count[0];
   std::vector<std::int32_t> rows(some.begin(), some.begin() + std::min(num_tied, some.size()));

@@ -18,6 +18,9 @@
 
 namespace moefy {
 
+/// Who multiplies for fp32 costs.
+enum class Fp32Products { own_kernels, cublas };
+
 /// The primitives on one NVIDIA GPU: rows, int8 rows, costs, centroids and sums stay in device
 /// memory; labels and prices come and go. One stream; memory is kept from layer to layer. A topic a
 /// file: cuda_points.cpp, cuda_cost_buffers.cpp, cuda_costs.cpp, cuda_assignment.cpp,
@@ -54,6 +57,11 @@ class CudaBackend final : public Backend {
 
   void costs(const Points& points, const RowsView& centroids, int scale_log2,
              std::span<const std::int32_t> columns, const CostView& q) override;
+  /// costs(), by the one or the other: cublas only where it is there.
+  void costs_by(Fp32Products products, const Points& points, const RowsView& centroids,
+                int scale_log2, std::span<const std::int32_t> columns, const CostView& q);
+  /// Which of them costs() takes for so many sites.
+  Fp32Products products_for(std::size_t num_sites);
   void approximate_costs(const Points& points, RowSelection selection, const RowsView& centroids,
                          int scale_log2, const CostView& q) override;
   void changed_costs(const Points& points, const RowsView& base_centroids,

@@ -63,8 +63,20 @@ cuda::CostColumns CudaBackend::cost_columns(std::span<const std::int32_t> which,
   return {which_.data(), q.data, q.stride, std::ldexp(1.0F, scale_log2)};
 }
 
+Fp32Products CudaBackend::products_for(std::size_t num_sites) {
+  enter();
+  return num_sites > cuda::kMostOwnFp32Sites && blas_.is_there() ? Fp32Products::cublas
+                                                                 : Fp32Products::own_kernels;
+}
+
 void CudaBackend::costs(const Points& points, const RowsView& centroids, int scale_log2,
                         std::span<const std::int32_t> columns, const CostView& q) {
+  costs_by(products_for(q.num_sites), points, centroids, scale_log2, columns, q);
+}
+
+void CudaBackend::costs_by(Fp32Products products, const Points& points, const RowsView& centroids,
+                           int scale_log2, std::span<const std::int32_t> columns,
+                           const CostView& q) {
   enter();
   const cuda::CudaPoints& x = cuda::own(points);
   take_columns(centroids, columns, columns_);
@@ -76,7 +88,8 @@ void CudaBackend::costs(const Points& points, const RowsView& centroids, int sca
                stream_.handle());
   const cuda::ProductShape shape{q.num_rows, columns.size(), centroids.cols, q.num_sites, {}};
   const cuda::CostColumns out = cost_columns(columns, scale_log2, q);
-  if (q.num_sites > cuda::kMostOwnFp32Sites && blas_.is_there()) {
+  if (products == Fp32Products::cublas) {
+    require(blas_.is_there(), "cuBLAS is there for who asks for it");
     exact_costs_by_blas(x, shape, out);
   } else {
     cuda::exact_costs(shape, {x.x, columns_.vectors.data(), {}}, x.squared_norm.data(),

@@ -10,6 +10,7 @@ void CudaMatrix::resize(std::size_t rows, std::size_t cols) {
   check(cudaSetDevice(device_), "choosing the device");
   values_.resize(rows * cols);
   uploaded_ = true;
+  written_ = false;
   on_host_ = {};
   rows_ = rows;
   cols_ = cols;
@@ -35,7 +36,7 @@ MatrixView<const float> CudaMatrix::on_host() const {
   if (on_host_.data != nullptr) return on_host_;
   check(cudaSetDevice(device_), "choosing the device");
   copy_.resize(rows_, cols_);
-  download_to(stream_, values_.data(), copy_.values());
+  if (written_) download_to(stream_, values_.data(), copy_.values());
   return on_host_ = std::as_const(copy_).view();
 }
 
@@ -45,10 +46,12 @@ void CudaMatrix::edit(const std::function<void(MatrixView<float>)>& change) {
   change(copy_.view());
   check(cudaSetDevice(device_), "choosing the device");
   stream_.upload(std::as_const(copy_).values(), values_.data());
+  written_ = true;
 }
 
 float* CudaMatrix::room(std::size_t rows, std::size_t cols) {
   resize(rows, cols);
+  written_ = true;
   return values_.data();
 }
 

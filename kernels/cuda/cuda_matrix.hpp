@@ -44,6 +44,7 @@ class CudaMatrix final : public BackendMatrix {
   Stream& stream_;
   mutable DeviceBuffer<float> values_;
   mutable bool uploaded_ = true;
+  bool written_ = false;  ///< values_ are more than room: else there is nothing to copy back
   mutable MatrixView<const float> on_host_;  ///< the same values, or without data: none yet
   mutable Matrix<float> copy_;
 };

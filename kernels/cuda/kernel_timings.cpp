@@ -52,30 +52,33 @@ void fill_with_normal(std::span<float> values, std::uint64_t seed) {
   std::ranges::generate(values, [&] { return random.next_normal(); });
 }
 
-void time_blas(Timer& timer, const float* rows, std::size_t num_rows,
-               const Matrix<float>& centroids) {
-  const std::size_t dim = centroids.cols();
-  cuda::Stream stream;
-  cuda::Blas blas(stream);
-  if (num_rows < cuda::kBlasRows || centroids.rows() < cuda::kBlasColumns || !blas.is_there()) {
-    return;
-  }
-  cuda::DeviceBuffer<float> columns;
-  stream.upload(centroids.view().values().first(cuda::kBlasColumns * dim),
-                columns.resize(cuda::kBlasColumns * dim));
+/// fp32 products of cuBLAS alone. `columns`: centroids [num_sites, dim], zeros up to a multiple of
+/// kBlasColumns.
+void time_blas(Timer& timer, cuda::Blas& blas, const float* rows, std::size_t num_rows,
+               const float* columns, std::size_t num_sites, std::size_t dim) {
   const std::size_t blocks = num_rows / cuda::kBlasRows;
-  const std::size_t size = blocks * cuda::kBlasRows * dim;
-  timer.time("cuBLAS fp32 products", size * sizeof(float), 2 * size * cuda::kBlasColumns, [&] {
-    for (std::size_t block = 0; block < blocks; ++block) {
-      blas.products(rows + block * cuda::kBlasRows * dim, columns.data(), dim);
-    }
+  if (blocks > 0) {
+    const std::size_t size = blocks * cuda::kBlasRows * dim;
+    timer.time("cuBLAS fp32 products in blocks", size * sizeof(float), 2 * size * num_sites, [&] {
+      for (std::size_t block = 0; block < blocks; ++block) {
+        for (std::size_t column = 0; column < num_sites; column += cuda::kBlasColumns) {
+          blas.products(rows + block * cuda::kBlasRows * dim, columns + column * dim, dim);
+        }
+      }
+    });
+  }
+  const std::size_t size = num_rows * dim;
+  cuda::DeviceBuffer<float> products;
+  products.resize(num_rows * num_sites);
+  timer.time(kCublasFp32Products, size * sizeof(float), 2 * size * num_sites, [&] {
+    blas.multiply({rows, dim}, {columns, dim}, num_rows, num_sites, dim, products.data());
   });
 }
 
 }  // namespace
 
-std::vector<KernelTiming> time_cuda_kernels(int device, std::size_t num_rows, std::size_t dim,
-                                            std::size_t num_sites, int repeats) {
+KernelTimings time_cuda_kernels(int device, std::size_t num_rows, std::size_t dim,
+                                std::size_t num_sites, int repeats) {
   if (dim % 4 != 0) throw UsageError("bench kernels: columns must be a multiple of 4");
   CudaBackend backend(device, 1);
   cuda::Stream stream;
@@ -89,25 +92,55 @@ std::vector<KernelTiming> time_cuda_kernels(int device, std::size_t num_rows, st
   rows.resize(size);
   sums.resize(num_rows);
   fill_with_normal(host.span(), 0);
-  Matrix<float> centroids(num_sites, dim);
-  fill_with_normal(centroids.values(), 1);
-  std::vector<std::int32_t> all(num_sites);
-  std::iota(all.begin(), all.end(), 0);
 
   Timer timer(repeats);
-  timer.time("copy of the rows to the device", bytes, 0,
+  timer.time(kCopyOfRows, bytes, 0,
              [&] { stream.upload(std::span<const float>(host.span()), rows.data()); });
-  timer.time("sum of the rows", bytes, 0,
+  timer.time(kSumOfRows, bytes, 0,
              [&] { cuda::sum_rows(rows.data(), num_rows, dim, sums.data(), stream.handle()); });
+
   const auto points = backend.make_points();
   backend.load(*points, {rows.data(), num_rows, dim, MemorySpace::device}, true);
+  Matrix<float> centroids_on_host(num_sites, dim);
+  fill_with_normal(centroids_on_host.values(), 1);
+  const auto centroids = backend.make_centroids();
+  centroids->resize(num_sites, dim);
+  centroids->assign(centroids_on_host.view());
+  std::vector<std::int32_t> all(num_sites);
+  std::iota(all.begin(), all.end(), 0);
   const CostView q = backend.cost_buffer(0, num_rows, num_sites);
-  timer.time("fp32 costs", bytes, products,
-             [&] { backend.costs(*points, centroids.view(), kScaleLog2, all, q); });
+  const auto time_costs = [&](const char* name, Fp32Products by) {
+    timer.time(name, bytes, products,
+               [&] { backend.costs_by(by, *points, centroids->view(), kScaleLog2, all, q); });
+  };
+  time_costs(kOwnFp32Costs, Fp32Products::own_kernels);
+  cuda::Blas blas(stream);
+  if (blas.is_there()) time_costs(kCublasFp32Costs, Fp32Products::cublas);
   timer.time("int8 costs", size, products,
-             [&] { backend.approximate_costs(*points, {}, centroids.view(), kScaleLog2, q); });
-  time_blas(timer, rows.data(), num_rows, centroids);
-  return timer.take();
+             [&] { backend.approximate_costs(*points, {}, centroids->view(), kScaleLog2, q); });
+  if (blas.is_there()) {
+    cuda::DeviceBuffer<float> columns;
+    columns.resize(cuda::round_up(num_sites, cuda::kBlasColumns) * dim);
+    stream.fill(columns.data(), 0, columns.size());
+    stream.copy_on_device(centroids->view().data, columns.data(), num_sites * dim);
+    time_blas(timer, blas, rows.data(), num_rows, columns.data(), num_sites, dim);
+  }
+  const bool by_cublas = backend.products_for(num_sites) == Fp32Products::cublas;
+  return {timer.take(), by_cublas ? kCublasFp32Costs : kOwnFp32Costs};
+}
+
+std::vector<double> time_copy_to_cuda(int device, std::size_t bytes, int repeats) {
+  cuda::check(cudaSetDevice(device), "choosing the device");
+  cuda::Stream stream;
+  cuda::PinnedBuffer<unsigned char> host;
+  cuda::DeviceBuffer<unsigned char> on_device;
+  host.resize(bytes);
+  on_device.resize(bytes);
+  std::ranges::fill(host.span(), static_cast<unsigned char>(0));
+  Timer timer(repeats);
+  timer.time(kCopyOfRows, bytes, 0,
+             [&] { stream.upload(std::span<const unsigned char>(host.span()), on_device.data()); });
+  return timer.take().front().seconds;
 }
 
 }  // namespace moefy

@@ -14,6 +14,7 @@
 #include "bench_starts.hpp"
 #include "device_choice.hpp"
 #include "machine.hpp"
+#include "moefy/backend/cublas.hpp"
 #include "moefy/core/text.hpp"
 #include "moefy/jobs/bench_assign.hpp"
 #include "moefy/jobs/bench_faster.hpp"
@@ -42,15 +43,27 @@ std::optional<BenchShape> parse_shape(const std::string& text) {
 }
 
 json machine_line(const BenchJobConfig& config, const JobContext& context,
-                  const std::string& backend) {
-  return {{"schema_version", 1},          {"type", "machine"},          {"bench", config.what},
-          {"moefy", version_line()},      {"cpu", cpu_model()},         {"backend", backend},
-          {"ranks", context.comm.size()}, {"threads", context.threads}, {"date", utc_time()}};
+                  const DeviceChoice& device, const std::string& backend) {
+  json line = {{"schema_version", 1},          {"type", "machine"},          {"bench", config.what},
+               {"moefy", version_line()},      {"cpu", cpu_model()},         {"backend", backend},
+               {"ranks", context.comm.size()}, {"threads", context.threads}, {"date", utc_time()}};
+  if (device.backend == "cuda") {
+    const CudaVersions versions = cuda_versions();
+    line["device"] = device.model;
+    line["cuda"] = {{"driver", versions.driver}, {"runtime", versions.runtime}};
+    line["cublas"] = "none";
+    if (const auto cublas = find_cublas())
+      line["cublas"] = {{"file", cublas->file}, {"version", cublas->version}};
+  }
+  return line;
 }
 
 json seconds_of(double min, double median, double max) { return to_json(Spread{min, median, max}); }
 
-/// Cold exact assignments; the columns of a shape are the dimensions its costs come from.
+/// What a warm assignment of 14336 rows to 64 sites should take on a GPU, certificate included.
+constexpr double kWarmAssignmentSeconds = 0.001;
+
+/// Exact assignments; the columns of a shape are the dimensions its costs come from.
 void report_assign(const BenchJobConfig& config, Backend& backend, BenchOutput& output) {
   std::vector<BenchAssignSize> sizes = default_bench_assign_sizes();
   if (!config.shapes.empty()) sizes.clear();
@@ -58,10 +71,12 @@ void report_assign(const BenchJobConfig& config, Backend& backend, BenchOutput& 
     for (const bool skewed : {false, true})
       sizes.push_back({shape.rows, shape.experts, skewed, shape.columns});
   for (const BenchAssignRow& row : bench_assign(backend, sizes, config.repeats, config.check)) {
+    const std::string shape = fmt::format("{}x{}", row.size.num_rows, row.size.num_sites);
     json line = {{"schema_version", 1},
                  {"type", "assign"},
-                 {"shape", fmt::format("{}x{}", row.size.num_rows, row.size.num_sites)},
+                 {"shape", shape},
                  {"skewed", row.size.skewed},
+                 {"warm", row.warm},
                  {"seconds", seconds_of(row.seconds_min, row.seconds_median, row.seconds_max)},
                  {"surplus", row.surplus},
                  {"price_passes", row.price_passes},
@@ -71,6 +86,11 @@ void report_assign(const BenchJobConfig& config, Backend& backend, BenchOutput& 
                  {"cost", row.cost}};
     if (config.check) line["optimal"] = row.optimal;
     output.line(line);
+    if (row.warm && backend.device() && row.size.num_rows == 14336 && row.size.num_sites == 64) {
+      output.line(goal_line(shape + (row.size.skewed ? " skewed" : ""),
+                            "seconds of a warm assignment with its certificate", row.seconds_median,
+                            kWarmAssignmentSeconds));
+    }
   }
 }
 
@@ -113,12 +133,16 @@ std::vector<BenchShape> parse_shapes(const std::string& text, std::vector<std::s
   return shapes;
 }
 
+std::string to_string(const BenchShape& shape) {
+  return fmt::format("{}x{}/{}", shape.rows, shape.columns, shape.experts);
+}
+
 ExitCode run_bench(const BenchJobConfig& config, JobContext& context) {
   const DeviceChoice device =
       choose_device(config.backend, config.device, config.share_devices, context);
   const std::unique_ptr<Backend> backend = make_backend(device, context.threads);
   BenchOutput output(context);
-  output.line(machine_line(config, context, backend->name()));
+  output.line(machine_line(config, context, device, backend->name()));
   if (config.what == "convert") {
     bench_convert(config, context, output);
   } else if (config.what == "link") {

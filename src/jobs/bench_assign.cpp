@@ -1,13 +1,14 @@
 #include "moefy/jobs/bench_assign.hpp"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
+#include <functional>
 
 #include "moefy/balance/assignment.hpp"
 #include "moefy/core/error.hpp"
 #include "moefy/core/matrix.hpp"
 #include "moefy/core/random.hpp"
+#include "moefy/core/stopwatch.hpp"
 #include "moefy/partition/partition.hpp"
 
 namespace moefy {
@@ -75,42 +76,142 @@ double squared_distance(std::span<const float> a, std::span<const float> b) {
   return sum;
 }
 
-BenchAssignRow time_one(Backend& backend, const BenchAssignSize& size, int repeats, bool check,
-                        std::uint64_t seed) {
-  using Clock = std::chrono::steady_clock;
-  const CostView q = make_bench_costs(backend, size, seed);
-  const Capacities capacities = Capacities::exact(equal_sizes(size.num_rows, size.num_sites));
-  BenchAssignRow result;
-  result.size = size;
-  std::vector<double> seconds;
-  std::vector<std::int32_t> price(size.num_sites);
-  std::vector<std::int32_t> label(size.num_rows);
-  for (int repeat = 0; repeat < repeats; ++repeat) {
-    std::ranges::fill(price, 0);
-    const Clock::time_point start = Clock::now();
-    AssignmentSolver solver(backend);
-    const SolverStatistics statistics = solver.solve(q, capacities, false, price, label);
-    seconds.push_back(std::chrono::duration<double>(Clock::now() - start).count());
-    result.surplus = statistics.surplus;
-    result.price_passes = statistics.price_passes;
-    result.auction_rounds = statistics.auction_rounds;
-    result.auction_bids = statistics.auction_bids;
-    result.augmentations = statistics.augmentations;
-  }
-  std::ranges::sort(seconds);
-  result.seconds_min = seconds.front();
-  result.seconds_median = seconds[seconds.size() / 2];
-  result.seconds_max = seconds.back();
-  for (std::size_t i = 0; i < size.num_rows; ++i) {
-    result.cost += q.row(i)[static_cast<std::size_t>(label[i])];
-  }
-  if (check) {
-    const Certificate certificate = check_certificate(backend, q, capacities, price, label);
-    result.gap = static_cast<std::int64_t>(certificate.gap);
-    result.optimal = certificate.optimal();
-  }
-  return result;
+/// Distances in fp64 by plain loops, so that instances do not depend on a backend's arithmetic.
+Matrix<double> squared_distances(const Instance& instance, ThreadPool& threads) {
+  Matrix<double> distance(instance.rows.rows(), instance.centroids.rows());
+  threads.for_each(distance.rows(), [&](std::size_t i) {
+    for (std::size_t j = 0; j < distance.cols(); ++j) {
+      distance.row(i)[j] = squared_distance(instance.rows.row(i), instance.centroids.row(j));
+    }
+  });
+  return distance;
 }
+
+/// What makes the largest of these a fixed-point cost.
+double scale_of(const Matrix<double>& distance) {
+  const double largest = *std::ranges::max_element(distance.values());
+  return largest > 0 ? static_cast<double>(kMaxCost) / std::exp2(std::ceil(std::log2(largest)))
+                     : 1.0;
+}
+
+CostView write_distances(Backend& backend, const Matrix<double>& distance, double scale) {
+  Matrix<std::int32_t> costs(distance.rows(), distance.cols());
+  std::ranges::transform(distance.values(), costs.values().begin(), [scale](double value) {
+    return static_cast<std::int32_t>(
+        std::llrint(std::min(value * scale, static_cast<double>(kMaxCost))));
+  });
+  const CostView q = backend.cost_buffer(0, distance.rows(), distance.cols());
+  backend.write_costs(costs.view(), q);
+  return q;
+}
+
+void check_size(const BenchAssignSize& size) {
+  require(size.num_rows >= size.num_sites && size.num_sites >= 1 && size.dim >= 1,
+          "a bench instance has at least as many rows as sites");
+}
+
+void move_to_means(std::span<const std::int32_t> label, Instance& instance) {
+  Matrix<double> sum(instance.centroids.rows(), instance.centroids.cols());
+  std::ranges::fill(sum.values(), 0.0);
+  std::vector<double> count(sum.rows(), 0.0);
+  for (std::size_t i = 0; i < label.size(); ++i) {
+    const auto j = static_cast<std::size_t>(label[i]);
+    count[j] += 1;
+    for (std::size_t l = 0; l < sum.cols(); ++l)
+      sum.row(j)[l] += static_cast<double>(instance.rows.row(i)[l]);
+  }
+  for (std::size_t j = 0; j < sum.rows(); ++j) {
+    for (std::size_t l = 0; l < sum.cols(); ++l)
+      instance.centroids.row(j)[l] = static_cast<float>(sum.row(j)[l] / count[j]);
+  }
+}
+
+/// One instance, and what is measured of it.
+class AssignBench {
+ public:
+  AssignBench(Backend& backend, const BenchAssignSize& size, int repeats, bool check,
+              std::uint64_t seed)
+      : backend_(backend),
+        size_(size),
+        repeats_(repeats),
+        check_(check),
+        instance_(make_instance(size, seed)),
+        capacities_(Capacities::exact(equal_sizes(size.num_rows, size.num_sites))),
+        price_(size.num_sites),
+        label_(size.num_rows) {
+    const Matrix<double> distance = squared_distances(instance_, backend.threads());
+    scale_ = scale_of(distance);
+    q_ = write_distances(backend, distance, scale_);
+  }
+
+  BenchAssignRow time_cold() {
+    const std::vector<std::int32_t> zeros(size_.num_sites, 0);
+    return time(false, zeros, [&] {
+      AssignmentSolver solver(backend_);
+      return solver.solve(q_, capacities_, false, price_, label_);
+    });
+  }
+
+  BenchAssignRow time_warm() {
+    AssignmentSolver solver(backend_);
+    std::ranges::fill(price_, 0);
+    solver.solve(q_, capacities_, true, price_, label_);
+    const std::vector<std::int32_t> prices_before = price_;
+    move_to_means(label_, instance_);
+    q_ = write_distances(backend_, squared_distances(instance_, backend_.threads()), scale_);
+    const auto step = [&] {
+      const SolverStatistics statistics = solver.solve(q_, capacities_, true, price_, label_);
+      require(check_certificate(backend_, q_, capacities_, price_, label_).optimal(),
+              "a solved assignment is optimal");
+      return statistics;
+    };
+    price_ = prices_before;
+    step();  // buffers are there afterwards
+    return time(true, prices_before, step);
+  }
+
+ private:
+  BenchAssignRow time(bool warm, std::span<const std::int32_t> start_prices,
+                      const std::function<SolverStatistics()>& work) {
+    BenchAssignRow result;
+    result.size = size_;
+    result.warm = warm;
+    std::vector<double> seconds;
+    for (int repeat = 0; repeat < repeats_; ++repeat) {
+      std::ranges::copy(start_prices, price_.begin());
+      const Stopwatch stopwatch;
+      const SolverStatistics statistics = work();
+      seconds.push_back(stopwatch.seconds());
+      result.surplus = statistics.surplus;
+      result.price_passes = statistics.price_passes;
+      result.auction_rounds = statistics.auction_rounds;
+      result.auction_bids = statistics.auction_bids;
+      result.augmentations = statistics.augmentations;
+    }
+    std::ranges::sort(seconds);
+    result.seconds_min = seconds.front();
+    result.seconds_median = seconds[seconds.size() / 2];
+    result.seconds_max = seconds.back();
+    result.cost = backend_.total_cost(q_, label_);
+    if (check_) {
+      const Certificate certificate = check_certificate(backend_, q_, capacities_, price_, label_);
+      result.gap = static_cast<std::int64_t>(certificate.gap);
+      result.optimal = certificate.optimal();
+    }
+    return result;
+  }
+
+  Backend& backend_;
+  BenchAssignSize size_;
+  int repeats_;
+  bool check_;
+  Instance instance_;
+  Capacities capacities_;
+  std::vector<std::int32_t> price_;
+  std::vector<std::int32_t> label_;
+  double scale_ = 1;
+  CostView q_;
+};
 
 }  // namespace
 
@@ -120,26 +221,9 @@ std::vector<BenchAssignSize> default_bench_assign_sizes() {
 }
 
 CostView make_bench_costs(Backend& backend, const BenchAssignSize& size, std::uint64_t seed) {
-  require(size.num_rows >= size.num_sites && size.num_sites >= 1 && size.dim >= 1,
-          "a bench instance has at least as many rows as sites");
-  const Instance instance = make_instance(size, seed);
-  // Distances in fp64 by plain loops, so that instances do not depend on a backend's arithmetic.
-  Matrix<double> distance(size.num_rows, size.num_sites);
-  backend.threads().for_each(size.num_rows, [&](std::size_t i) {
-    for (std::size_t j = 0; j < size.num_sites; ++j) {
-      distance.row(i)[j] = squared_distance(instance.rows.row(i), instance.centroids.row(j));
-    }
-  });
-  const double largest = *std::ranges::max_element(distance.values());
-  const double scale =
-      largest > 0 ? static_cast<double>(kMaxCost) / std::exp2(std::ceil(std::log2(largest))) : 1.0;
-  Matrix<std::int32_t> costs(size.num_rows, size.num_sites);
-  std::ranges::transform(distance.values(), costs.values().begin(), [scale](double value) {
-    return static_cast<std::int32_t>(std::llrint(value * scale));
-  });
-  const CostView q = backend.cost_buffer(0, size.num_rows, size.num_sites);
-  backend.write_costs(costs.view(), q);
-  return q;
+  check_size(size);
+  const Matrix<double> distance = squared_distances(make_instance(size, seed), backend.threads());
+  return write_distances(backend, distance, scale_of(distance));
 }
 
 std::vector<BenchAssignRow> bench_assign(Backend& backend, std::span<const BenchAssignSize> sizes,
@@ -147,7 +231,10 @@ std::vector<BenchAssignRow> bench_assign(Backend& backend, std::span<const Bench
   require(repeats >= 1, "at least one repeat");
   std::vector<BenchAssignRow> rows;
   for (const BenchAssignSize& size : sizes) {
-    rows.push_back(time_one(backend, size, repeats, check, seed));
+    check_size(size);
+    AssignBench bench(backend, size, repeats, check, seed);
+    rows.push_back(bench.time_cold());
+    rows.push_back(bench.time_warm());
   }
   return rows;
 }

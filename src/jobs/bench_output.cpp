@@ -53,4 +53,10 @@ nlohmann::json to_json(const Spread& spread) {
   return {{"min", spread.min}, {"median", spread.median}, {"max", spread.max}};
 }
 
+nlohmann::json goal_line(const std::string& shape, const std::string& figure, double value,
+                         double at_most) {
+  return {{"schema_version", 1}, {"type", "goal"},     {"shape", shape},         {"figure", figure},
+          {"value", value},      {"at_most", at_most}, {"met", value <= at_most}};
+}
+
 }  // namespace moefy

@@ -35,4 +35,8 @@ class BenchOutput {
 
 nlohmann::json to_json(const Spread& spread);
 
+/// A figure that a benchmark should reach, and whether it did: {"type": "goal", …}.
+nlohmann::json goal_line(const std::string& shape, const std::string& figure, double value,
+                         double at_most);
+
 }  // namespace moefy

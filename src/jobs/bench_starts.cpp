@@ -1,7 +1,5 @@
 #include "bench_starts.hpp"
 
-#include <fmt/format.h>
-
 #include <nlohmann/json.hpp>
 
 #include "bench_rows.hpp"
@@ -58,7 +56,7 @@ void bench_starts(const BenchJobConfig& config, Backend& backend, JobContext& co
       }
       output.line({{"schema_version", 1},
                    {"type", "start"},
-                   {"shape", fmt::format("{}x{}/{}", shape.rows, shape.columns, shape.experts)},
+                   {"shape", to_string(shape)},
                    {"init", name},
                    {"start_seconds", to_json(spread_over_ranks(context.comm, start_seconds))},
                    {"seconds", to_json(spread_over_ranks(context.comm, seconds))},

@@ -18,8 +18,9 @@ namespace {
 std::string cuda_kernels() {
   if (!cuda_is_built()) return "not built";
   const int count = cuda_device_count();
-  return fmt::format("built; {}; {}",
-                     count == 0 ? "no GPU here" : fmt::format("GPUs here: {}", count),
+  return fmt::format("built with CUDA {}; {}; {}", cuda_versions().runtime,
+                     count == 0 ? fmt::format("no GPU here ({})", cuda_obstacle())
+                                : fmt::format("GPUs here: {}", count),
                      describe_cublas());
 }
 

@@ -1,7 +1,9 @@
 """launch/bundle: an archive whose program needs nothing but the C library of the machine."""
 
 import os
+import random
 import re
+import shutil
 import subprocess
 import tarfile
 
@@ -65,3 +67,51 @@ def test_without_mpi_it_says_so(unpacked, tmp_path):
 
     assert result.returncode == 5
     assert "MPI cannot be loaded: libmoefy_mpi.so" in result.stderr
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """The scripts beside a build that makes every program out of one that is there."""
+    shutil.copytree(ROOT / "launch", tmp_path / "launch")
+    (tmp_path / "launch/build").write_text(
+        '#!/bin/bash\nfolder=$(dirname "$0")/../build/$1\nmkdir -p $folder/{bin,tests,bench,lib}\n'
+        'for name in "${@:2}"; do\n'
+        '  case $name in moefy) place=bin ;; test_*) place=tests ;; *) place=bench ;; esac\n'
+        '  cp /usr/bin/true "$folder/$place/$name"\ndone\ncp /usr/bin/true "$folder/lib/libmoefy_mpi.so"\n')
+    (tmp_path / "LICENSE").write_text("")
+    (tmp_path / "README.md").write_text("")
+    return tmp_path
+
+
+def bundle(checkout, *arguments):
+    return subprocess.run([checkout / "launch/bundle", *arguments], capture_output=True, text=True)
+
+
+def test_options_may_stand_anywhere_and_tests_are_packed(checkout):
+    result = bundle(checkout, "cuda", "--tests", checkout / "out")
+
+    assert result.returncode == 0, result.stderr
+    (archive,) = (checkout / "out").iterdir()
+    with tarfile.open(archive) as tar:
+        packed = {name.split("/", 1)[1] for name in tar.getnames() if "/bin/" in name}
+    assert packed == {f"bin/{name}" for name in (
+        "moefy", "test_kernels", "test_balance", "test_jobs", "bench_cluster_rows")}
+
+
+def test_a_build_that_is_linked_with_cublas_is_refused(checkout):
+    (checkout / "build/cuda").mkdir(parents=True)
+    (checkout / "build/cuda/CMakeCache.txt").write_text("MOEFY_FAISS_GPU:BOOL=ON\n")
+    result = bundle(checkout, "cuda")
+
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1 and "-DMOEFY_FAISS_GPU=OFF" in result.stderr
+    assert not (checkout / "dist").exists()
+
+
+def test_an_archive_that_is_too_large_is_refused(checkout):
+    (checkout / "README.md").write_bytes(random.Random(0).randbytes(61 * MIB))
+    result = bundle(checkout)
+
+    assert result.returncode == 1
+    assert "the archive has 62 MiB, more than 60" in result.stderr
+    assert not list((checkout / "dist").iterdir())

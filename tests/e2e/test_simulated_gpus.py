@@ -4,7 +4,9 @@ device or of the link ends. Needs a build with MOEFY_CUDA=SIMULATED, as the pres
 import json
 import os
 import pathlib
+import shutil
 import signal
+import subprocess
 
 import h5py
 import numpy as np
@@ -177,22 +179,109 @@ def test_more_ranks_than_gpus_are_refused(backend, model, tmp_path):
     assert list(tmp_path.glob("map.h5*")) == []
 
 
-def test_bench_kernels_names_what_bounds_them(tmp_path):
-    job = Job([PROGRAM, "bench", "kernels", "--json", "--repeats", "2", "--sizes",
-               "2050x8/4,2050x8/65", "--backend", "cuda"], 1,
-              {**variables(1, tmp_path), "MOEFY_CUBLAS": str(CUBLAS)})
+def bench_lines(folder, what, sizes, cublas="off", more=()):
+    """The line about the machine, and the others."""
+    job = Job([PROGRAM, "bench", what, "--json", "--repeats", "2", "--sizes", sizes, "--backend", "cuda",
+               *more], 1, {**variables(1, folder), "MOEFY_CUBLAS": str(cublas)})
     out, job.stderr = job.process.communicate(timeout=120)
 
     assert job.process.returncode == 0, job.stderr
     machine, *lines = [json.loads(line) for line in out.splitlines()]
-    assert machine["type"] == "machine" and "simulated device" in machine["backend"]
-    own = ["copy of the rows to the device", "sum of the rows", "fp32 costs", "int8 costs"]
-    assert [line["kernel"] for line in lines] == [*own, *own, "cuBLAS fp32 products"]
+    assert machine["type"] == "machine" and machine["device"] == "simulated device"
+    assert machine["cuda"] == {"driver": "12.4", "runtime": "12.8"}
+    assert machine["cublas"] == ("none" if cublas == "off" else {"file": str(cublas), "version": "13.0.2"})
+    return lines
+
+
+def check_spread(spread):
+    assert 0 < spread["min"] <= spread["median"] <= spread["max"]
+
+
+def check_goals(lines, at_most, shapes):
+    assert [line["shape"] for line in lines] == shapes
     for line in lines:
-        assert line["type"] == "kernel" and line["shape"] in ("2050x8/4", "2050x8/65")
-        assert 0 < line["seconds"]["min"] <= line["seconds"]["median"] <= line["seconds"]["max"]
+        assert line["type"] == "goal" and line["at_most"] == at_most and line["value"] > 0
+        assert line["met"] == (line["value"] <= at_most)
+
+
+@pytest.mark.parametrize("cublas", [CUBLAS, "off"])
+def test_bench_kernels_names_what_bounds_them(cublas, tmp_path):
+    lines = bench_lines(tmp_path, "kernels", "2050x8/4,2050x8/65", cublas)
+
+    kernels = ["copy of the rows to the device", "sum of the rows", "fp32 costs by own kernels", "int8 costs"]
+    if cublas != "off":
+        kernels.insert(3, "fp32 costs by cuBLAS")
+        kernels += ["cuBLAS fp32 products in blocks", "cuBLAS fp32 products at once"]
+    measured = [line for line in lines if line["type"] == "kernel"]
+    assert [(line["shape"], line["kernel"]) for line in measured] == [
+        (shape, kernel) for shape in ("2050x8/4", "2050x8/65") for kernel in kernels]
+    for line in measured:
+        check_spread(line["seconds"])
         assert line["gigabytes_per_second"] > 0
-        assert ("gigaflops" in line) == (line["kernel"] not in own[:2])
+        assert ("gigaflops" in line) == (line["kernel"] not in kernels[:2])
+    goals = [line for line in lines if line["type"] == "goal"]
+    figures = ["fp32 costs by own kernels / sum of the rows", "fp32 costs by cuBLAS / cuBLAS fp32 products at once"]
+    if cublas == "off":
+        assert [line["reason"] for line in lines if line["type"] == "not measured"] == [
+            "no cuBLAS, products by own kernels"]
+        figures.pop()
+    check_goals(goals, 2, ["2050x8/4", "2050x8/65"][:len(figures)])
+    assert [line["figure"] for line in goals] == figures
+
+
+def test_bench_assign_on_a_gpu(tmp_path):
+    lines = bench_lines(tmp_path, "assign", "300x6/5", more=["--check"])
+
+    assert [(line["skewed"], line["warm"]) for line in lines] == [
+        (False, False), (False, True), (True, False), (True, True)]
+    for line in lines:
+        assert line["type"] == "assign" and line["shape"] == "300x5" and line["optimal"] and line["cost"] > 0
+        check_spread(line["seconds"])
+
+
+def test_bench_split_counts_in_copies_of_the_rows(tmp_path):
+    split, goal, *others = bench_lines(tmp_path, "split", "200x6/4", more=["--check"])
+
+    assert not others and split["type"] == "split" and split["duality_gap"] == 0
+    assert split["inertia_over_reference"] == pytest.approx(1, abs=0.05)
+    check_spread(split["seconds"])
+    check_spread(split["copy_seconds"])
+    check_goals([goal], 40, ["200x6/4"])
+
+
+@pytest.mark.parametrize("what, lines_a_shape", [("faster", 8), ("starts", 3)])
+def test_bench_of_layers_on_a_gpu(what, lines_a_shape, tmp_path):
+    lines = bench_lines(tmp_path, what, "200x6/4")
+
+    assert len(lines) == lines_a_shape
+    for line in lines:
+        check_spread(line["seconds"])
+        assert line["inertia"] > 0
+
+
+def test_launch_test_gpu_splits_on_every_gpu(tmp_path):
+    checkout, programs = tmp_path / "checkout", tmp_path / "programs" / "bin"
+    shutil.copytree(ROOT / "launch", checkout / "launch")
+    shutil.copytree(ROOT / "bench/common", checkout / "bench/common")
+    programs.mkdir(parents=True)
+    (programs / "moefy").symlink_to(PROGRAM)
+    for name in ("test_kernels", "test_balance", "test_jobs"):
+        (programs / name).write_text("#!/bin/sh\necho '[       OK ] Kernels.cuda (1 ms)'\n")
+        (programs / name).chmod(0o755)
+    job = subprocess.run([checkout / "launch/test", "--gpu", programs.parent, "--no-sanitizers"],
+                         env={**os.environ, **variables(2, tmp_path)}, capture_output=True, text=True)
+
+    assert job.returncode == 0, job.stderr
+    assert job.stdout == "7 passed, 0 failed\n", job.stderr
+    assert "sent by rank 0 over NCCL" in (checkout / "build/test/gpu-whole.log").read_text()
+
+
+def test_a_driver_that_is_too_old_is_named(model, tmp_path):
+    job = start(model, tmp_path, ranks=1, environment={"MOEFY_SIMULATED_FAILURE": "cudaGetDeviceCount"})
+
+    assert job.finish()[0] == 6, job.stderr
+    assert "(the driver supports CUDA 12.4, moefy was built with 12.8)" in job.messages()[0]
+    assert not (tmp_path / "map.h5").exists()
 
 
 @pytest.mark.parametrize("ranks", [1, RANKS])

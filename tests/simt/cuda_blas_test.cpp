@@ -164,7 +164,7 @@ TEST_F(CudaBlasTest, is_found_in_the_active_python_environment) {
   const std::string description = describe_cublas();
 
   unsetenv("VIRTUAL_ENV");
-  EXPECT_EQ(description, "cuBLAS: " + file.string());
+  EXPECT_EQ(description, "cuBLAS 13.0.2: " + file.string());
 }
 
 TEST_F(CudaBlasTest, is_described) {
@@ -172,7 +172,7 @@ TEST_F(CudaBlasTest, is_described) {
     setenv("MOEFY_CUBLAS", library, 1);
     return describe_cublas();
   };
-  EXPECT_EQ(describe(MOEFY_SIMULATED_CUBLAS), "cuBLAS: " MOEFY_SIMULATED_CUBLAS);
+  EXPECT_EQ(describe(MOEFY_SIMULATED_CUBLAS), "cuBLAS 13.0.2: " MOEFY_SIMULATED_CUBLAS);
   EXPECT_EQ(describe("off"), "no cuBLAS, products by own kernels");
   EXPECT_EQ(describe("/nowhere/libcublas.so").rfind("MOEFY_CUBLAS: /nowhere", 0), 0U);
 }

@@ -102,5 +102,17 @@ TEST_F(CudaFaultsTest, refuses_a_device_that_is_not_there) {
             std::string::npos);
 }
 
+TEST_F(CudaFaultsTest, tells_a_driver_that_is_too_old_from_a_device_that_is_not_there) {
+  simt::set_device_count(0);
+  EXPECT_EQ(cuda_obstacle(), "no device, or CUDA_VISIBLE_DEVICES hides it");
+  simt::set_device_count(1);
+  EXPECT_EQ(cuda_obstacle(), "");
+  simt::fail("cudaGetDeviceCount", 1);
+  EXPECT_EQ(cuda_device_count(), 0);
+  EXPECT_EQ(device_error_of([] { make_cuda_backend(0, 1); }),
+            "--backend cuda: no NVIDIA GPU can be used here (the driver supports CUDA 12.4, moefy "
+            "was built with 12.8); use --backend cpu");
+}
+
 }  // namespace
 }  // namespace moefy

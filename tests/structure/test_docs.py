@@ -10,7 +10,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 # Options of other programs that the documents name.
 FOREIGN = {
-    "--bind-to", "--cpus-per-task", "--export", "--gpus-per-node", "--mpi", "--no-python", "--nodes",
+    "--bind-to", "--cpus-per-task", "--export", "--gpus-per-node", "--hostfile", "--mpi", "--no-python", "--nodes",
     "--nproc-per-node", "--ntasks", "--ntasks-per-node", "--reflink", "--time",
 }
 

@@ -207,6 +207,15 @@ std::unique_ptr<Backend> make_cpu_backend(std::size_t num_threads,
 bool cuda_is_built();
 /// NVIDIA GPUs that this process may use; 0 without a driver, or built without CUDA.
 int cuda_device_count();
+/// Why there are none, for people: "no driver", "the driver supports CUDA 12.4, moefy was built
+/// with 13.0", …; empty if there are some.
+std::string cuda_obstacle();
+/// What the driver supports ("12.4") and what moefy was built with; empty where there is none.
+struct CudaVersions {
+  std::string driver;
+  std::string runtime;
+};
+CudaVersions cuda_versions();
 /// A GPU: its model, and where it sits in its host ("0000:3b:00.0"), the same for every process.
 struct CudaDevice {
   std::string model;

@@ -3,11 +3,19 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 
 namespace moefy {
 
-/// For `--version`: the cuBLAS that a CUDA backend would load, or why there is none.
+/// The cuBLAS that a CUDA backend would load.
+struct CublasFile {
+  std::string file;
+  std::string version;  ///< "13.0.2"
+};
+/// DeviceError if MOEFY_CUBLAS names a file that cannot be loaded.
+std::optional<CublasFile> find_cublas();
+/// The same for `--version`, or why there is none.
 std::string describe_cublas();
 
 /// Which products a CUDA backend leaves to cuBLAS, and in what pieces.

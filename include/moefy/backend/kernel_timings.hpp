@@ -15,11 +15,29 @@ struct KernelTiming {
   std::vector<double> seconds;   ///< of one call, by run
 };
 
-/// Times the passes over random rows [num_rows, dim] with num_sites centroids, and what bounds
-/// them: a copy of the rows to the device, a kernel that only sums them, and, where it is there,
-/// cuBLAS. A run is several calls after one another, of which the mean counts. Throws DeviceError,
-/// and UsageError where moefy was built without CUDA.
-std::vector<KernelTiming> time_cuda_kernels(int device, std::size_t num_rows, std::size_t dim,
-                                            std::size_t num_sites, int repeats);
+/// A layer's passes on a GPU. Kernels that only cuBLAS has are missing where it is not there.
+struct KernelTimings {
+  std::vector<KernelTiming> kernels;
+  std::string fp32_costs;  ///< the name of the one that a clustering takes for its fp32 costs
+};
+
+// Names of kernels that are compared.
+inline constexpr const char* kCopyOfRows = "copy of the rows to the device";
+inline constexpr const char* kSumOfRows = "sum of the rows";
+inline constexpr const char* kOwnFp32Costs = "fp32 costs by own kernels";
+inline constexpr const char* kCublasFp32Costs = "fp32 costs by cuBLAS";
+inline constexpr const char* kCublasFp32Products = "cuBLAS fp32 products at once";
+
+/// Times the passes over random rows [num_rows, dim] with num_sites centroids, all of which lie on
+/// the device, and what bounds them: a copy of the rows to the device, a kernel that only sums
+/// them, and fp32 products by cuBLAS (TF32 off), in the blocks in which costs take them and at
+/// once. fp32 costs are computed either way, by own kernels and by cuBLAS. A run is several calls
+/// after one another, of which the mean counts. Throws DeviceError, and UsageError where moefy was
+/// built without CUDA.
+KernelTimings time_cuda_kernels(int device, std::size_t num_rows, std::size_t dim,
+                                std::size_t num_sites, int repeats);
+
+/// Seconds of a copy of `bytes` from pinned host memory to the device, by run. Throws as above.
+std::vector<double> time_copy_to_cuda(int device, std::size_t bytes, int repeats);
 
 }  // namespace moefy

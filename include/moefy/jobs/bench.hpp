@@ -31,6 +31,8 @@ struct BenchJobConfig {
 
 /// `6144x768/32,11008x512/16`; problems name the text.
 std::vector<BenchShape> parse_shapes(const std::string& text, std::vector<std::string>& problems);
+/// As on the command line.
+std::string to_string(const BenchShape& shape);
 
 /// Times parts of moefy, median of several runs, one JSON line each with --json: machine, versions,
 /// seconds, rates, peak memory. All ranks run the same; rank 0 prints minimum, median and maximum

@@ -24,6 +24,7 @@ std::vector<BenchAssignSize> default_bench_assign_sizes();
 
 struct BenchAssignRow {
   BenchAssignSize size;
+  bool warm = false;  ///< the E-step after a cold one, with its certificate
   double seconds_min = 0;
   double seconds_median = 0;
   double seconds_max = 0;
@@ -40,8 +41,12 @@ struct BenchAssignRow {
 /// Fixed-point costs of an instance in slot 0 of the backend; the same on every machine.
 CostView make_bench_costs(Backend& backend, const BenchAssignSize& size, std::uint64_t seed);
 
-/// Times cold exact assignments with equal sizes (n mod k: the first sites are the larger ones),
-/// `repeats` (>= 1) times each; buffers are new every time, generating the costs is not counted.
+/// Times two exact assignments of each size, with equal sizes (n mod k: the first sites are the
+/// larger ones), `repeats` (>= 1) times each; generating the costs is not counted.
+/// - Cold: from prices 0; buffers are new every time.
+/// - Warm, as in the EM: labels of a cold one became means, q the costs of these, and prices begin
+///   as they were. Solving, with canonical labels, and the check of the certificate count together;
+///   buffers are there.
 std::vector<BenchAssignRow> bench_assign(Backend& backend, std::span<const BenchAssignSize> sizes,
                                          int repeats, bool check, std::uint64_t seed = 0);
 

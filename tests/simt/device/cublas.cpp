@@ -149,6 +149,13 @@ int cublasGemmEx(void* handle, int transpose_a, int transpose_b, int m, int n, i
   return kSuccess;
 }
 
+int cublasGetProperty(int property, int* value) {
+  constexpr int kVersion[] = {13, 0, 2};
+  if (property < 0 || property > 2) return kInvalidValue;
+  *value = kVersion[property];
+  return kSuccess;
+}
+
 const char* cublasGetStatusString(int status) {
   return status == kExecutionFailed ? "CUBLAS_STATUS_EXECUTION_FAILED" : "CUBLAS_STATUS_OTHER";
 }
