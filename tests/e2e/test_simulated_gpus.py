@@ -45,8 +45,8 @@ def variables(devices, folder):
 
 
 def start(model, folder, ranks=RANKS, devices=RANKS, experts=4, backend="cuda", more=(),
-          environment=None):
-    command = [PROGRAM, "split", model, "-o", folder / "map.h5", "--experts", str(experts),
+          environment=None, run_by=()):
+    command = [*run_by, PROGRAM, "split", model, "-o", folder / "map.h5", "--experts", str(experts),
                "--reproducible", "--threads", "1", "--backend", backend, "--feed", "coordinator",
                *more]
     return Job(command, ranks, {**variables(devices, folder), **(environment or {})})
@@ -167,6 +167,44 @@ def test_devices_that_are_not_there(devices, more, text, model, tmp_path):
     assert job.finish()[0] == 6, job.stderr
     assert len(job.messages()) == 1 and text in job.messages()[0], job.stderr
     assert not (tmp_path / "map.h5").exists()
+
+
+def test_without_a_visible_gpu_auto_takes_the_cpu_and_cuda_says_why_not(model, tmp_path):
+    hidden = {"CUDA_VISIBLE_DEVICES": ""}
+    job = start(model, tmp_path, ranks=1, environment=hidden)
+    assert job.finish()[0] == 6, job.stderr
+    message, = job.messages()
+    assert "no NVIDIA GPU can be used here" in message and "CUDA_VISIBLE_DEVICES" in message
+    assert not (tmp_path / "map.h5").exists()
+
+    job = start(model, tmp_path, ranks=1, backend="auto", environment=hidden)
+    assert job.finish()[0] == 0, job.stderr
+    with h5py.File(tmp_path / "map.h5") as file:
+        assert json.loads(file["config"][()])["backend"] == "cpu"
+
+
+def test_one_visible_gpu_is_device_0(model, expected, tmp_path):
+    visible = {"CUDA_VISIBLE_DEVICES": "1"}
+    job = start(model, tmp_path, ranks=1, more=["--device", "1"], environment=visible)
+    assert job.finish()[0] == 6, job.stderr
+    assert "device 1 is not there: this process sees 1" in job.messages()[0]
+
+    job = start(model, tmp_path, ranks=1, environment=visible)
+    assert job.finish()[0] == 0, job.stderr
+    assert (tmp_path / "map.h5").read_bytes() == expected
+
+    job = start(model, tmp_path, environment=visible)  # the same one on every rank
+    assert job.finish()[0] == 2, job.stderr
+    assert f": {RANKS} ranks, 1 GPU;" in job.messages()[0]
+
+
+def test_ranks_that_see_a_gpu_each_share_none(model, expected, tmp_path):
+    each = ["sh", "-c", 'CUDA_VISIBLE_DEVICES=$OMPI_COMM_WORLD_RANK exec "$@"', "sh"]
+    job = start(model, tmp_path, run_by=each)
+
+    assert job.finish()[0] == 0, job.stderr
+    assert "layers: sent by rank 0 over NCCL" in job.stderr
+    assert (tmp_path / "map.h5").read_bytes() == expected
 
 
 @pytest.mark.parametrize("backend", ["cuda", "auto"])
