@@ -17,6 +17,7 @@ inline constexpr unsigned kFours = kDepth / 4;
 struct Fp32 {
   using Word = float;
   using Sum = float;
+  static constexpr bool kExact = false;
   __device__ static Sum add(Word a, Word b, Sum sum) { return __fmaf_rn(a, b, sum); }
 };
 
@@ -24,6 +25,7 @@ struct Fp32 {
 struct Int8 {
   using Word = int;
   using Sum = int;
+  static constexpr bool kExact = true;
   __device__ static Sum add(Word a, Word b, Sum sum) { return __dp4a(a, b, sum); }
 };
 
@@ -218,13 +220,14 @@ void run_tiles(const typename Arithmetic::Word* rows, const typename Arithmetic:
          finish);
 }
 
-/// The tile depends on the number of all sites, not of the columns asked for: a column comes out
-/// the same, bit for bit, whichever are computed with it.
+/// The tile of fp32 products depends on the number of all sites, not of the columns asked for: a
+/// column comes out the same, bit for bit, whichever are computed with it.
 template <class Arithmetic, class Finish>
 void run_products(const typename Arithmetic::Word* rows, const typename Arithmetic::Word* columns,
                   const ProductShape& shape, std::size_t width, Finish finish,
                   cudaStream_t stream) {
-  if (shape.num_sites <= NarrowTile::kColumns) {
+  const std::size_t deciding = Arithmetic::kExact ? shape.num_columns : shape.num_sites;
+  if (deciding <= NarrowTile::kColumns) {
     run_tiles<Arithmetic, NarrowTile>(rows, columns, shape, width, finish, stream);
   } else {
     run_tiles<Arithmetic, WideTile>(rows, columns, shape, width, finish, stream);
