@@ -55,10 +55,14 @@ struct Tile {
   static_assert(kRowFetches * kProductBlock == kRows * kFours);
   static_assert(kColumnFetches * kProductBlock == kColumns * kFours);
 };
-/// Few columns: memory is the limit, so many small blocks keep many loads in flight.
+/// Few columns: memory is the limit, so many small blocks keep many loads in flight. Four groups
+/// add up the words of a product.
 using NarrowTile = Tile<32, 16, 4, 4>;
-/// Many columns: arithmetic is the limit, so a thread keeps 32 sums for 12 words it loads.
-using WideTile = Tile<64, 64, 8, 4>;
+/// One group, which adds the words of a product in order: three widths, the same bits. The more
+/// columns, the more sums a thread keeps for what it loads, because arithmetic becomes the limit.
+using OrderedTile16 = Tile<64, 16, 4, 2>;
+using OrderedTile32 = Tile<64, 32, 4, 4>;
+using OrderedTile64 = Tile<64, 64, 8, 4>;
 
 /// Two steps, so that one is filled while the other is used. One four of padding keeps neighbouring
 /// rows on different banks.
@@ -220,18 +224,23 @@ void run_tiles(const typename Arithmetic::Word* rows, const typename Arithmetic:
          finish);
 }
 
-/// The tile of fp32 products depends on the number of all sites, not of the columns asked for: a
-/// column comes out the same, bit for bit, whichever are computed with it.
+/// The narrowest tile that holds the columns asked for. Of fp32 sums the number of all sites
+/// decides about the order: a column comes out the same, bit for bit, whichever are computed with
+/// it.
 template <class Arithmetic, class Finish>
 void run_products(const typename Arithmetic::Word* rows, const typename Arithmetic::Word* columns,
                   const ProductShape& shape, std::size_t width, Finish finish,
                   cudaStream_t stream) {
+  const auto run = [&](auto tile) {
+    run_tiles<Arithmetic, decltype(tile)>(rows, columns, shape, width, finish, stream);
+  };
   const std::size_t deciding = Arithmetic::kExact ? shape.num_columns : shape.num_sites;
-  if (deciding <= NarrowTile::kColumns) {
-    run_tiles<Arithmetic, NarrowTile>(rows, columns, shape, width, finish, stream);
-  } else {
-    run_tiles<Arithmetic, WideTile>(rows, columns, shape, width, finish, stream);
+  if (deciding <= NarrowTile::kColumns) return run(NarrowTile{});
+  if constexpr (!Arithmetic::kExact) {
+    if (shape.num_columns <= OrderedTile16::kColumns) return run(OrderedTile16{});
   }
+  if (shape.num_columns <= OrderedTile32::kColumns) return run(OrderedTile32{});
+  run(OrderedTile64{});
 }
 
 }  // namespace moefy::cuda
