@@ -29,12 +29,6 @@ struct Int8 {
   __device__ static Sum add(Word a, Word b, Sum sum) { return __dp4a(a, b, sum); }
 };
 
-/// Sixteen bytes, loaded and stored at once.
-template <class Word>
-struct alignas(16) Four {
-  Word word[4];
-};
-
 /// A block computes kRows x kColumns products; a thread kOwnRows x kOwnColumns of them, rows and
 /// columns apart by the number of threads along them. Where that takes fewer threads than a block
 /// has, groups of threads share the words of each step and add up their sums in the end.
@@ -70,18 +64,6 @@ template <class Word, class Shape>
 struct TileMemory {
   Four<Word> step[2][Shape::kRows + Shape::kColumns][kFours + 1];
 };
-
-/// Words [l, l + 4) of a row of `width` words; zero beyond its end. l is a multiple of 4.
-template <class Word>
-__device__ Four<Word> load_four(const Word* row, std::size_t l, std::size_t width) {
-  Four<Word> four{};
-  if (width % 4 == 0) {
-    if (l < width) four = *reinterpret_cast<const Four<Word>*>(row + l);
-  } else {
-    for (unsigned w = 0; w < 4 && l + w < width; ++w) four.word[w] = row[l + w];
-  }
-  return four;
-}
 
 /// What a block of product_kernel works on.
 template <class Word, class Shape>
