@@ -13,7 +13,13 @@ namespace moefy::cublas {
 using Handle = void*;
 
 /// What calls return; all other values are errors, too.
-enum Status : int { success = 0, not_supported = 15 };
+enum Status : int {
+  success = 0,
+  invalid_value = 7,
+  arch_mismatch = 8,
+  internal_error = 14,
+  not_supported = 15
+};
 enum Operation : int { as_it_is = 0, transposed = 1 };
 enum Type : int { float32 = 0, int8 = 3, int32 = 10 };
 enum Compute : int {
