@@ -65,42 +65,61 @@ struct TileMemory {
   Four<Word> step[2][Shape::kRows + Shape::kColumns][kFours + 1];
 };
 
-/// What a block of product_kernel works on.
+/// What a thread of product_kernel fetches: a four of some rows and columns each step. Where there
+/// are no more of them it is the last one again, for products that nobody asks for.
 template <class Word, class Shape>
-struct TileSource {
-  const Word* rows;
-  const Word* columns;
-  ProductShape shape;
-  std::size_t width;  ///< words of a row in memory
-  std::size_t first_row;
-  std::size_t first_column;
+class TileSource {
+ public:
+  static constexpr unsigned kFetches = Shape::kRowFetches + Shape::kColumnFetches;
+  using Fetched = Four<Word>[kFetches];
 
-  using Fetched = Four<Word>[Shape::kRowFetches + Shape::kColumnFetches];
-
-  /// This thread's share of the words [first, first + kDepth).
-  __device__ void fetch(std::size_t first, Fetched& fetched) const {
-    const std::size_t l = first + threadIdx.x % kFours * 4;
+  /// `width`: words of a row in memory.
+  __device__ TileSource(const Word* rows, const Word* columns, const ProductShape& shape,
+                        std::size_t width, std::size_t first_row, std::size_t first_column)
+      : next_(threadIdx.x % kFours * 4), width_(width) {
 #pragma unroll
-    for (unsigned f = 0; f < Shape::kRowFetches; ++f) {
-      const std::size_t i = first_row + (threadIdx.x + f * kProductBlock) / kFours;
-      fetched[f] = i < shape.num_rows
-                       ? load_four(rows + shape.selection.global(i) * width, l, width)
-                       : Four<Word>{};
+    for (unsigned f = 0; f < kFetches; ++f) {
+      const std::size_t own = (threadIdx.x + f * kProductBlock) / kFours;
+      if (f < Shape::kRowFetches) {
+        const std::size_t i = first_row + own;
+        const std::size_t last = shape.num_rows - 1;
+        from_[f] = rows + shape.selection.global(i < last ? i : last) * width + next_;
+      } else {
+        const std::size_t j = first_column + own - Shape::kRows;
+        const std::size_t last = shape.num_columns - 1;
+        from_[f] = columns + (j < last ? j : last) * width + next_;
+      }
+    }
+  }
+
+  /// This thread's share of the next kDepth words.
+  __device__ void fetch(Fetched& fetched) {
+    if (width_ % 4 == 0) {
+#pragma unroll
+      for (unsigned f = 0; f < kFetches; ++f) {
+        fetched[f] = next_ < width_ ? *reinterpret_cast<const Four<Word>*>(from_[f]) : Four<Word>{};
+      }
+    } else {
+      const std::size_t left = next_ < width_ ? width_ - next_ : 0;
+#pragma unroll
+      for (unsigned f = 0; f < kFetches; ++f) fetched[f] = load_four(from_[f], 0, left);
     }
 #pragma unroll
-    for (unsigned f = 0; f < Shape::kColumnFetches; ++f) {
-      const std::size_t j = first_column + (threadIdx.x + f * kProductBlock) / kFours;
-      fetched[Shape::kRowFetches + f] =
-          j < shape.num_columns ? load_four(columns + j * width, l, width) : Four<Word>{};
-    }
+    for (unsigned f = 0; f < kFetches; ++f) from_[f] += kDepth;
+    next_ += kDepth;
   }
   __device__ static void store(const Fetched& fetched,
                                Four<Word> (&step)[Shape::kRows + Shape::kColumns][kFours + 1]) {
 #pragma unroll
-    for (unsigned f = 0; f < Shape::kRowFetches + Shape::kColumnFetches; ++f) {
+    for (unsigned f = 0; f < kFetches; ++f) {
       step[(threadIdx.x + f * kProductBlock) / kFours][threadIdx.x % kFours] = fetched[f];
     }
   }
+
+ private:
+  const Word* from_[kFetches];
+  std::size_t next_;  ///< the word of a row that from_ points at
+  std::size_t width_;
 };
 
 /// Adds up what the groups of a block have found, in their order; the sums of group 0 are complete
@@ -137,22 +156,19 @@ __global__ void __launch_bounds__(kProductBlock)
   const unsigned group = threadIdx.x / Shape::kGroup;
   const unsigned across = threadIdx.x % Shape::kAcross;
   const unsigned down = threadIdx.x % Shape::kGroup / Shape::kAcross;
-  const Source source{rows,
-                      columns,
-                      shape,
-                      width,
-                      std::size_t{blockIdx.x} * Shape::kRows,
-                      std::size_t{blockIdx.y} * Shape::kColumns};
+  const std::size_t first_row = std::size_t{blockIdx.x} * Shape::kRows;
+  const std::size_t first_column = std::size_t{blockIdx.y} * Shape::kColumns;
+  Source source(rows, columns, shape, width, first_row, first_column);
   typename Arithmetic::Sum sum[Shape::kOwnRows][Shape::kOwnColumns] = {};
   typename Source::Fetched fetched;
 
-  source.fetch(0, fetched);
+  source.fetch(fetched);
   unsigned turn = 0;
   for (std::size_t first = 0; first < width; first += kDepth, turn ^= 1U) {
     auto& step = memory.step[turn];
     Source::store(fetched, step);
     __syncthreads();
-    if (first + kDepth < width) source.fetch(first + kDepth, fetched);
+    if (first + kDepth < width) source.fetch(fetched);
 #pragma unroll
     for (unsigned f = 0; f < kFours; f += Shape::kGroups) {
       Four<Word> x[Shape::kOwnRows];
@@ -184,11 +200,11 @@ __global__ void __launch_bounds__(kProductBlock)
   }
 #pragma unroll
   for (unsigned r = 0; r < Shape::kOwnRows; ++r) {
-    const std::size_t i = source.first_row + down + r * Shape::kDown;
+    const std::size_t i = first_row + down + r * Shape::kDown;
     if (i >= shape.num_rows) continue;
 #pragma unroll
     for (unsigned s = 0; s < Shape::kOwnColumns; ++s) {
-      const std::size_t j = source.first_column + across + s * Shape::kAcross;
+      const std::size_t j = first_column + across + s * Shape::kAcross;
       if (j < shape.num_columns) finish(i, j, sum[r][s]);
     }
   }
