@@ -10,6 +10,7 @@ namespace moefy::cuda {
 namespace {
 
 constexpr unsigned kBlock = 128;
+constexpr unsigned kWarps = kBlock / kWarp;
 
 /// Rows of kLanes lanes each.
 dim3 grid_for(std::size_t num_rows, unsigned lanes) {
@@ -54,9 +55,25 @@ __global__ void smallest_moves_kernel(DeviceCosts costs, const std::int32_t* lab
   });
 }
 
-__device__ void add(unsigned long long* sum, std::int64_t value) {
-  atomicAdd(sum, static_cast<unsigned long long>(value));
+/// *to[s] += Σ value[s] over the threads of a block: one atomic a block and sum.
+template <unsigned kSums>
+__device__ void add_of_block(const std::int64_t (&value)[kSums],
+                             unsigned long long* const (&to)[kSums]) {
+  auto* const of_warp = block_memory<std::int64_t>();  // [kSums, kWarps]
+  for (unsigned s = 0; s < kSums; ++s) {
+    const std::int64_t sum = warp_sum(value[s]);
+    if (lane_index() == 0) of_warp[s * kWarps + threadIdx.x / kWarp] = sum;
+  }
+  __syncthreads();
+  if (threadIdx.x != 0) return;
+  for (unsigned s = 0; s < kSums; ++s) {
+    std::int64_t sum = 0;
+    for (unsigned w = 0; w < kWarps; ++w) sum += of_warp[s * kWarps + w];
+    atomicAdd(to[s], static_cast<unsigned long long>(sum));
+  }
 }
+/// Shared memory of add_of_block.
+constexpr std::size_t sum_memory(unsigned sums) { return sums * kWarps * sizeof(std::int64_t); }
 
 template <unsigned kLanes>
 __global__ void certificate_kernel(DeviceCosts costs, const std::int32_t* label,
@@ -86,14 +103,8 @@ __global__ void certificate_kernel(DeviceCosts costs, const std::int32_t* label,
     row_minima += priced;
     unconstrained += cheapest;
   });
-  cost = warp_sum(cost);
-  row_minima = warp_sum(row_minima);
-  unconstrained = warp_sum(unconstrained);
-  if (lane_index() == 0) {
-    add(&sums->cost, cost);
-    add(&sums->row_minima, row_minima);
-    add(&sums->unconstrained, unconstrained);
-  }
+  add_of_block<3>({cost, row_minima, unconstrained},
+                  {&sums->cost, &sums->row_minima, &sums->unconstrained});
 }
 
 __global__ void total_cost_kernel(DeviceCosts costs, const std::int32_t* label,
@@ -104,8 +115,7 @@ __global__ void total_cost_kernel(DeviceCosts costs, const std::int32_t* label,
        i += stride) {
     cost += costs.q[i * costs.stride + static_cast<std::size_t>(label[i])];
   }
-  cost = warp_sum(cost);
-  if (lane_index() == 0) add(total, cost);
+  add_of_block<1>({cost}, {total});
 }
 
 template <unsigned kLanes>
@@ -149,15 +159,15 @@ void smallest_moves(const DeviceCosts& costs, const std::int32_t* label, unsigne
 void certificate_sums(const DeviceCosts& costs, const std::int32_t* label,
                       const std::int32_t* prices, DeviceCertificate* sums, cudaStream_t stream) {
   with_lanes_for(costs.stride, [&](auto lanes) {
-    launch(certificate_kernel<lanes>, grid_for(costs.num_rows, lanes), kBlock, 0, stream, costs,
-           label, prices, sums);
+    launch(certificate_kernel<lanes>, grid_for(costs.num_rows, lanes), kBlock, sum_memory(3),
+           stream, costs, label, prices, sums);
   });
 }
 
 void total_cost(const DeviceCosts& costs, const std::int32_t* label, unsigned long long* total,
                 cudaStream_t stream) {
-  launch(total_cost_kernel, strided_grid(costs.num_rows, kBlock, kBlock), kBlock, 0, stream, costs,
-         label, total);
+  launch(total_cost_kernel, strided_grid(costs.num_rows, kBlock, kBlock), kBlock, sum_memory(1),
+         stream, costs, label, total);
 }
 
 void tied_rows(const DeviceCosts& costs, const std::int32_t* label, const std::int32_t* prices,

@@ -33,7 +33,7 @@ class Blas {
                 std::size_t k, float* out);
   /// The same as products() of any number of int8 rows on tensor cores, exact: [num_rows,
   /// num_columns] with num_columns a multiple of kBlasInt8Columns, dim one of 16. Null if this
-  /// cuBLAS has no such product for this device.
+  /// cuBLAS declines to do such a product on this device.
   const std::int32_t* products(const std::int8_t* rows, std::size_t num_rows,
                                const std::int8_t* columns, std::size_t num_columns,
                                std::size_t dim);

@@ -14,7 +14,7 @@ struct ProductShape {
   std::size_t num_rows = 0;
   std::size_t num_columns = 0;
   std::size_t dim = 0;        ///< elements of a row
-  std::size_t num_sites = 0;  ///< all columns that there could be: decides which tile is used
+  std::size_t num_sites = 0;  ///< all columns that there could be: decides about the order of sums
   RowSelection selection;
 };
 

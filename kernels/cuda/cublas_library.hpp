@@ -15,7 +15,13 @@ using Handle = void*;
 /// What get_property is asked for.
 enum Property : int { major_version = 0, minor_version = 1, patch_level = 2 };
 /// What calls return; all other values are errors, too.
-enum Status : int { success = 0, not_supported = 15 };
+enum Status : int {
+  success = 0,
+  invalid_value = 7,
+  arch_mismatch = 8,
+  internal_error = 14,
+  not_supported = 15
+};
 enum Operation : int { as_it_is = 0, transposed = 1 };
 enum Type : int { float32 = 0, int8 = 3, int32 = 10 };
 enum Compute : int {

@@ -206,8 +206,7 @@ std::vector<double> CudaAlgebra::squared_row_norms(const BackendMatrix& rows) {
   enter();
   cuda::RowFigures figures;
   figures.squared_norm = sums_.resize(rows.rows());
-  cuda::measure_rows(own(rows).data(), rows.rows(), rows.cols(), cuda::kLargestRowUnit, figures,
-                     stream_.handle());
+  cuda::measure_rows(own(rows).data(), rows.rows(), rows.cols(), figures, stream_.handle());
   std::vector<double> norms(rows.rows());
   cuda::download_to<double>(stream_, sums_.data(), norms);
   return norms;

@@ -100,12 +100,12 @@ class CudaBackend final : public Backend {
   /// Columns of one call on the device: their vectors and figures.
   struct Columns {
     cuda::DeviceBuffer<float> vectors;  ///< [count, dim]
-    cuda::DeviceBuffer<double> squared_norm;
     cuda::DeviceBuffer<float> norm;
     cuda::DeviceBuffer<float> step;
     cuda::DeviceBuffer<std::int8_t> quantized;
     std::vector<float> packed;  ///< host memory while they are gathered
     void resize(std::size_t count, std::size_t dim);
+    cuda::ColumnFigures figures() { return {norm.data(), step.data(), quantized.data()}; }
   };
 
   /// The calling thread works with this device from now on.

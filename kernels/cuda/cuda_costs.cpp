@@ -21,7 +21,6 @@ void in_blocks(std::size_t total, std::size_t size, const Work& work) {
 
 void CudaBackend::Columns::resize(std::size_t count, std::size_t dim) {
   vectors.resize(cuda::round_up(count, cuda::kBlasColumns) * dim);
-  squared_norm.resize(count);
   norm.resize(count);
   step.resize(count);
   quantized.resize(cuda::round_up(count, cuda::kBlasInt8Columns) * cuda::padded_dim(dim));
@@ -80,12 +79,8 @@ void CudaBackend::costs_by(Fp32Products products, const Points& points, const Ro
   enter();
   const cuda::CudaPoints& x = cuda::own(points);
   take_columns(centroids, columns, columns_);
-  cuda::RowFigures figures;
-  figures.squared_norm = columns_.squared_norm.data();
-  cuda::measure_rows(columns_.vectors.data(), columns.size(), centroids.cols,
-                     cuda::kLargestColumnUnit, figures, stream_.handle());
-  cuda::narrow(columns_.squared_norm.data(), nullptr, columns.size(), columns_.norm.data(),
-               stream_.handle());
+  cuda::measure_columns(columns_.vectors.data(), nullptr, columns.size(), centroids.cols,
+                        {columns_.norm.data()}, stream_.handle());
   const cuda::ProductShape shape{q.num_rows, columns.size(), centroids.cols, q.num_sites, {}};
   const cuda::CostColumns out = cost_columns(columns, scale_log2, q);
   if (products == Fp32Products::cublas) {
@@ -153,14 +148,8 @@ void CudaBackend::approximate_costs(const Points& points, RowSelection selection
   require(x.step.size() == x.rows.rows, "points were loaded without int8 rows");
   const std::vector<std::int32_t> which = all_columns(centroids.rows);
   take_columns(centroids, which, columns_);
-  cuda::RowFigures figures;
-  figures.squared_norm = columns_.squared_norm.data();
-  figures.step = columns_.step.data();
-  figures.quantized = columns_.quantized.data();
-  cuda::measure_rows(columns_.vectors.data(), which.size(), centroids.cols,
-                     cuda::kLargestColumnUnit, figures, stream_.handle());
-  cuda::narrow(columns_.squared_norm.data(), nullptr, which.size(), columns_.norm.data(),
-               stream_.handle());
+  cuda::measure_columns(columns_.vectors.data(), nullptr, which.size(), centroids.cols,
+                        columns_.figures(), stream_.handle());
   const cuda::CostColumns out = cost_columns(which, scale_log2, q);
   with_int8_products(
       x, {q.num_rows, which.size(), centroids.cols, q.num_sites, selection},
@@ -184,23 +173,8 @@ void CudaBackend::changed_costs(const Points& points, const RowsView& base_centr
 
   take_columns(base_centroids, columns, base_columns_);
   take_columns(centroids, columns, columns_);
-  const auto measure_norms = [&](Columns& which) {
-    cuda::RowFigures norms;
-    norms.squared_norm = which.squared_norm.data();
-    cuda::measure_rows(which.vectors.data(), count, dim, cuda::kLargestColumnUnit, norms,
-                       stream_.handle());
-  };
-  measure_norms(base_columns_);
-  measure_norms(columns_);
-  cuda::narrow(columns_.squared_norm.data(), base_columns_.squared_norm.data(), count,
-               columns_.norm.data(), stream_.handle());
-  cuda::subtract(columns_.vectors.data(), base_columns_.vectors.data(), count * dim,
-                 shift_.resize(count * dim), stream_.handle());
-  cuda::RowFigures figures;
-  figures.step = columns_.step.data();
-  figures.quantized = columns_.quantized.data();
-  cuda::measure_rows(shift_.data(), count, dim, cuda::kLargestColumnUnit, figures,
-                     stream_.handle());
+  cuda::measure_columns(columns_.vectors.data(), base_columns_.vectors.data(), count, dim,
+                        columns_.figures(), stream_.handle());
   const cuda::CostColumns out = cost_columns(columns, scale_log2, q);
   with_int8_products(
       x, {q.num_rows, count, dim, q.num_sites, {}},

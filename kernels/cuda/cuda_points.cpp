@@ -55,14 +55,13 @@ void CudaBackend::load(Points& points, const RowsView& rows, bool quantize) {
   figures.squared_norm = row_norm_.resize(n);
   figures.max_abs = row_max_.resize(n);
   figures.first_bad = first_bad_.resize(1);
-  target.squared_norm.resize(n);
+  figures.norm = target.squared_norm.resize(n);
   if (quantize) {
     figures.step = target.step.resize(n);
     figures.quantized = target.quantized.resize(n * cuda::padded_dim(rows.cols));
   }
   stream_.fill(first_bad_.data(), 0xff, 1);
-  cuda::measure_rows(target.x, n, rows.cols, cuda::kLargestRowUnit, figures, stream_.handle());
-  cuda::narrow(row_norm_.data(), nullptr, n, target.squared_norm.data(), stream_.handle());
+  cuda::measure_rows(target.x, n, rows.cols, figures, stream_.handle());
   const auto norm = stream_.download(row_norm_.data(), n);
   const auto max_abs = stream_.download(row_max_.data(), n);
   const auto bad = stream_.download(first_bad_.data(), 1);

@@ -32,7 +32,7 @@ std::vector<double> CudaRows::squared_norms() {
   enter();
   RowFigures figures;
   figures.squared_norm = norm_.resize(num_rows_);
-  measure_rows(x_.data(), num_rows_, dim_, kLargestRowUnit, figures, stream_.handle());
+  measure_rows(x_.data(), num_rows_, dim_, figures, stream_.handle());
   const auto norm = stream_.download<double>(norm_.data(), num_rows_);
   stream_.wait();
   return squared_norms_.emplace(norm.begin(), norm.end());

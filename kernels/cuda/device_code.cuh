@@ -49,9 +49,46 @@ __device__ T group_min(T value) {
   return value;
 }
 
+template <unsigned kLanes, class T>
+__device__ T group_max(T value) {
+  for (unsigned half = kLanes / 2; half > 0; half /= 2) {
+    const T other = __shfl_xor_sync(kAllLanes, value, static_cast<int>(half));
+    value = other > value ? other : value;
+  }
+  return value;
+}
+
 template <class T>
 __device__ T warp_sum(T value) {
   return group_sum<kWarp>(value);
+}
+
+/// Words that are loaded and stored at once: at a multiple of their size.
+template <class Word, unsigned kCount>
+struct alignas(sizeof(Word) * kCount) Words {
+  Word word[kCount];
+};
+template <class Word>
+using Four = Words<Word, 4>;
+
+/// values[at], or 0 from `count` (not 0) on: a load without a branch, so that many are under way at
+/// once.
+template <class T>
+__device__ T load_or_zero(const T* values, std::size_t at, std::size_t count) {
+  const T value = values[at < count ? at : 0];
+  return at < count ? value : T{};
+}
+
+/// Words [l, l + 4) of a row of `width` words; zero beyond its end. l is a multiple of 4.
+template <class Word>
+__device__ Four<Word> load_four(const Word* row, std::size_t l, std::size_t width) {
+  Four<Word> four{};
+  if (width % 4 == 0) {
+    if (l < width) four = *reinterpret_cast<const Four<Word>*>(row + l);
+  } else {
+    for (unsigned w = 0; w < 4 && l + w < width; ++w) four.word[w] = row[l + w];
+  }
+  return four;
 }
 
 }  // namespace moefy::cuda

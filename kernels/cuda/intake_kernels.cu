@@ -37,14 +37,33 @@ __device__ void note_if_bad(float value, std::size_t index, unsigned long long* 
   if (!isfinite(value)) atomicMin(first_bad, static_cast<unsigned long long>(index));
 }
 
-template <class Raw>
-__global__ void widen_kernel(const Raw* raw, std::size_t num_rows, std::size_t dim, float* out,
-                             std::size_t stride, unsigned long long* first_bad) {
+/// A warp a row, kAtOnce elements a lane at a time.
+template <class Raw, unsigned kAtOnce>
+__global__ void widen_kernel(const Raw* __restrict__ raw, std::size_t num_rows, std::size_t dim,
+                             float* __restrict__ out, std::size_t stride,
+                             unsigned long long* first_bad) {
+  constexpr std::size_t kStep = kWarp * kAtOnce;
   for (std::size_t i = warp_index(); i < num_rows; i += num_warps()) {
-    for (std::size_t l = lane_index(); l < dim; l += kWarp) {
-      const float value = widened(raw[i * dim + l]);
-      note_if_bad(value, i * dim + l, first_bad);
-      out[i * stride + l] = value;
+    bool finite = true;
+    const auto widen = [&](std::size_t l) {
+      const auto from = *reinterpret_cast<const Words<Raw, kAtOnce>*>(raw + i * dim + l);
+      Words<float, kAtOnce> to;
+      for (unsigned w = 0; w < kAtOnce; ++w) {
+        to.word[w] = widened(from.word[w]);
+        finite = finite && isfinite(to.word[w]);
+      }
+      *reinterpret_cast<Words<float, kAtOnce>*>(out + i * stride + l) = to;
+    };
+    const std::size_t own = lane_index() * kAtOnce;
+    const std::size_t all_lanes = dim / kStep;
+#pragma unroll 4
+    for (std::size_t t = 0; t < all_lanes; ++t) widen(t * kStep + own);
+    if (own < dim % kStep) widen(all_lanes * kStep + own);
+    if (finite) continue;
+    for (std::size_t l = own; l < dim; l += kStep) {
+      for (unsigned w = 0; w < kAtOnce; ++w) {
+        note_if_bad(widened(raw[i * dim + l + w]), i * dim + l + w, first_bad);
+      }
     }
   }
 }
@@ -120,19 +139,30 @@ __global__ void label_sum_kernel(const float* x, std::size_t dim, const std::int
   }
 }
 
+template <class T>
+bool is_aligned(const void* address) {
+  return reinterpret_cast<std::uintptr_t>(address) % alignof(T) == 0;
+}
+
 template <class Raw>
 void widen_elements(const void* raw, const RawShape& shape, const RowsTarget& out,
                     unsigned long long* first_bad, cudaStream_t stream) {
   const auto* const elements = static_cast<const Raw*>(raw);
+  const auto widen = [&](auto kernel) {
+    launch(kernel, strided_grid(shape.num_rows, kBlock / kWarp, kBlock), kBlock, 0, stream,
+           elements, shape.num_rows, shape.dim, out.data, out.stride, first_bad);
+  };
   if (shape.transposed) {
     const std::size_t tiles =
         ((shape.num_rows + kTile - 1) / kTile) * ((shape.dim + kTile - 1) / kTile);
     launch(widen_transposed_kernel<Raw>, strided_grid(tiles, 1, kBlock), kBlock,
            kTile * kTileStride * sizeof(float), stream, elements, shape.num_rows, shape.dim,
            out.data, out.stride, first_bad);
+  } else if (shape.dim % 4 == 0 && out.stride % 4 == 0 && is_aligned<Four<Raw>>(raw) &&
+             is_aligned<Four<float>>(out.data)) {
+    widen(widen_kernel<Raw, 4>);
   } else {
-    launch(widen_kernel<Raw>, strided_grid(shape.num_rows, kBlock / kWarp, kBlock), kBlock, 0,
-           stream, elements, shape.num_rows, shape.dim, out.data, out.stride, first_bad);
+    widen(widen_kernel<Raw, 1>);
   }
 }
 

@@ -59,6 +59,29 @@ struct OrderStatistic {
   unsigned rank_of_equal;  ///< among the values that are equal to it
 };
 
+/// Values that a thread asks for before it uses the first of them.
+constexpr unsigned kValuesAtOnce = 8;
+
+/// visit(value) for the non-negative ones of value_of(0), …, value_of(count - 1) that fall to this
+/// thread.
+template <class ValueOf, class Visit>
+__device__ void for_each_value(std::size_t count, const ValueOf& value_of, const Visit& visit) {
+  for (std::size_t first = threadIdx.x; first < count; first += kValuesAtOnce * blockDim.x) {
+    std::int32_t value[kValuesAtOnce];
+#pragma unroll
+    for (unsigned v = 0; v < kValuesAtOnce; ++v) {
+      // The first one again beyond the last: loads wait for no branch.
+      const std::size_t a = first + v * blockDim.x;
+      const std::int32_t found = value_of(a < count ? a : first);
+      value[v] = a < count ? found : -1;
+    }
+#pragma unroll
+    for (unsigned v = 0; v < kValuesAtOnce; ++v) {
+      if (value[v] >= 0) visit(value[v]);
+    }
+  }
+}
+
 /// The value of this rank (from 0; beyond the last: the last) among the non-negative ones of
 /// value_of(0), …, value_of(count - 1). All threads of the block.
 template <class ValueOf>
@@ -67,13 +90,12 @@ __device__ OrderStatistic order_statistic(std::size_t count, unsigned rank,
   std::uint32_t known = 0;  // the digits found so far
   for (unsigned shift = 32; shift > 0;) {
     shift -= kDigitBits;
-    for (std::size_t a = threadIdx.x; a < count; a += blockDim.x) {
-      const std::int32_t value = value_of(a);
+    for_each_value(count, value_of, [&](std::int32_t value) {
       const auto bits = static_cast<std::uint64_t>(value);
-      if (value >= 0 && bits >> (shift + kDigitBits) == known) {
+      if (bits >> (shift + kDigitBits) == known) {
         atomicAdd(memory.digits + (bits >> shift & (kDigits - 1)), 1U);
       }
-    }
+    });
     __syncthreads();
     FoundDigit& found = memory.found[shift / kDigitBits % 2];
     if (threadIdx.x < kWarp) find_digit(rank, memory.digits, found);
@@ -83,6 +105,28 @@ __device__ OrderStatistic order_statistic(std::size_t count, unsigned rank,
     rank = found.rank;
   }
   return {static_cast<std::int32_t>(known), rank};
+}
+
+/// Shared memory for few values.
+struct FewValues {
+  static constexpr unsigned kMost = 3072;
+  std::int32_t value[kMost];
+  unsigned count;
+};
+
+/// The same where at most `most` of the values are non-negative: if so few fit the memory of the
+/// block, value_of is asked once for each, and not once a digit.
+template <class ValueOf>
+__device__ OrderStatistic order_statistic_of_few(std::size_t count, std::size_t most, unsigned rank,
+                                                 OrderStatisticMemory& memory, FewValues& few,
+                                                 const ValueOf& value_of) {
+  if (most > FewValues::kMost) return order_statistic(count, rank, memory, value_of);
+  if (threadIdx.x == 0) few.count = 0;
+  __syncthreads();
+  for_each_value(count, value_of,
+                 [&](std::int32_t value) { few.value[atomicAdd(&few.count, 1U)] = value; });
+  __syncthreads();
+  return order_statistic(few.count, rank, memory, [&](std::size_t a) { return few.value[a]; });
 }
 
 }  // namespace moefy::cuda

@@ -14,12 +14,15 @@ constexpr unsigned kMostThreads = 512;
 /// Shared memory of a block; behind it prices [stride] and counts [stride].
 struct PassMemory {
   OrderStatisticMemory statistic;
+  FewValues few;
   unsigned long long over;
   unsigned long long under;
   std::int32_t least;
   std::int32_t largest;
 };
 static_assert(sizeof(PassMemory) % sizeof(std::int64_t) == 0);
+static_assert(sizeof(PassMemory) + 2 * kMostPricedSites * sizeof(std::int32_t) <= 48 * 1024,
+              "all of it fits what a block may have unasked");
 
 /// One block's part in a run.
 class BlockPasses {
@@ -66,11 +69,15 @@ class BlockPasses {
   __device__ std::int64_t imbalance(unsigned half) {
     if (threadIdx.x == 0) memory_.over = memory_.under = 0;
     __syncthreads();
+    std::int64_t over = 0;
+    std::int64_t under = 0;
     for (std::size_t j = threadIdx.x; j < costs_.num_sites; j += blockDim.x) {
       const std::int64_t count = counts(half)[j];
-      if (count > passes_.upper[j]) add(&memory_.over, count - passes_.upper[j]);
-      if (count < passes_.lower[j]) add(&memory_.under, passes_.lower[j] - count);
+      if (count > passes_.upper[j]) over += count - passes_.upper[j];
+      if (count < passes_.lower[j]) under += passes_.lower[j] - count;
     }
+    add_of_warp(&memory_.over, over);
+    add_of_warp(&memory_.under, under);
     __syncthreads();
     const auto result =
         static_cast<std::int64_t>(memory_.over > memory_.under ? memory_.over : memory_.under);
@@ -84,7 +91,8 @@ class BlockPasses {
       const std::int64_t count = counts(half)[j];
       std::int32_t change = 0;
       if (count > passes_.upper[j]) {
-        change = rise(j, static_cast<double>(count - passes_.upper[j]) * damping);
+        change = rise(j, static_cast<std::size_t>(count),
+                      static_cast<double>(count - passes_.upper[j]) * damping);
       } else if (count < passes_.lower[j]) {
         change = fall(j, static_cast<double>(passes_.lower[j] - count) * damping);
       }
@@ -118,21 +126,25 @@ class BlockPasses {
                                        std::int32_t largest) {
     return value < least ? least : (value > largest ? largest : value);
   }
-  __device__ static void add(unsigned long long* sum, std::int64_t value) {
-    atomicAdd(sum, static_cast<unsigned long long>(value));
+  /// In shared memory a 64-bit sum is a loop that tries until it is alone: once a warp is enough.
+  __device__ static void add_of_warp(unsigned long long* sum, std::int64_t value) {
+    value = warp_sum(value);
+    if (lane_index() == 0 && value != 0) atomicAdd(sum, static_cast<unsigned long long>(value));
   }
   __device__ unsigned* counts(unsigned half) const {
     return passes_.choice.count + half * costs_.num_sites;
   }
 
-  /// The margin of this rank among the rows of site j.
-  __device__ std::int32_t rise(std::size_t j, double rank) {
+  /// The margin of this rank among the rows of site j, of which there are `count`.
+  __device__ std::int32_t rise(std::size_t j, std::size_t count, double rank) {
     const std::int32_t margin =
-        order_statistic(costs_.num_rows, static_cast<unsigned>(rank), memory_.statistic,
-                        [&](std::size_t i) {
-                          const bool own = passes_.choice.label[i] == static_cast<std::int32_t>(j);
-                          return own ? passes_.choice.margin[i] : -1;
-                        })
+        order_statistic_of_few(
+            costs_.num_rows, count, static_cast<unsigned>(rank), memory_.statistic, memory_.few,
+            [&](std::size_t i) {
+              const std::int32_t value = passes_.choice.margin[i];  // does not wait for the label
+              const bool own = passes_.choice.label[i] == static_cast<std::int32_t>(j);
+              return own ? value : -1;
+            })
             .value;
     return margin < kMaxCost ? margin : kMaxCost;
   }
@@ -146,11 +158,15 @@ class BlockPasses {
     const auto rank = static_cast<unsigned>(wanted > 1 ? wanted - 1 : 0);
     const std::int32_t price = prices_[j];
     const std::int32_t distance =
-        order_statistic(num_samples, rank, memory_.statistic, [&](std::size_t a) {
-          const std::size_t i = a * step;
-          if (passes_.choice.label[i] == static_cast<std::int32_t>(j)) return -1;
-          return costs_.q[i * costs_.stride + j] - passes_.choice.best[i] + price;
-        }).value;
+        order_statistic_of_few(
+            num_samples, num_samples, rank, memory_.statistic, memory_.few,
+            [&](std::size_t a) {
+              const std::size_t i = a * step;
+              const std::int32_t value = costs_.q[i * costs_.stride + j] - passes_.choice.best[i];
+              const bool own = passes_.choice.label[i] == static_cast<std::int32_t>(j);
+              return own ? -1 : value + price;
+            })
+            .value;
     return distance < 0 ? 0 : -distance;
   }
 

@@ -17,6 +17,7 @@ inline constexpr unsigned kFours = kDepth / 4;
 struct Fp32 {
   using Word = float;
   using Sum = float;
+  static constexpr bool kExact = false;
   __device__ static Sum add(Word a, Word b, Sum sum) { return __fmaf_rn(a, b, sum); }
 };
 
@@ -24,13 +25,8 @@ struct Fp32 {
 struct Int8 {
   using Word = int;
   using Sum = int;
+  static constexpr bool kExact = true;
   __device__ static Sum add(Word a, Word b, Sum sum) { return __dp4a(a, b, sum); }
-};
-
-/// Sixteen bytes, loaded and stored at once.
-template <class Word>
-struct alignas(16) Four {
-  Word word[4];
 };
 
 /// A block computes kRows x kColumns products; a thread kOwnRows x kOwnColumns of them, rows and
@@ -53,10 +49,14 @@ struct Tile {
   static_assert(kRowFetches * kProductBlock == kRows * kFours);
   static_assert(kColumnFetches * kProductBlock == kColumns * kFours);
 };
-/// Few columns: memory is the limit, so many small blocks keep many loads in flight.
+/// Few columns: memory is the limit, so many small blocks keep many loads in flight. Four groups
+/// add up the words of a product.
 using NarrowTile = Tile<32, 16, 4, 4>;
-/// Many columns: arithmetic is the limit, so a thread keeps 32 sums for 12 words it loads.
-using WideTile = Tile<64, 64, 8, 4>;
+/// One group, which adds the words of a product in order: three widths, the same bits. The more
+/// columns, the more sums a thread keeps for what it loads, because arithmetic becomes the limit.
+using OrderedTile16 = Tile<64, 16, 4, 2>;
+using OrderedTile32 = Tile<64, 32, 4, 4>;
+using OrderedTile64 = Tile<64, 64, 8, 4>;
 
 /// Two steps, so that one is filled while the other is used. One four of padding keeps neighbouring
 /// rows on different banks.
@@ -65,54 +65,61 @@ struct TileMemory {
   Four<Word> step[2][Shape::kRows + Shape::kColumns][kFours + 1];
 };
 
-/// Words [l, l + 4) of a row of `width` words; zero beyond its end. l is a multiple of 4.
-template <class Word>
-__device__ Four<Word> load_four(const Word* row, std::size_t l, std::size_t width) {
-  Four<Word> four{};
-  if (width % 4 == 0) {
-    if (l < width) four = *reinterpret_cast<const Four<Word>*>(row + l);
-  } else {
-    for (unsigned w = 0; w < 4 && l + w < width; ++w) four.word[w] = row[l + w];
-  }
-  return four;
-}
-
-/// What a block of product_kernel works on.
+/// What a thread of product_kernel fetches: a four of some rows and columns each step. Where there
+/// are no more of them it is the last one again, for products that nobody asks for.
 template <class Word, class Shape>
-struct TileSource {
-  const Word* rows;
-  const Word* columns;
-  ProductShape shape;
-  std::size_t width;  ///< words of a row in memory
-  std::size_t first_row;
-  std::size_t first_column;
+class TileSource {
+ public:
+  static constexpr unsigned kFetches = Shape::kRowFetches + Shape::kColumnFetches;
+  using Fetched = Four<Word>[kFetches];
 
-  using Fetched = Four<Word>[Shape::kRowFetches + Shape::kColumnFetches];
-
-  /// This thread's share of the words [first, first + kDepth).
-  __device__ void fetch(std::size_t first, Fetched& fetched) const {
-    const std::size_t l = first + threadIdx.x % kFours * 4;
+  /// `width`: words of a row in memory.
+  __device__ TileSource(const Word* rows, const Word* columns, const ProductShape& shape,
+                        std::size_t width, std::size_t first_row, std::size_t first_column)
+      : next_(threadIdx.x % kFours * 4), width_(width) {
 #pragma unroll
-    for (unsigned f = 0; f < Shape::kRowFetches; ++f) {
-      const std::size_t i = first_row + (threadIdx.x + f * kProductBlock) / kFours;
-      fetched[f] = i < shape.num_rows
-                       ? load_four(rows + shape.selection.global(i) * width, l, width)
-                       : Four<Word>{};
+    for (unsigned f = 0; f < kFetches; ++f) {
+      const std::size_t own = (threadIdx.x + f * kProductBlock) / kFours;
+      if (f < Shape::kRowFetches) {
+        const std::size_t i = first_row + own;
+        const std::size_t last = shape.num_rows - 1;
+        from_[f] = rows + shape.selection.global(i < last ? i : last) * width + next_;
+      } else {
+        const std::size_t j = first_column + own - Shape::kRows;
+        const std::size_t last = shape.num_columns - 1;
+        from_[f] = columns + (j < last ? j : last) * width + next_;
+      }
+    }
+  }
+
+  /// This thread's share of the next kDepth words.
+  __device__ void fetch(Fetched& fetched) {
+    if (width_ % 4 == 0) {
+#pragma unroll
+      for (unsigned f = 0; f < kFetches; ++f) {
+        fetched[f] = next_ < width_ ? *reinterpret_cast<const Four<Word>*>(from_[f]) : Four<Word>{};
+      }
+    } else {
+      const std::size_t left = next_ < width_ ? width_ - next_ : 0;
+#pragma unroll
+      for (unsigned f = 0; f < kFetches; ++f) fetched[f] = load_four(from_[f], 0, left);
     }
 #pragma unroll
-    for (unsigned f = 0; f < Shape::kColumnFetches; ++f) {
-      const std::size_t j = first_column + (threadIdx.x + f * kProductBlock) / kFours;
-      fetched[Shape::kRowFetches + f] =
-          j < shape.num_columns ? load_four(columns + j * width, l, width) : Four<Word>{};
-    }
+    for (unsigned f = 0; f < kFetches; ++f) from_[f] += kDepth;
+    next_ += kDepth;
   }
   __device__ static void store(const Fetched& fetched,
                                Four<Word> (&step)[Shape::kRows + Shape::kColumns][kFours + 1]) {
 #pragma unroll
-    for (unsigned f = 0; f < Shape::kRowFetches + Shape::kColumnFetches; ++f) {
+    for (unsigned f = 0; f < kFetches; ++f) {
       step[(threadIdx.x + f * kProductBlock) / kFours][threadIdx.x % kFours] = fetched[f];
     }
   }
+
+ private:
+  const Word* from_[kFetches];
+  std::size_t next_;  ///< the word of a row that from_ points at
+  std::size_t width_;
 };
 
 /// Adds up what the groups of a block have found, in their order; the sums of group 0 are complete
@@ -149,22 +156,19 @@ __global__ void __launch_bounds__(kProductBlock)
   const unsigned group = threadIdx.x / Shape::kGroup;
   const unsigned across = threadIdx.x % Shape::kAcross;
   const unsigned down = threadIdx.x % Shape::kGroup / Shape::kAcross;
-  const Source source{rows,
-                      columns,
-                      shape,
-                      width,
-                      std::size_t{blockIdx.x} * Shape::kRows,
-                      std::size_t{blockIdx.y} * Shape::kColumns};
+  const std::size_t first_row = std::size_t{blockIdx.x} * Shape::kRows;
+  const std::size_t first_column = std::size_t{blockIdx.y} * Shape::kColumns;
+  Source source(rows, columns, shape, width, first_row, first_column);
   typename Arithmetic::Sum sum[Shape::kOwnRows][Shape::kOwnColumns] = {};
   typename Source::Fetched fetched;
 
-  source.fetch(0, fetched);
+  source.fetch(fetched);
   unsigned turn = 0;
   for (std::size_t first = 0; first < width; first += kDepth, turn ^= 1U) {
     auto& step = memory.step[turn];
     Source::store(fetched, step);
     __syncthreads();
-    if (first + kDepth < width) source.fetch(first + kDepth, fetched);
+    if (first + kDepth < width) source.fetch(fetched);
 #pragma unroll
     for (unsigned f = 0; f < kFours; f += Shape::kGroups) {
       Four<Word> x[Shape::kOwnRows];
@@ -196,11 +200,11 @@ __global__ void __launch_bounds__(kProductBlock)
   }
 #pragma unroll
   for (unsigned r = 0; r < Shape::kOwnRows; ++r) {
-    const std::size_t i = source.first_row + down + r * Shape::kDown;
+    const std::size_t i = first_row + down + r * Shape::kDown;
     if (i >= shape.num_rows) continue;
 #pragma unroll
     for (unsigned s = 0; s < Shape::kOwnColumns; ++s) {
-      const std::size_t j = source.first_column + across + s * Shape::kAcross;
+      const std::size_t j = first_column + across + s * Shape::kAcross;
       if (j < shape.num_columns) finish(i, j, sum[r][s]);
     }
   }
@@ -218,17 +222,23 @@ void run_tiles(const typename Arithmetic::Word* rows, const typename Arithmetic:
          finish);
 }
 
-/// The tile depends on the number of all sites, not of the columns asked for: a column comes out
-/// the same, bit for bit, whichever are computed with it.
+/// The narrowest tile that holds the columns asked for. Of fp32 sums the number of all sites
+/// decides about the order: a column comes out the same, bit for bit, whichever are computed with
+/// it.
 template <class Arithmetic, class Finish>
 void run_products(const typename Arithmetic::Word* rows, const typename Arithmetic::Word* columns,
                   const ProductShape& shape, std::size_t width, Finish finish,
                   cudaStream_t stream) {
-  if (shape.num_sites <= NarrowTile::kColumns) {
-    run_tiles<Arithmetic, NarrowTile>(rows, columns, shape, width, finish, stream);
-  } else {
-    run_tiles<Arithmetic, WideTile>(rows, columns, shape, width, finish, stream);
+  const auto run = [&](auto tile) {
+    run_tiles<Arithmetic, decltype(tile)>(rows, columns, shape, width, finish, stream);
+  };
+  const std::size_t deciding = Arithmetic::kExact ? shape.num_columns : shape.num_sites;
+  if (deciding <= NarrowTile::kColumns) return run(NarrowTile{});
+  if constexpr (!Arithmetic::kExact) {
+    if (shape.num_columns <= OrderedTile16::kColumns) return run(OrderedTile16{});
   }
+  if (shape.num_columns <= OrderedTile32::kColumns) return run(OrderedTile32{});
+  run(OrderedTile64{});
 }
 
 }  // namespace moefy::cuda

@@ -27,19 +27,41 @@ __global__ void add_rows_kernel(const float* x, std::size_t dim, double scale,
             static_cast<unsigned long long>(sum));
 }
 
-/// Σ term(l) over the columns of a row, in order, for the first thread of the block: the terms are
-/// computed by all threads, and added by one. Needs a double of shared memory a thread.
-template <class Term>
-__device__ double sum_in_order(std::size_t dim, const Term& term) {
+/// Terms of a sum that a block prepares at a time, and how many of them a thread fetches at once.
+constexpr std::size_t kTerms = 4096;
+constexpr unsigned kFetched = 8;
+static_assert(kTerms % (kFetched * kBlock) == 0);
+
+/// Σ (to(l) - from[l])² over the columns of a row, in order, for the first thread of the block: the
+/// terms are computed by all threads, and added by one. `out`, if not null, gets to(l); it may be
+/// `from`. Needs kTerms doubles of shared memory.
+template <class To>
+__device__ double squared_steps(std::size_t dim, const float* from, const To& to, float* out) {
   double* const terms = block_memory<double>();
   double sum = 0;
-  for (std::size_t first = 0; first < dim; first += blockDim.x) {
-    const std::size_t l = first + threadIdx.x;
-    if (l < dim) terms[threadIdx.x] = term(l);
+  for (std::size_t first = 0; first < dim; first += kTerms) {
+    const std::size_t end = dim - first < kTerms ? dim : first + kTerms;
+    for (std::size_t own = first + threadIdx.x; own < end; own += kFetched * kBlock) {
+      float now[kFetched];
+      float before[kFetched];
+#pragma unroll
+      for (unsigned v = 0; v < kFetched; ++v) {
+        now[v] = to(own + v * kBlock);
+        before[v] = load_or_zero(from, own + v * kBlock, dim);
+      }
+#pragma unroll
+      for (unsigned v = 0; v < kFetched; ++v) {
+        const std::size_t l = own + v * kBlock;
+        const double step = static_cast<double>(now[v]) - static_cast<double>(before[v]);
+        terms[l - first] = step * step;
+        if (out != nullptr && l < dim) out[l] = now[v];
+      }
+    }
     __syncthreads();
     if (threadIdx.x == 0) {
-      const std::size_t count = dim - first < blockDim.x ? dim - first : blockDim.x;
-      for (std::size_t t = 0; t < count; ++t) sum += terms[t];
+      const auto count = static_cast<unsigned>(end - first);
+#pragma unroll 16
+      for (unsigned t = 0; t < count; ++t) sum += terms[t];
     }
     __syncthreads();
   }
@@ -50,14 +72,13 @@ __device__ double sum_in_order(std::size_t dim, const Term& term) {
 __global__ void move_to_means_kernel(const unsigned long long* sums, std::size_t dim,
                                      const SiteShare* site, float* centroids, double* shift) {
   const SiteShare own = site[blockIdx.x];
-  const std::size_t begin = static_cast<std::size_t>(own.site) * dim;
-  const double total = sum_in_order(dim, [&](std::size_t l) {
-    const auto sum = static_cast<double>(static_cast<long long>(sums[begin + l]));
-    const auto mean = static_cast<float>(sum * own.share);
-    const double step = static_cast<double>(mean) - static_cast<double>(centroids[begin + l]);
-    centroids[begin + l] = mean;
-    return step * step;
-  });
+  const unsigned long long* const sum = sums + static_cast<std::size_t>(own.site) * dim;
+  float* const centroid = centroids + static_cast<std::size_t>(own.site) * dim;
+  const auto mean = [&](std::size_t l) {
+    const auto integer = static_cast<long long>(load_or_zero(sum, l, dim));
+    return static_cast<float>(static_cast<double>(integer) * own.share);
+  };
+  const double total = squared_steps(dim, centroid, mean, centroid);
   if (threadIdx.x == 0) shift[blockIdx.x] = total;
 }
 
@@ -65,11 +86,9 @@ __global__ void move_to_means_kernel(const unsigned long long* sums, std::size_t
 __global__ void squared_shifts_kernel(const float* before, const float* after, std::size_t dim,
                                       double* shift) {
   const std::size_t begin = blockIdx.x * dim;
-  const double total = sum_in_order(dim, [&](std::size_t l) {
-    const double step =
-        static_cast<double>(after[begin + l]) - static_cast<double>(before[begin + l]);
-    return step * step;
-  });
+  const double total = squared_steps(
+      dim, before + begin, [&](std::size_t l) { return load_or_zero(after + begin, l, dim); },
+      nullptr);
   if (threadIdx.x == 0) shift[blockIdx.x] = total;
 }
 
@@ -114,13 +133,13 @@ void add_rows(const float* x, std::size_t dim, double scale, const std::int32_t*
 
 void move_to_means(const unsigned long long* sums, std::size_t dim, const SiteShare* site,
                    std::size_t num_sites, float* centroids, double* shift, cudaStream_t stream) {
-  launch(move_to_means_kernel, static_cast<unsigned>(num_sites), kBlock, kBlock * sizeof(double),
+  launch(move_to_means_kernel, static_cast<unsigned>(num_sites), kBlock, kTerms * sizeof(double),
          stream, sums, dim, site, centroids, shift);
 }
 
 void squared_shifts(const float* before, const float* after, std::size_t num_sites, std::size_t dim,
                     double* shift, cudaStream_t stream) {
-  launch(squared_shifts_kernel, static_cast<unsigned>(num_sites), kBlock, kBlock * sizeof(double),
+  launch(squared_shifts_kernel, static_cast<unsigned>(num_sites), kBlock, kTerms * sizeof(double),
          stream, before, after, dim, shift);
 }
 

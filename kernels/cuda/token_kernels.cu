@@ -48,16 +48,39 @@ __global__ void hidden_kernel(HiddenParts parts, Activation activation, std::siz
   }
 }
 
+/// Rows whose squares a block of column_squares_kernel holds, of which a thread fetches kOwn.
+constexpr unsigned kWarps = kBlock / kWarp;
+constexpr unsigned kOwn = 16;
+constexpr unsigned kSquareRows = kWarps * kOwn;
+using Squares = double[kSquareRows][kWarp];
+
+/// A block kWarp columns: all of its warps fetch, and the first adds in the order of the rows.
 __global__ void column_squares_kernel(const float* rows, std::size_t num_rows, std::size_t cols,
                                       double* sums) {
-  for (std::size_t j = thread_index(); j < cols; j += num_threads()) {
-    double sum = sums[j];
-    for (std::size_t t = 0; t < num_rows; ++t) {
-      const auto value = static_cast<double>(rows[t * cols + j]);
-      sum += value * value;
+  auto& square = *block_memory<Squares>();
+  const unsigned warp = threadIdx.x / kWarp;
+  const std::size_t j = std::size_t{blockIdx.x} * kWarp + lane_index();
+  const bool there = j < cols;
+  const float* const column = rows + (there ? j : 0);
+  double sum = there ? sums[j] : 0;
+  for (std::size_t first = 0; first < num_rows; first += kSquareRows) {
+    float value[kOwn];
+#pragma unroll
+    for (unsigned v = 0; v < kOwn; ++v) {
+      value[v] = load_or_zero(column, (first + v * kWarps + warp) * cols, num_rows * cols);
     }
-    sums[j] = sum;
+    __syncthreads();  // the squares were in use
+#pragma unroll
+    for (unsigned v = 0; v < kOwn; ++v) {
+      const auto wide = static_cast<double>(value[v]);
+      square[v * kWarps + warp][lane_index()] = wide * wide;
+    }
+    __syncthreads();
+    if (warp > 0) continue;
+#pragma unroll 16
+    for (unsigned t = 0; t < kSquareRows; ++t) sum += square[t][lane_index()];
   }
+  if (there && warp == 0) sums[j] = sum;
 }
 
 __device__ float mapped(float value, ValueMap map) {
@@ -177,7 +200,8 @@ void finish_hidden(const HiddenParts& parts, Activation activation, std::size_t 
 
 void add_squares_of_columns(const float* rows, std::size_t num_rows, std::size_t cols, double* sums,
                             cudaStream_t stream) {
-  launch_elements(column_squares_kernel, cols, stream, rows, num_rows, cols, sums);
+  launch(column_squares_kernel, static_cast<unsigned>((cols + kWarp - 1) / kWarp), kBlock,
+         sizeof(Squares), stream, rows, num_rows, cols, sums);
 }
 
 void gather_columns(const float* from, std::size_t rows, std::size_t width,

@@ -279,6 +279,8 @@ TEST_P(AssignmentKernelsTest, price_passes_equal_the_reference) {
       compare_passes(*reference, *backend, {300, sites, 1 << 28}, 2, while_they_pay);
     }
     compare_passes(*reference, *backend, {4500, 5, 1 << 20}, 3, while_they_pay);
+    // More rows of a site, and more samples, than a block of a GPU keeps in its own memory.
+    compare_passes(*reference, *backend, {50000, 2, 1 << 20}, 0, to_the_end);
     compare_passes(*reference, *backend, {257, 70, 1 << 20}, 1, while_they_pay);
     compare_passes(*reference, *backend, {257, 5, 1 << 20}, 0, none);
   }

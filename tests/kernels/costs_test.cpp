@@ -98,6 +98,14 @@ void expect_equal(const CostView& expected, const CostView& found) {
   }
 }
 
+/// Also columns that a block of a GPU adds up in several parts.
+std::vector<Shape> edges_and_long_rows() {
+  std::vector<Shape> shapes = test::edge_shapes();
+  shapes.push_back({33, 5, 5000});
+  shapes.push_back({3, 2, 4099});
+  return shapes;
+}
+
 class CostsTest : public test::BackendTest {
  protected:
   static LoadedBackend reference(const Shape& shape) { return {make_reference_backend(1), shape}; }
@@ -107,7 +115,7 @@ class CostsTest : public test::BackendTest {
 };
 
 TEST_P(CostsTest, computes_costs_within_rounding_of_the_reference) {
-  for (const Shape& shape : test::edge_shapes()) {
+  for (const Shape& shape : edges_and_long_rows()) {
     SCOPED_TRACE(testing::Message() << shape.rows << " x " << shape.dim << " / " << shape.sites);
     LoadedBackend expected = reference(shape);
     LoadedBackend found = tested(shape);
@@ -126,24 +134,29 @@ TEST_P(CostsTest, computes_costs_within_rounding_of_the_reference) {
 }
 
 TEST_P(CostsTest, leaves_other_columns_alone) {
-  LoadedBackend loaded = tested({33, 33, 5});
-  const CostView all = loaded.on_host(loaded.exact(0));
-  const CostView q = loaded.filled(1, 33, -5);
+  for (const std::size_t sites : {20, 33}) {
+    SCOPED_TRACE(sites);
+    LoadedBackend loaded = tested({33, sites, 5});
+    const CostView all = loaded.on_host(loaded.exact(0));
+    const CostView q = loaded.filled(1, 33, -5);
+    const auto last = static_cast<std::int32_t>(sites - 1);
+    const std::vector<std::int32_t> columns{0, 15, 16, last};
 
-  loaded.backend->costs(*loaded.points, loaded.centroids.view(), kScale, std::vector{0, 15, 16, 32},
-                        q);
-  const CostView some = loaded.on_host(q);
+    loaded.backend->costs(*loaded.points, loaded.centroids.view(), kScale, columns, q);
+    const CostView some = loaded.on_host(q);
 
-  for (std::size_t i = 0; i < 33; ++i) {
-    for (std::size_t j = 0; j < 33; ++j) {
-      const bool computed = j == 0 || j == 15 || j == 16 || j == 32;
-      ASSERT_EQ(some.row(i)[j], computed ? all.row(i)[j] : -5) << "row " << i << " column " << j;
+    for (std::size_t i = 0; i < 33; ++i) {
+      for (std::size_t j = 0; j < sites; ++j) {
+        const bool computed =
+            std::ranges::find(columns, static_cast<std::int32_t>(j)) != columns.end();
+        ASSERT_EQ(some.row(i)[j], computed ? all.row(i)[j] : -5) << "row " << i << " column " << j;
+      }
     }
   }
 }
 
 TEST_P(CostsTest, computes_the_same_int8_costs) {
-  for (const Shape& shape : test::edge_shapes()) {
+  for (const Shape& shape : edges_and_long_rows()) {
     SCOPED_TRACE(testing::Message() << shape.rows << " x " << shape.dim << " / " << shape.sites);
     LoadedBackend expected = reference(shape);
     LoadedBackend found = tested(shape);
@@ -160,7 +173,7 @@ TEST_P(CostsTest, computes_the_same_int8_costs) {
 }
 
 TEST_P(CostsTest, computes_the_same_int8_changes) {
-  for (const Shape& shape : test::edge_shapes()) {
+  for (const Shape& shape : edges_and_long_rows()) {
     SCOPED_TRACE(testing::Message() << shape.rows << " x " << shape.dim << " / " << shape.sites);
     LoadedBackend expected = reference(shape);
     LoadedBackend found = tested(shape);

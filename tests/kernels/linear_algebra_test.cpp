@@ -4,12 +4,13 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <cstdlib>
 #include <functional>
 #include <limits>
 #include <numeric>
+#include <optional>
 
 #include "kernels/backends.hpp"
+#include "kernels/cublas_choice.hpp"
 #include "moefy/backend/cublas.hpp"
 #include "moefy/core/error.hpp"
 
@@ -76,29 +77,15 @@ class Algebra {
   std::vector<std::unique_ptr<BackendMatrix>> matrices_;
 };
 
-#ifdef MOEFY_SIMULATED_CUBLAS
-constexpr const char* kCublas = MOEFY_SIMULATED_CUBLAS;
-#else
-constexpr const char* kCublas = "";  // what is found
-#endif
-
 /// Runs with "reference", "cpu", "cuda" (products by our own kernels) and "cuda-cublas".
 class LinearAlgebraTest : public testing::TestWithParam<std::string> {
  protected:
   void SetUp() override {
     if (!on_device()) return;
     if (cuda_device_count() == 0) GTEST_SKIP() << "no NVIDIA GPU here";
-    const char* const named = std::getenv("MOEFY_CUBLAS");
-    named_ = named != nullptr ? named : "";
     const bool own_kernels = GetParam() == "cuda";
-    if (own_kernels || *kCublas != 0) setenv("MOEFY_CUBLAS", own_kernels ? "off" : kCublas, 1);
+    cublas_.emplace(own_kernels);
     if (!own_kernels && describe_cublas().starts_with("no")) GTEST_SKIP() << "no cuBLAS here";
-  }
-  void TearDown() override {
-    if (named_.empty())
-      unsetenv("MOEFY_CUBLAS");
-    else
-      setenv("MOEFY_CUBLAS", named_.c_str(), 1);
   }
   static bool on_device() { return GetParam().starts_with("cuda"); }
   static Algebra algebra(std::size_t threads = 2) {
@@ -116,7 +103,7 @@ class LinearAlgebraTest : public testing::TestWithParam<std::string> {
   }
 
  private:
-  std::string named_;  ///< MOEFY_CUBLAS as it was
+  std::optional<test::CublasChoice> cublas_;
 };
 
 struct ProductShape {

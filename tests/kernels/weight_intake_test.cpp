@@ -194,7 +194,7 @@ TEST_P(WeightIntakeTest, widens_every_type_and_orientation_bit_for_bit) {
   for (const DType dtype : {DType::f32, DType::f16, DType::bf16}) {
     for (const bool transposed : {false, true}) {
       for (const auto& [n, dim] :
-           {std::pair{1, 1}, {31, 33}, {32, 32}, {33, 31}, {257, 17}, {1000, 5}}) {
+           {std::pair{1, 1}, {31, 33}, {32, 32}, {33, 31}, {257, 17}, {1000, 5}, {5, 300}}) {
         const RawShape shape{dtype, static_cast<std::size_t>(n), static_cast<std::size_t>(dim),
                              transposed};
         const std::size_t count = shape.num_rows * shape.dim;
@@ -259,20 +259,21 @@ TEST_P(WeightIntakeTest, puts_matrices_beside_each_other) {
 
 TEST_P(WeightIntakeTest, finds_the_first_bad_element_in_file_order) {
   constexpr std::size_t kRows = 100;
-  constexpr std::size_t kDim = 70;
-  for (const bool transposed : {false, true}) {
-    for (const std::size_t index : {std::size_t{0}, std::size_t{3333}, kRows * kDim - 1}) {
-      std::vector<float> values(kRows * kDim, 1.0F);
-      values[index] = std::numeric_limits<float>::infinity();
-      values.back() = std::numeric_limits<float>::infinity();
-      send(std::as_bytes(std::span<const float>(values)));
-      const auto rows = backend_->make_rows();
+  for (const std::size_t dim : {70, 300}) {
+    for (const bool transposed : {false, true}) {
+      for (const std::size_t index : {std::size_t{0}, std::size_t{3333}, kRows * dim - 1}) {
+        std::vector<float> values(kRows * dim, 1.0F);
+        values[index] = std::numeric_limits<float>::infinity();
+        values.back() = std::numeric_limits<float>::infinity();
+        send(std::as_bytes(std::span<const float>(values)));
+        const auto rows = backend_->make_rows();
 
-      const auto bad = widen({DType::f32, kRows, kDim, transposed}, *rows, 0, kDim);
+        const auto bad = widen({DType::f32, kRows, dim, transposed}, *rows, 0, dim);
 
-      ASSERT_TRUE(bad.has_value());
-      EXPECT_EQ(bad->index, index);
-      EXPECT_TRUE(std::isinf(bad->value));
+        ASSERT_TRUE(bad.has_value());
+        EXPECT_EQ(bad->index, index);
+        EXPECT_TRUE(std::isinf(bad->value));
+      }
     }
   }
 }

@@ -114,13 +114,30 @@ TEST_F(CudaBlasTest, gives_a_row_the_same_costs_in_any_part_of_a_layer) {
 TEST_F(CudaBlasTest, leaves_int8_products_that_cublas_lacks_to_our_own_kernels) {
   const test::Shape shape{70, 33, 20};
   const Costs own = compute(*backend_with("off"), shape);
+  for (const char* const lacking : {"int8 products of cuBLAS", "int8 kernels of cuBLAS"}) {
+    SCOPED_TRACE(lacking);
+    const auto backend = backend_with(MOEFY_SIMULATED_CUBLAS);
+    simt::fail(lacking);
+
+    const Costs found = compute(*backend, shape);
+
+    EXPECT_EQ(found.approximate, own.approximate);
+    EXPECT_EQ(found.changed, own.changed);
+  }
+}
+
+TEST_F(CudaBlasTest, reports_int8_products_at_which_the_device_failed) {
   const auto backend = backend_with(MOEFY_SIMULATED_CUBLAS);
-  simt::fail("int8 products of cuBLAS");
+  const Matrix<float> rows = test::normal_matrix(40, 16, 1);
+  const auto points = backend->make_points();
+  backend->load(*points, rows.view(), true);
+  const CostView q = backend->cost_buffer(0, 40, 40);
+  simt::fail("cublasGemmEx");
 
-  const Costs found = compute(*backend, shape);
+  const std::string message =
+      device_error_of([&] { backend->approximate_costs(*points, {}, rows.view(), kScale, q); });
 
-  EXPECT_EQ(found.approximate, own.approximate);
-  EXPECT_EQ(found.changed, own.changed);
+  EXPECT_EQ(message, "device 0, int8 products by cuBLAS: CUBLAS_STATUS_EXECUTION_FAILED");
 }
 
 TEST_F(CudaBlasTest, reports_what_cublas_refuses) {

@@ -25,10 +25,11 @@ namespace cuda {
 // an H200-class device reads 4.8 bytes it does 67 fp32 operations, 115 of dp4a, or 1979 int8 ones
 // on tensor cores (terabytes and tera-operations a second).
 //
-// fp32: our tile reads 4nd bytes once and does 2nkd operations, so memory is the limit up to k = 28
-// and a library could gain nothing. Above, arithmetic is, and cuBLAS should come nearer to the
-// peak. All costs of a buffer go one way, so that a column is the same with whichever others it
-// comes.
+// fp32: our tiles read 4nd bytes once and do 2nkd operations, with k rounded up to the width of a
+// tile: 16, 32 or a multiple of 64. In one of 16 memory is the limit, in one of 32 arithmetic,
+// which takes a seventh longer than memory would; cuBLAS multiplies kBlasColumns, twice as many.
+// Above, it should come nearer to the peak. All costs of a buffer go one way, so that a column is
+// the same with whichever others it comes.
 inline constexpr std::size_t kMostOwnFp32Sites = 32;
 // int8: nd bytes and 2nkd operations: with dp4a memory is the limit up to k = 12, on tensor cores
 // up to k = 206. cuBLAS writes its products and reads them again (8nk bytes), which is 8k/d of the

@@ -11,6 +11,7 @@ enum : int {
   kSuccess = 0,
   kInvalidValue = 7,
   kExecutionFailed = 13,
+  kInternalError = 14,
   kNotSupported = 15,
   kTranspose = 1,
   kFloat32 = 0,
@@ -138,6 +139,7 @@ int cublasGemmEx(void* handle, int transpose_a, int transpose_b, int m, int n, i
         !is_plain<std::int32_t>(alpha, beta)) {
       return kNotSupported;
     }
+    if (simt::call_fails("int8 kernels of cuBLAS")) return kInternalError;
     run_later(stream, [=] { multiply<std::int8_t, std::int32_t>(size, a, b, c); });
   } else {
     if (a_type != kFloat32 || b_type != kFloat32 || c_type != kFloat32 ||
