@@ -103,6 +103,12 @@ SumsView CudaSums::on_host(std::span<const std::int32_t> sites) {
   return {copy_.view(), count, scale_log2};
 }
 
+std::span<std::int64_t> CudaSums::in_place() {
+  choose(device_);
+  stream_.wait();
+  return {reinterpret_cast<std::int64_t*>(values_.data()), values_.size()};
+}
+
 std::vector<double> CudaSums::move_to_means(std::span<const std::int32_t> sites,
                                             Centroids& centroids) {
   if (sites.empty()) return {};

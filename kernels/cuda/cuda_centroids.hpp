@@ -37,6 +37,7 @@ class CudaSums final : public SiteSums {
 
   void clear(std::size_t num_sites, std::size_t dim, int scale_log2_in) override;
   SumsView on_host(std::span<const std::int32_t> sites) override;
+  std::span<std::int64_t> in_place() override;
   std::vector<double> move_to_means(std::span<const std::int32_t> sites,
                                     Centroids& centroids) override;
 

@@ -8,6 +8,7 @@
 #include "moefy/backend/sharded_backend.hpp"
 #include "moefy/core/error.hpp"
 #include "sharded/shard_order.hpp"
+#include "sharded/site_moves.hpp"
 
 namespace moefy {
 namespace {
@@ -17,9 +18,10 @@ using sharded::ShardOrder;
 
 class Member final : public ShardMember {
  public:
-  Member(Backend& backend, Fill fill)
+  Member(Backend& backend, Fill fill, SumReducer* reducer)
       : backend_(backend),
         fill_(std::move(fill)),
+        reducer_(reducer),
         rows_(make_host_rows(backend.threads())),
         sums_(backend.make_site_sums()) {}
 
@@ -68,6 +70,10 @@ class Member final : public ShardMember {
         return total_cost(order, answer);
       case ShardOrder::update_sums:
         return update_sums(order, answer);
+      case ShardOrder::reduce_sums:
+        return reduce_sums(order);
+      case ShardOrder::read_sums:
+        return answer_sums(sharded::all_sites(sums_->count.size()), answer);
       case ShardOrder::block_inertia:
         return block_inertia(order, answer);
     }
@@ -254,34 +260,28 @@ class Member final : public ShardMember {
     const Points& points = next_points(order);
     const auto selection = order.next<RowSelection>();
     const auto num_sites = order.next<std::size_t>();
+    const auto dim = order.next<std::size_t>();
     const int scale_log2 = order.next<int>();
     const auto old_label = order.next_all<std::int32_t>();
     const auto new_label = order.next_all<std::int32_t>();
-    sums_->clear(num_sites, points.rows.cols, scale_log2);
-    backend_.update_sums(points, selection, old_label, new_label, *sums_);
-    const std::vector<std::int32_t> changed = changed_sites(old_label, new_label, num_sites);
-    const SumsView sums = sums_->on_host(changed);
-    answer.add_all(sums.count);
-    answer.add_all(changed);
-    for (const std::int32_t j : changed) answer.add_all(sums.sum.row(static_cast<std::size_t>(j)));
+    sums_->clear(num_sites, dim, scale_log2);
+    if (!new_label.empty()) backend_.update_sums(points, selection, old_label, new_label, *sums_);
+    if (reducer_) {
+      sums_->in_place();  // what the device failed at is told before others wait for these sums
+    } else {
+      answer_sums(sharded::changed_sites(old_label, new_label, num_sites), answer);
+    }
   }
 
-  /// Sites that a row leaves or joins, ascending.
-  static std::vector<std::int32_t> changed_sites(std::span<const std::int32_t> old_label,
-                                                 std::span<const std::int32_t> new_label,
-                                                 std::size_t num_sites) {
-    std::vector<char> changes(num_sites, 0);
-    for (std::size_t a = 0; a < new_label.size(); ++a) {
-      const std::int32_t before = old_label.empty() ? -1 : old_label[a];
-      if (before == new_label[a]) continue;
-      if (before >= 0) changes[static_cast<std::size_t>(before)] = 1;
-      changes[static_cast<std::size_t>(new_label[a])] = 1;
-    }
-    std::vector<std::int32_t> sites;
-    for (std::size_t j = 0; j < num_sites; ++j) {
-      if (changes[j] != 0) sites.push_back(static_cast<std::int32_t>(j));
-    }
-    return sites;
+  void answer_sums(std::span<const std::int32_t> sites, MessageWriter& answer) {
+    const SumsView sums = sums_->on_host(sites);
+    answer.add_all(sites);
+    for (const std::int32_t j : sites) answer.add_all(sums.sum.row(static_cast<std::size_t>(j)));
+  }
+
+  void reduce_sums(MessageReader& order) {
+    reducer_->begin(sums_->in_place());
+    if (order.next<bool>()) reducer_->wait();
   }
 
   void block_inertia(MessageReader& order, MessageWriter& answer) {
@@ -293,6 +293,7 @@ class Member final : public ShardMember {
 
   Backend& backend_;
   Fill fill_;
+  SumReducer* reducer_;
   std::unique_ptr<RowMatrix> rows_;
   std::map<std::int32_t, std::unique_ptr<Points>> points_;
   std::array<CostView, 4> costs_;
@@ -306,8 +307,9 @@ class Member final : public ShardMember {
 
 }  // namespace
 
-std::unique_ptr<ShardMember> make_shard_member(Backend& backend, ShardMember::Fill fill) {
-  return std::make_unique<Member>(backend, std::move(fill));
+std::unique_ptr<ShardMember> make_shard_member(Backend& backend, ShardMember::Fill fill,
+                                               SumReducer* reducer) {
+  return std::make_unique<Member>(backend, std::move(fill), reducer);
 }
 
 }  // namespace moefy

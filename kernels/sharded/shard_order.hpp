@@ -31,6 +31,8 @@ enum class ShardOrder : std::uint8_t {
   certificate_sums,
   total_cost,
   update_sums,
+  reduce_sums,
+  read_sums,
   block_inertia,
 };
 

@@ -5,6 +5,7 @@
 
 #include "moefy/core/error.hpp"
 #include "sharded/sharded_rows.hpp"
+#include "sharded/site_moves.hpp"
 
 namespace moefy {
 
@@ -25,16 +26,21 @@ const GroupBackend::GroupPoints& GroupBackend::own(const Points& points) {
   return static_cast<const GroupPoints&>(points);
 }
 
+template <class Predicate, class Describe>
+Orders GroupBackend::orders_if(const Predicate& takes_part, ShardOrder kind,
+                               const Describe& describe) const {
+  return group_.orders(takes_part, [&](std::size_t m) {
+    MessageWriter order;
+    order.add(kind);
+    describe(m, order);
+    return order;
+  });
+}
+
 template <class Describe>
 Orders GroupBackend::orders(ShardOrder kind, const RowShards& shards,
                             const Describe& describe) const {
-  return group_.orders([&](std::size_t m) { return shards.count(m) > 0; },
-                       [&](std::size_t m) {
-                         MessageWriter order;
-                         order.add(kind);
-                         describe(m, order);
-                         return order;
-                       });
+  return orders_if([&](std::size_t m) { return shards.count(m) > 0; }, kind, describe);
 }
 
 // ---- rows and points ---------------------------------------------------------------------------
@@ -55,13 +61,8 @@ std::unique_ptr<Points> GroupBackend::make_points() { return std::make_unique<Gr
 /// Points end where no order can be sent, so the members hear of it later.
 void GroupBackend::drop_points() {
   for (const std::int32_t id : std::exchange(ids_->dropped, {})) {
-    group_.tell(group_.orders([](std::size_t) { return true; },
-                              [&](std::size_t) {
-                                MessageWriter order;
-                                order.add(ShardOrder::drop_points);
-                                order.add(id);
-                                return order;
-                              }));
+    group_.tell(orders_if([](std::size_t) { return true; }, ShardOrder::drop_points,
+                          [&](std::size_t, MessageWriter& order) { order.add(id); }));
   }
 }
 
@@ -400,26 +401,40 @@ void GroupBackend::update_sums(const Points& points, RowSelection selection,
   const RowShards& shards = own(points).shards;
   const RowShards selected = shards.selected(selection);
   require(new_label.size() == selected.num_rows(), "a label for each selected row");
-  auto answers = group_.ask(
-      orders(ShardOrder::update_sums, selected, [&](std::size_t m, MessageWriter& order) {
+  const sharded::SiteMoves moves(old_label, new_label, sums.count);
+  if (moves.sites().empty()) return;
+  Answers answers = group_.ask(orders_if(
+      [&](std::size_t m) { return reducer_ || selected.count(m) > 0; }, ShardOrder::update_sums,
+      [&](std::size_t m, MessageWriter& order) {
         order.add(own(points).id);
         order.add(shards.own_selection(selection, m));
-        order.add(sums.count.size());
+        order.add(moves.sites().size());
+        order.add(points.rows.cols);
         order.add(sums.scale_log2);
-        order.add_all(selected.part(old_label, m));
-        order.add_all(selected.part(new_label, m));
+        order.add_all(selected.part(moves.old_label(), m));
+        order.add_all(selected.part(moves.new_label(), m));
       }));
+  if (reducer_) answers = reduce_sums();
   Matrix<std::int64_t>& values = host_sums(sums);
   for (auto& answer : answers) {
     if (!answer) continue;
-    const auto count = answer->next_all<std::int64_t>();
-    for (std::size_t j = 0; j < count.size(); ++j) sums.count[j] += count[j];
-    for (const std::int32_t j : answer->next_all<std::int32_t>()) {
+    for (const std::int32_t moved : answer->next_all<std::int32_t>()) {
       const auto added = answer->next_all<std::int64_t>();
-      const auto sum = values.row(static_cast<std::size_t>(j));
+      const std::int32_t site = moves.sites()[static_cast<std::size_t>(moved)];
+      const auto sum = values.row(static_cast<std::size_t>(site));
       for (std::size_t l = 0; l < sum.size(); ++l) sum[l] += added[l];
     }
   }
+}
+
+/// By now every member has sums, and what could fail on one alone has not.
+GroupBackend::Answers GroupBackend::reduce_sums() {
+  const auto waits_for_its_part = [](std::size_t m, MessageWriter& order) { order.add(m > 0); };
+  group_.ask_jointly(
+      orders_if([](std::size_t) { return true; }, ShardOrder::reduce_sums, waits_for_its_part),
+      [this] { return reducer_->done(); });
+  return group_.ask(orders_if([](std::size_t m) { return m == 0; }, ShardOrder::read_sums,
+                              [](std::size_t, MessageWriter&) {}));
 }
 
 std::vector<double> GroupBackend::block_inertia(const Points& points, const RowsView& centroids,
@@ -441,8 +456,9 @@ std::vector<double> GroupBackend::block_inertia(const Points& points, const Rows
   return blocks;
 }
 
-std::unique_ptr<ShardedBackend> make_sharded_backend(Backend& own, GroupOrders& group) {
-  return std::make_unique<GroupBackend>(own, group);
+std::unique_ptr<ShardedBackend> make_sharded_backend(Backend& own, GroupOrders& group,
+                                                     SumReducer* reducer) {
+  return std::make_unique<GroupBackend>(own, group, reducer);
 }
 
 }  // namespace moefy

@@ -18,7 +18,8 @@ class ShardedRows;
 /// costs; what comes back is put one after another, or summed in integers.
 class GroupBackend final : public ShardedBackend {
  public:
-  GroupBackend(Backend& own, GroupOrders& group) : own_(own), group_(group) {}
+  GroupBackend(Backend& own, GroupOrders& group, SumReducer* reducer)
+      : own_(own), group_(group), reducer_(reducer) {}
 
   std::string name() const override { return own_.name(); }
   ThreadPool& threads() override { return own_.threads(); }
@@ -101,13 +102,20 @@ class GroupBackend final : public ShardedBackend {
   void read_ascending(const Points& points, std::span<const std::int32_t> rows,
                       std::span<const std::size_t> place, MatrixView<float> out);
 
-  /// Orders of `kind` to the members with rows in `shards`; describe(member, order) goes on.
+  /// Orders of `kind` to the members that take part; describe(member, order) goes on.
+  template <class Predicate, class Describe>
+  Orders orders_if(const Predicate& takes_part, sharded::ShardOrder kind,
+                   const Describe& describe) const;
+  /// The same to the members with rows in `shards`.
   template <class Describe>
   Orders orders(sharded::ShardOrder kind, const sharded::RowShards& shards,
                 const Describe& describe) const;
+  /// The members' sums become the leader's, as it answers them.
+  Answers reduce_sums();
 
   Backend& own_;
   GroupOrders& group_;
+  SumReducer* reducer_;
   std::array<Slot, 4> slots_;
   std::shared_ptr<PointIds> ids_ = std::make_shared<PointIds>();
   sharded::ShardedRows* rows_ = nullptr;  ///< of make_rows()

@@ -90,6 +90,7 @@ class HostSums final : public SiteSums {
   SumsView on_host(std::span<const std::int32_t> /*sites*/) override {
     return {values_.view(), count, scale_log2};
   }
+  std::span<std::int64_t> in_place() override { return values_.values(); }
 
   std::vector<double> move_to_means(std::span<const std::int32_t> sites,
                                     Centroids& centroids) override {

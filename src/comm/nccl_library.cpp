@@ -43,6 +43,7 @@ Library open() {
   find(handle, "ncclCommAbort", library.comm_abort);
   find(handle, "ncclSend", library.send);
   find(handle, "ncclRecv", library.recv);
+  find(handle, "ncclReduce", library.reduce);
   find(handle, "ncclGetErrorString", library.get_error_string);
   find(handle, "ncclGetLastError", library.get_last_error);
   return library;

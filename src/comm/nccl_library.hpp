@@ -27,8 +27,10 @@ struct Config {
   int blocking = 0;
 };
 
-/// Elements of transfers (ncclInt8).
+/// Elements of transfers (ncclInt8, ncclInt64), and how they are reduced (ncclSum).
 inline constexpr int kBytes = 0;
+inline constexpr int kInt64 = 4;
+inline constexpr int kSum = 0;
 
 /// Each named after its function: `send` is ncclSend.
 struct Library {
@@ -41,6 +43,8 @@ struct Library {
   Result (*comm_abort)(Comm comm);
   Result (*send)(const void* data, std::size_t count, int type, int peer, Comm comm, void* stream);
   Result (*recv)(void* data, std::size_t count, int type, int peer, Comm comm, void* stream);
+  Result (*reduce)(const void* data, void* result, std::size_t count, int type, int operation,
+                   int root, Comm comm, void* stream);
   const char* (*get_error_string)(Result result);
   const char* (*get_last_error)(Comm comm);
 };

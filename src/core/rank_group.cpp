@@ -10,6 +10,14 @@ namespace {
 // The first number of an answer.
 constexpr int kFine = 0;
 
+/// What follows the first number of an answer; throws the failure that it tells.
+MessageReader open_answer(std::vector<std::byte> message) {
+  MessageReader answer(std::move(message));
+  const int code = answer.next<int>();
+  if (code != kFine) throw_error(static_cast<ExitCode>(code), answer.next_text());
+  return answer;
+}
+
 }  // namespace
 
 void GroupOrders::send_others(Orders& orders, bool wants_answer) {
@@ -21,31 +29,45 @@ void GroupOrders::send_others(Orders& orders, bool wants_answer) {
   }
 }
 
+MessageWriter GroupOrders::carry_out(MessageWriter& order) const {
+  MessageReader reader(order.take());
+  MessageWriter answer;
+  own_(reader, answer);
+  return answer;
+}
+
 void GroupOrders::tell(Orders orders) {
   send_others(orders, false);
-  if (!orders[0]) return;
-  MessageReader order(orders[0]->take());
-  MessageWriter nothing;
-  own_(order, nothing);
+  if (orders[0]) carry_out(*orders[0]);
 }
 
 std::vector<std::optional<MessageReader>> GroupOrders::ask(Orders orders) {
   send_others(orders, true);
   std::vector<std::optional<MessageReader>> answers(orders.size());
-  if (orders[0]) {
-    MessageReader order(orders[0]->take());
-    MessageWriter answer;
-    own_(order, answer);
-    answers[0].emplace(answer.take());
-  }
+  if (orders[0]) answers[0].emplace(carry_out(*orders[0]).take());
   for (std::size_t m = 1; m < orders.size(); ++m) {
-    if (!orders[m]) continue;
-    MessageReader answer(group_.receive(m));
-    const int code = answer.next<int>();
-    if (code != kFine) throw_error(static_cast<ExitCode>(code), answer.next_text());
-    answers[m].emplace(std::move(answer));
+    if (orders[m]) answers[m].emplace(open_answer(group_.receive(m)));
   }
   return answers;
+}
+
+void GroupOrders::ask_jointly(Orders orders, const std::function<bool()>& own_done) {
+  constexpr std::chrono::microseconds kBetweenLooks{50};
+  std::vector<std::size_t> awaited;
+  for (std::size_t m = 1; m < orders.size(); ++m) {
+    if (orders[m]) awaited.push_back(m);
+  }
+  send_others(orders, true);
+  if (orders[0]) carry_out(*orders[0]);
+  bool done = !orders[0];
+  for (;;) {
+    done = done || own_done();
+    if (done && awaited.empty()) return;
+    auto arrival = group_.receive_any(awaited, kBetweenLooks);
+    if (!arrival) continue;
+    open_answer(std::move(arrival->message));
+    std::erase(awaited, arrival->member);
+  }
 }
 
 std::vector<std::byte> OrderServer::failure(ExitCode code, const std::string& message) const {

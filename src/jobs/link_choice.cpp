@@ -17,4 +17,18 @@ LayerLink choose_link(bool local_feed, const DeviceChoice& device, bool into_dev
   return {std::move(link), std::move(description)};
 }
 
+SumLink choose_sum_link(Communicator& comm, Communicator& group, const DeviceChoice& device,
+                        Backend& backend) {
+  if (device.backend != "cuda") return {nullptr, "sums as host messages"};
+  if (device.shared) return {nullptr, "sums as host messages (ranks share a GPU)"};
+  const std::string obstacle = nccl_obstacle(comm);
+  if (!obstacle.empty()) return {nullptr, "sums as host messages (" + obstacle + ")"};
+  SumLink link;
+  together(comm, [&] {
+    if (group.size() > 1) link.reducer = make_nccl_reducer(group, backend);
+  });
+  if (link.reducer) link.description = "sums over " + link.reducer->name();
+  return link;
+}
+
 }  // namespace moefy

@@ -7,9 +7,9 @@
 
 namespace moefy {
 
-SharedLayers::SharedLayers(Communicator& comm, int ranks_a_layer, Backend& own,
-                           const Checkpoint* checkpoint, bool local_feed, FindLayer find_layer,
-                           std::stop_token stop)
+SharedLayers::SharedLayers(Communicator& comm, int ranks_a_layer, const DeviceChoice& device,
+                           Backend& own, const Checkpoint* checkpoint, bool local_feed,
+                           FindLayer find_layer, std::stop_token stop)
     : comm_(comm),
       checkpoint_(checkpoint),
       local_feed_(local_feed),
@@ -17,13 +17,15 @@ SharedLayers::SharedLayers(Communicator& comm, int ranks_a_layer, Backend& own,
       stop_(std::move(stop)),
       group_(comm.split(comm.rank() / ranks_a_layer)),
       leaders_(comm.split(group_->rank() == 0 ? 0 : 1)),
-      member_(make_shard_member(
-          own, [this](MessageReader& order, const RowsTarget& out) { fill(order, out); })) {
+      sums_(choose_sum_link(comm, *group_, device, own)) {
+  member_ = make_shard_member(
+      own, [this](MessageReader& order, const RowsTarget& out) { fill(order, out); },
+      sums_.reducer.get());
   if (!leads()) return;
   leader_ = std::make_unique<GroupLeader>(*group_, stop_all_);
   orders_ = std::make_unique<GroupOrders>(
       *leader_, [this](MessageReader& order, MessageWriter& answer) { handle(order, answer); });
-  backend_ = make_sharded_backend(own, *orders_);
+  backend_ = make_sharded_backend(own, *orders_, sums_.reducer.get());
 }
 
 /// A member's rows [first, first + count) of a role are those of a layer of their own.
@@ -69,8 +71,20 @@ void SharedLayers::follow() {
   const OrderHandler handler = [this](MessageReader& order, MessageWriter& answer) {
     handle(order, answer);
   };
-  if (const auto error = serve_group(*group_, handler, stop_))
+  std::stop_source ended;
+  if (sums_.reducer) sums_.reducer->stop_with(ended.get_token());
+  close(serve_group(*group_, handler, stop_, ended));
+}
+
+void SharedLayers::close(const std::optional<RankError>& error) {
+  if (error) {
+    // Aborts what is under way, for which freeing memory of the device would wait.
+    sums_.reducer.reset();
     throw_error(error->code, error->message);
+  }
+  together(comm_, [this] {
+    if (sums_.reducer) sums_.reducer->finalize();
+  });
 }
 
 LayerSupply::OpenLayer SharedLayers::open(const LayerInfo& layer, PayloadReader* payload) {
@@ -106,7 +120,7 @@ QueueStatistics SharedLayers::run(std::span<const QueueItem> items, QueueCallbac
     error = RankError{failure.code(), failure.what(), leaders_->job_rank(0)};
   }
   leader_->finish(error);
-  if (error) throw_error(error->code, error->message);
+  close(error);
   if (leaders_->rank() > 0) return by_leader;
 
   QueueStatistics by_rank = by_leader;

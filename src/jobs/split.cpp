@@ -244,12 +244,13 @@ class SplitJob {
 
   void share_layers(const ShardChoice& sharing) {
     const auto ranks = static_cast<int>(sharing.ranks_a_layer);
-    link_.description =
-        fmt::format("{} ranks share the rows of each ({}), {}", ranks, sharing.reason,
-                    local_feed_ ? "every rank reads its own" : "sent by rank 0 as host messages");
     shared_.emplace(
-        comm_, ranks, *backend_, source_ ? &source_->checkpoint : nullptr, local_feed_,
+        comm_, ranks, device_, *backend_, source_ ? &source_->checkpoint : nullptr, local_feed_,
         [this](std::int64_t id) -> const LayerInfo& { return *find_layer(id); }, context_.stop);
+    link_.description =
+        fmt::format("{} ranks share the rows of each ({}), {}; {}", ranks, sharing.reason,
+                    local_feed_ ? "every rank reads its own" : "sent by rank 0 as host messages",
+                    shared_->sums_description());
   }
 
   void cluster_layers() {

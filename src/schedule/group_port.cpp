@@ -1,5 +1,7 @@
 #include "group_port.hpp"
 
+#include <algorithm>
+
 #include "moefy/comm/waiting.hpp"
 
 namespace moefy {
@@ -19,19 +21,37 @@ void GroupPort::send(int peer, std::vector<std::byte> bytes) {
 }
 
 std::vector<std::byte> GroupPort::receive(int peer, const std::stop_token& stop) {
+  return std::move(receive_any(std::span(&peer, 1), stop, {})->bytes);
+}
+
+std::optional<GroupPort::Message> GroupPort::receive_any(
+    std::span<const int> peers, const std::stop_token& stop,
+    std::optional<std::chrono::microseconds> longest) {
   std::unique_lock lock(mutex_);
-  std::deque<std::vector<std::byte>>& arrived = arrived_[peer];
-  waiting_ = arrived.empty();
+  auto found = peers.end();
+  const auto find = [&] {
+    found = std::ranges::find_if(peers, [&](int peer) { return !arrived_[peer].empty(); });
+    return found != peers.end();
+  };
+  waiting_ = !find();
   if (waiting_) {
     waiting_since_ = Clock::now();
     if (wake_) wake_();
+    if (longest) {
+      arrival_.wait_for(lock, stop, *longest, find);
+    } else {
+      arrival_.wait(lock, stop, find);
+    }
+    waiting_ = false;
   }
-  const bool there = arrival_.wait(lock, stop, [&] { return !arrived.empty(); });
-  waiting_ = false;
-  if (!there) throw Interrupted("stopped while ranks share a layer");
-  std::vector<std::byte> bytes = std::move(arrived.front());
+  if (found == peers.end()) {
+    if (stop.stop_requested()) throw Interrupted("stopped while ranks share a layer");
+    return std::nullopt;
+  }
+  std::deque<std::vector<std::byte>>& arrived = arrived_[*found];
+  Message message{*found, std::move(arrived.front())};
   arrived.pop_front();
-  return bytes;
+  return message;
 }
 
 void GroupPort::set_wake(std::function<void()> wake) {

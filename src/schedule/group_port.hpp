@@ -7,6 +7,8 @@
 #include <functional>
 #include <map>
 #include <mutex>
+#include <optional>
+#include <span>
 #include <stop_token>
 #include <utility>
 #include <vector>
@@ -25,10 +27,19 @@ class GroupPort {
 
   GroupPort(Communicator& comm, int first_peer, int end_peer);
 
+  struct Message {
+    int peer = 0;
+    std::vector<std::byte> bytes;
+  };
+
   // The working thread:
   void send(int peer, std::vector<std::byte> bytes);
   /// Waits for it; Interrupted if stopped meanwhile.
   std::vector<std::byte> receive(int peer, const std::stop_token& stop);
+  /// The next message of any of `peers`, or nothing if none comes within `longest` (unless it is
+  /// empty); Interrupted if stopped meanwhile.
+  std::optional<Message> receive_any(std::span<const int> peers, const std::stop_token& stop,
+                                     std::optional<std::chrono::microseconds> longest);
 
   // The communicating thread:
   void set_wake(std::function<void()> wake);
@@ -43,11 +54,6 @@ class GroupPort {
   void stop_beats() { watch_.stop_beats(); }
 
  private:
-  struct Message {
-    int peer = 0;
-    std::vector<std::byte> bytes;
-  };
-
   Communicator& comm_;
   PeerWatch watch_;
   mutable std::mutex mutex_;

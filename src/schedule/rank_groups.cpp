@@ -14,11 +14,13 @@ namespace {
 /// A member's side.
 class GroupMember {
  public:
-  GroupMember(Communicator& comm, const OrderHandler& handler, std::stop_token stop)
+  GroupMember(Communicator& comm, const OrderHandler& handler, std::stop_token stop,
+              std::stop_source work_stop)
       : comm_(comm),
         stop_(std::move(stop)),
         port_(comm, 0, 1),
         server_(handler, with_rank(comm, "")),
+        work_stop_(std::move(work_stop)),
         worker_(doorbell_) {
     port_.set_wake([this] { doorbell_.ring(); });
   }
@@ -95,6 +97,14 @@ std::vector<std::byte> GroupLeader::receive(std::size_t member) {
   return port_->receive(static_cast<int>(member), work_stop_);
 }
 
+std::optional<RankGroup::Arrival> GroupLeader::receive_any(std::span<const std::size_t> members,
+                                                           std::chrono::microseconds longest) {
+  const std::vector<int> peers(members.begin(), members.end());
+  auto message = port_->receive_any(peers, work_stop_, longest);
+  if (!message) return std::nullopt;
+  return Arrival{static_cast<std::size_t>(message->peer), std::move(message->bytes)};
+}
+
 void GroupLeader::set_wake(std::function<void()> wake) { port_->set_wake(std::move(wake)); }
 
 std::chrono::microseconds GroupLeader::longest_pause() const { return port_->longest_pause(); }
@@ -126,8 +136,8 @@ void GroupLeader::finish(const std::optional<RankError>& error) {
 }
 
 std::optional<RankError> serve_group(Communicator& comm, const OrderHandler& handler,
-                                     std::stop_token stop) {
-  GroupMember member(comm, handler, std::move(stop));
+                                     std::stop_token stop, std::stop_source ended) {
+  GroupMember member(comm, handler, std::move(stop), std::move(ended));
   std::optional<RankError> error;
   try {
     error = member.run();

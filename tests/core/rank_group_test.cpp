@@ -97,5 +97,57 @@ TEST(GroupOrdersTest, a_failure_is_thrown_by_the_next_question_and_stops_what_co
   EXPECT_EQ(own, 3);
 }
 
+TEST(GroupOrdersTest, a_joint_order_is_done_when_all_have_answered_and_the_leader_has_its_part) {
+  int carried_out = 0;
+  DirectGroup group({adding(10, carried_out), adding(20, carried_out)});
+  GroupOrders orders(group, adding(0, carried_out));
+  int looks = 0;
+
+  orders.ask_jointly(number_for_all(orders, 5), [&] {
+    EXPECT_EQ(carried_out, 3);
+    return ++looks == 7;
+  });
+
+  EXPECT_EQ(looks, 7);
+  Orders others = number_for_all(orders, 5);
+  others[0].reset();
+  orders.ask_jointly(std::move(others), [&] { return ++looks > 7; });
+  EXPECT_EQ(looks, 7);
+  EXPECT_EQ(carried_out, 5);
+}
+
+/// Member 1 waits for member 2, which fails.
+class StuckGroup final : public RankGroup {
+ public:
+  std::size_t size() const override { return 3; }
+  void send(std::size_t member, std::vector<std::byte> message) override {
+    if (member == 2) failure_ = failing_.handle(std::move(message));
+  }
+  std::vector<std::byte> receive(std::size_t) override {
+    throw InternalError("waited for one member only");
+  }
+  std::optional<Arrival> receive_any(std::span<const std::size_t> members,
+                                     std::chrono::microseconds) override {
+    EXPECT_EQ(members.size(), 2U);
+    return Arrival{2, failure_.value()};
+  }
+
+ private:
+  OrderServer failing_{[](MessageReader&, MessageWriter&) { throw CommError("no peer"); },
+                       "[member 2] "};
+  std::optional<std::vector<std::byte>> failure_;
+};
+
+TEST(GroupOrdersTest, the_first_failure_of_a_joint_order_does_not_wait_for_the_others) {
+  StuckGroup group;
+  GroupOrders orders(group, [](MessageReader&, MessageWriter&) {});
+  try {
+    orders.ask_jointly(number_for_all(orders, 1), [] { return false; });
+    FAIL() << "nothing was thrown";
+  } catch (const CommError& error) {
+    EXPECT_STREQ(error.what(), "[member 2] no peer");
+  }
+}
+
 }  // namespace
 }  // namespace moefy

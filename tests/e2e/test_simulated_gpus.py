@@ -377,6 +377,112 @@ def test_bench_link_measures_both_links(tmp_path):
     assert job.finish()[0] == 0, job.stderr
 
 
+# ---- layers that ranks share ----------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def wide_model(tmp_path_factory):
+    """Two layers of two blocks of rows each: of three ranks one has none."""
+    folder = tmp_path_factory.mktemp("wide") / "llama"
+    return write_llama(folder, layers=2, hidden=32, ffn=400, dtype=np.float16)
+
+
+@pytest.fixture(scope="module")
+def expected_of_wide(wide_model, tmp_path_factory):
+    return map_of_one_rank(wide_model, tmp_path_factory.mktemp("wide-alone"))
+
+
+def start_shared(model, folder, shards=RANKS, more=(), **how):
+    return start(model, folder, more=["--shard-rows", str(shards), *more], **how)
+
+
+@pytest.mark.parametrize("shards", [2, 3])
+def test_sums_of_shared_rows_make_the_same_map_over_nccl_and_as_messages(
+        shards, wide_model, expected_of_wide, tmp_path):
+    for name, devices, nccl, line in [
+            ("nccl", RANKS, NCCL, "sent by rank 0 as host messages; sums over NCCL 2.27.3"),
+            ("shared", 1, NCCL, "; sums as host messages (ranks share a GPU)"),
+            ("none", RANKS, tmp_path / "missing.so",
+             "; sums as host messages (rank 0: NCCL cannot be loaded")]:
+        folder = tmp_path / name
+        folder.mkdir()
+        job = start_shared(wide_model, folder, shards, devices=devices, more=["--share-devices"],
+                           environment={"MOEFY_NCCL": str(nccl)})
+        assert job.finish()[0] == 0, job.stderr
+        assert f"layers: {shards} ranks share the rows of each (--shard-rows)" in job.stderr
+        assert line in job.stderr
+        assert (folder / "map.h5").read_bytes() == expected_of_wide
+
+
+@pytest.mark.parametrize("rank", range(RANKS))
+@pytest.mark.parametrize("call, code", [
+    ("ncclGetUniqueId:1", 5), ("ncclCommInitRankConfig:1", 5), ("ncclReduce:1", 5), ("ncclReduce:5", 5),
+    ("ncclCommGetAsyncError:12", 5), ("ncclCommFinalize:1", 5), ("ncclCommDestroy:1", 5),
+    ("cudaEventRecord:2", 6), ("cudaEventQuery:3", 6), ("cudaMalloc:12", 6), ("cudaMemsetAsync:2", 6),
+    ("cudaStreamSynchronize:9", 6)])
+def test_every_failure_of_shared_rows_ends_all_ranks_with_one_message(call, code, rank, wide_model,
+                                                                      tmp_path):
+    job = start_shared(wide_model, tmp_path, more=["--timeout", "5s"],
+                       environment={"MOEFY_SIMULATED_FAILURE": call,
+                                    "MOEFY_SIMULATED_FAILURE_RANK": str(rank)})
+    found, seconds = job.finish()
+    if found == 0:
+        pytest.skip(f"rank {rank} does not call {call}")
+
+    assert job.last_words().startswith(f"moefy: exit {code} "), job.stderr
+    assert len(job.messages()) == 1, job.stderr
+    assert f"[rank {rank} " in job.messages()[0]
+    assert job.all_gone()
+    assert not (tmp_path / "map.h5").exists()
+
+
+@pytest.fixture(scope="module")
+def long_wide_model(tmp_path_factory):
+    """Enough layers that a job does not end between two looks at it."""
+    folder = tmp_path_factory.mktemp("long-wide") / "llama"
+    return write_llama(folder, layers=16, hidden=32, ffn=600, dtype=np.float16)
+
+
+def wait_until_sums_are_added_up(job, folder):
+    job.learn_ranks()
+    assert job.wait_until(lambda: any(folder.glob("moefy-nccl-*/reducing-*"))), job.stderr
+
+
+@pytest.mark.parametrize("rank", range(RANKS))
+def test_a_rank_that_is_killed_while_sums_are_added_up(rank, long_wide_model, tmp_path):
+    job = start_shared(long_wide_model, tmp_path)
+    wait_until_sums_are_added_up(job, tmp_path)
+    job.signal_rank(rank, signal.SIGKILL)
+    code, seconds = job.finish()
+
+    assert code != 0
+    assert seconds < GONE_WITHIN_SECONDS
+    assert job.all_gone()
+    assert not (tmp_path / "map.h5").exists()
+
+
+@pytest.mark.parametrize("rank", range(RANKS))
+def test_a_rank_that_is_stopped_while_sums_are_added_up_is_noticed(rank, long_wide_model, tmp_path):
+    job = start_shared(long_wide_model, tmp_path, more=["--timeout", "5s"])
+    wait_until_sums_are_added_up(job, tmp_path)
+    job.signal_rank(rank, signal.SIGSTOP)
+
+    assert job.finish()[0] == 5, job.stderr
+    assert len(job.messages()) == 1, job.stderr
+    assert job.all_gone()
+
+
+@pytest.mark.parametrize("rank", range(RANKS))
+def test_a_rank_that_is_told_to_end_while_sums_are_added_up(rank, long_wide_model, tmp_path):
+    job = start_shared(long_wide_model, tmp_path)
+    wait_until_sums_are_added_up(job, tmp_path)
+    job.signal_rank(rank, signal.SIGUSR1)
+    code, _ = job.finish()
+
+    assert code == 75, job.stderr
+    assert job.last_words().startswith("moefy: exit 75 ")
+    assert job.all_gone()
+
+
 # ---- recorded tokens ------------------------------------------------------------------------------
 
 @pytest.fixture(scope="module")

@@ -251,21 +251,74 @@ TEST_P(ShardedBackendTest, adds_up_costs_and_certificates) {
   });
 }
 
+test::SumsOnHost sums_of_a_selection(Backend& backend, const Points& points, std::size_t step) {
+  const RowSelection selection{step};
+  const std::size_t count = selection.count(points.rows.rows);
+  const std::vector<std::int32_t> before = spread_labels(count, 6, 3);
+  const std::vector<std::int32_t> after = spread_labels(count, 6, 4);
+  const auto sums = test::empty_sums(backend, 6, kDim, 38);
+  // Twice, so that sums that are there already are added to.
+  backend.update_sums(points, selection, {}, after, *sums);
+  backend.update_sums(points, selection, {}, before, *sums);
+  backend.update_sums(points, selection, before, after, *sums);
+  return test::read(*sums);
+}
+
+/// Few rows move, the last one to a site that has had none, and one comes from nowhere.
+test::SumsOnHost sums_of_few_moves(Backend& backend, const Points& points) {
+  const std::size_t count = points.rows.rows;
+  std::vector<std::int32_t> before = spread_labels(count, 20, 3);
+  const auto sums = test::empty_sums(backend, 30, kDim, 38);
+  before[count / 2] = -1;
+  std::vector<std::int32_t> after = before;
+  after[count / 2] = 7;
+  after[count - 1] = 29;
+  if (count > 2) after[2] = (after[2] + 1) % 20;
+  std::vector<std::int32_t> first = before;
+  first[count / 2] = 0;
+  backend.update_sums(points, {}, {}, first, *sums);
+  backend.update_sums(points, {}, before, after, *sums);
+  backend.update_sums(points, {}, after, after, *sums);  // none moves
+  return test::read(*sums);
+}
+
 TEST_P(ShardedBackendTest, updates_sums_of_a_selection) {
   for (const std::size_t step : {1, 3, 5}) {
-    const RowSelection selection{step};
-    const std::size_t count = selection.count(num_rows());
-    std::vector<std::int32_t> before = spread_labels(count, 6, 3);
-    const std::vector<std::int32_t> after = spread_labels(count, 6, 4);
     expect_equal([&](Backend& backend, Points& points) {
-      const auto sums = test::empty_sums(backend, 6, kDim, 38);
-      // Twice, so that sums that are there already are added to.
-      backend.update_sums(points, selection, {}, after, *sums);
-      backend.update_sums(points, selection, {}, before, *sums);
-      backend.update_sums(points, selection, before, after, *sums);
-      return test::read(*sums);
+      return sums_of_a_selection(backend, points, step);
     });
   }
+}
+
+TEST_P(ShardedBackendTest, updates_sums_of_few_moves) { expect_equal(sums_of_few_moves); }
+
+/// With a reducer, whose sums lie in host memory.
+class ReducingBackendTest : public ShardedBackendTest {};
+
+std::vector<std::string> host_backends() {
+  std::vector<std::string> names = test::all_backends();
+  std::erase(names, "cuda");
+  return names;
+}
+
+TEST_P(ReducingBackendTest, adds_up_sums_where_they_lie) {
+  const std::size_t members = std::get<1>(GetParam());
+  test::Sharded reducing(
+      members, [] { return test::make_backend(name()); }, true);
+  Backend& backend = reducing.backend();
+  const auto points = backend.make_points();
+  backend.load(*points, reducing.put(values_.view()), true);
+
+  for (const std::size_t step : {1, 3, 5}) {
+    EXPECT_EQ(sums_of_a_selection(*plain_, *plain_points_, step),
+              sums_of_a_selection(backend, *points, step));
+  }
+  EXPECT_EQ(sums_of_few_moves(*plain_, *plain_points_), sums_of_few_moves(backend, *points));
+
+  // Members without rows, too; where nothing moves there is nothing to add up.
+  for (std::size_t m = 0; m < members; ++m)
+    EXPECT_EQ(reducing.reducer(m).num_begun, reducing.reducer(0).num_begun);
+  EXPECT_LE(reducing.reducer(0).num_begun, 3 * 3 + 2);
 }
 
 TEST_P(ShardedBackendTest, sums_squared_distances) {
@@ -307,18 +360,23 @@ TEST_P(ShardedBackendTest, keeps_measures_and_adds_rows) {
   EXPECT_EQ(plain_points_->block_squared_norm, sharded_points_->block_squared_norm);
 }
 
+std::string name_of(const testing::TestParamInfo<ShardedBackendTest::ParamType>& parameter) {
+  std::string text = std::get<0>(parameter.param) + "_" +
+                     std::to_string(std::get<1>(parameter.param)) + "_members_" +
+                     std::to_string(std::get<2>(parameter.param)) + "_rows";
+  std::ranges::replace(text, '-', '_');
+  return text;
+}
 INSTANTIATE_TEST_SUITE_P(Shards, ShardedBackendTest,
                          testing::Combine(testing::ValuesIn(test::all_backends()),
                                           testing::Values(1, 2, 3),
                                           testing::Values(1, 255, 256, 257, 1000)),
-                         [](const auto& parameter) {
-                           std::string text =
-                               std::get<0>(parameter.param) + "_" +
-                               std::to_string(std::get<1>(parameter.param)) + "_members_" +
-                               std::to_string(std::get<2>(parameter.param)) + "_rows";
-                           std::ranges::replace(text, '-', '_');
-                           return text;
-                         });
+                         name_of);
+INSTANTIATE_TEST_SUITE_P(Shards, ReducingBackendTest,
+                         testing::Combine(testing::ValuesIn(host_backends()),
+                                          testing::Values(1, 2, 3),
+                                          testing::Values(1, 255, 256, 257, 1000)),
+                         name_of);
 
 TEST(ShardsTest, are_even_shares_of_whole_blocks) {
   EXPECT_EQ(even_shards(1000, 2), (std::vector<std::size_t>{0, 512, 1000}));
@@ -337,6 +395,22 @@ TEST(ShardedBackendErrorsTest, a_bad_value_of_another_member_is_named) {
     FAIL() << "accepted";
   } catch (const InputError& error) {
     EXPECT_STREQ(error.what(), "[member 1] rows from 256 on: row 257, column 2 is nan");
+  }
+}
+
+TEST(ShardedBackendErrorsTest, sums_that_cannot_be_added_up_name_the_member) {
+  test::Sharded sharded(
+      3, [] { return make_cpu_backend(1); }, true);
+  const Matrix<float> values = test::normal_matrix(600, 4, 1);
+  const auto points = sharded.backend().make_points();
+  sharded.backend().load(*points, sharded.put(values.view()), false);
+  sharded.reducer(2).fails = true;
+  const auto sums = test::empty_sums(sharded.backend(), 3, 4, 20);
+  try {
+    sharded.backend().update_sums(*points, {}, {}, spread_labels(600, 3, 1), *sums);
+    FAIL() << "accepted";
+  } catch (const CommError& error) {
+    EXPECT_STREQ(error.what(), "[member 2] no peer");
   }
 }
 

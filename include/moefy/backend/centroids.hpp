@@ -56,6 +56,9 @@ class SiteSums {
   /// The sums of `sites` (ascending) for the host to read, valid until the next call. Other rows
   /// are undefined.
   virtual SumsView on_host(std::span<const std::int32_t> sites) = 0;
+  /// All of them, [num_sites * dim], in the memory in which the backend computes: complete on
+  /// return, valid until clear(), and who changes them changes the sums.
+  virtual std::span<std::int64_t> in_place() = 0;
   /// The centroids of `sites`, none of which is empty, become the means float(sum · (2^-a /
   /// count)), computed in fp64. Returns Σ_l (new - old)² of each in fp64, columns in order.
   virtual std::vector<double> move_to_means(std::span<const std::int32_t> sites,

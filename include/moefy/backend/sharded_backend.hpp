@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "moefy/backend/backend.hpp"
+#include "moefy/backend/sum_reducer.hpp"
 #include "moefy/core/rank_group.hpp"
 
 namespace moefy {
@@ -26,8 +27,11 @@ class ShardMember {
   /// See OrderHandler.
   virtual void handle(MessageReader& order, MessageWriter& answer) = 0;
 };
-/// `backend` must outlive it; rows lie in host memory.
-std::unique_ptr<ShardMember> make_shard_member(Backend& backend, ShardMember::Fill fill);
+/// `backend` must outlive it; rows lie in host memory. `reducer`: this member's end of what adds up
+/// the group's sums where the backends compute; must outlive it, too. Null: they go to the leader
+/// as messages.
+std::unique_ptr<ShardMember> make_shard_member(Backend& backend, ShardMember::Fill fill,
+                                               SumReducer* reducer = nullptr);
 
 /// A Backend whose rows and costs lie with the members of a group, the leader among them: each
 /// carries out every primitive on its rows, and labels, sums and counts come back. What is above it
@@ -42,7 +46,9 @@ class ShardedBackend : public Backend {
   /// Within RowMatrix::fill_columns() of this backend's rows: makes the members fill their parts.
   virtual void fill_rows(const DescribeRows& describe) = 0;
 };
-/// `own` computes what needs no rows, on the leader. Both must outlive it.
-std::unique_ptr<ShardedBackend> make_sharded_backend(Backend& own, GroupOrders& group);
+/// `own` computes what needs no rows, on the leader. `reducer`: the leader's, if all members have
+/// one. All must outlive it.
+std::unique_ptr<ShardedBackend> make_sharded_backend(Backend& own, GroupOrders& group,
+                                                     SumReducer* reducer = nullptr);
 
 }  // namespace moefy

@@ -1,8 +1,10 @@
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <functional>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -23,6 +25,15 @@ class RankGroup {
   virtual void send(std::size_t member, std::vector<std::byte> message) = 0;
   /// The next message of another member. Throws Interrupted if the work is stopped meanwhile.
   virtual std::vector<std::byte> receive(std::size_t member) = 0;
+
+  struct Arrival {
+    std::size_t member = 0;
+    std::vector<std::byte> message;
+  };
+  /// The next message of any of `members`, or nothing if none comes within `longest`. Throws
+  /// Interrupted as receive() does.
+  virtual std::optional<Arrival> receive_any(std::span<const std::size_t> members,
+                                             std::chrono::microseconds longest) = 0;
 };
 
 /// Carries out an order: reads what it says, and writes the answer if there is one.
@@ -52,9 +63,15 @@ class GroupOrders {
   /// The answers by member, of those that took part. Throws what a member threw (the lowest
   /// member's), with its class and message.
   std::vector<std::optional<MessageReader>> ask(Orders orders);
+  /// The same of orders that members can only carry out with each other: whoever fails leaves the
+  /// others waiting, so the first failure to arrive is thrown at once. The leader's order returns
+  /// before it is carried out; `own_done` drives it and tells whether it is.
+  void ask_jointly(Orders orders, const std::function<bool()>& own_done);
 
  private:
   void send_others(Orders& orders, bool wants_answer);
+  /// The leader's own order; returns its answer.
+  MessageWriter carry_out(MessageWriter& order) const;
 
   RankGroup& group_;
   OrderHandler own_;

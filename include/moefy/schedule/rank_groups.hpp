@@ -25,7 +25,9 @@ class GroupLeader final : public RankGroup, public QueueCompanion {
   std::size_t size() const override;
   void send(std::size_t member, std::vector<std::byte> message) override;
   std::vector<std::byte> receive(std::size_t member) override;
-  /// What ends receive() from now on.
+  std::optional<Arrival> receive_any(std::span<const std::size_t> members,
+                                     std::chrono::microseconds longest) override;
+  /// What ends receive() and receive_any() from now on.
   void stop_with(std::stop_token stop) { work_stop_ = std::move(stop); }
 
   // The communicating thread:
@@ -45,9 +47,10 @@ class GroupLeader final : public RankGroup, public QueueCompanion {
 };
 
 /// Carries out the leader's orders on a second thread until it finishes the group; returns its
-/// error. `stop`: tells the leader that this rank is to stop. A leader that stays silent for the
-/// time-out ends the job. Communicates on the calling thread.
+/// error. `stop`: tells the leader that this rank is to stop. `ended` is requested when it has
+/// finished the group: an order that is still under way then should throw Interrupted. A leader
+/// that stays silent for the time-out ends the job. Communicates on the calling thread.
 std::optional<RankError> serve_group(Communicator& comm, const OrderHandler& handler,
-                                     std::stop_token stop);
+                                     std::stop_token stop, std::stop_source ended = {});
 
 }  // namespace moefy

@@ -1,5 +1,6 @@
 #include "moefy/schedule/rank_groups.hpp"
 
+#include <atomic>
 #include <condition_variable>
 #include <mutex>
 #include <numeric>
@@ -44,9 +45,9 @@ MessageWriter numbers_up_to(std::int64_t last) {
 std::map<std::int64_t, std::string> run_groups(
     Groups& groups, std::int64_t count, const OrderHandler& handler,
     const std::function<std::string(std::int64_t id, GroupOrders& orders)>& work,
-    std::stop_token stop = {}) {
+    std::stop_token stop = {}, std::stop_source ended = {}) {
   if (!groups.leads) {
-    if (const auto error = serve_group(*groups.group, handler, stop))
+    if (const auto error = serve_group(*groups.group, handler, stop, ended))
       throw_error(error->code, error->message);
     return {};
   }
@@ -142,6 +143,49 @@ TEST(RankGroupsTest, an_error_of_a_member_ends_all_with_its_class_and_place) {
     const std::string place = "[rank " + std::to_string(last) + " on ";
     EXPECT_NE(std::string(error.what()).find("no such thing"), std::string::npos) << error.what();
     EXPECT_TRUE(last == 0 || std::string(error.what()).find(place) != std::string::npos);
+  }
+}
+
+TEST(RankGroupsTest, a_joint_order_is_carried_out_by_all_at_once) {
+  Groups groups(world().size());
+  std::atomic<int> carried_out = 0;
+  const OrderHandler counting = [&](MessageReader&, MessageWriter&) { ++carried_out; };
+  run_groups(groups, 2, counting, [](std::int64_t, GroupOrders& orders) {
+    int looks = 0;
+    for (int round = 0; round < 5; ++round)
+      orders.ask_jointly(to_all(orders, 1), [&] { return ++looks % 3 == 0; });
+    return std::string();
+  });
+  EXPECT_EQ(carried_out, 2 * 5);
+}
+
+TEST(RankGroupsTest, members_that_wait_for_one_that_failed_hear_of_the_end) {
+  Groups groups(world().size());
+  const int rank = groups.group->rank();
+  const int last = groups.group->size() - 1;
+  if (last == 0) return;
+  std::stop_source ended;
+  const OrderHandler waiting = [&](MessageReader&, MessageWriter&) {
+    if (rank == last) throw CommError("no such peer");
+    if (rank == 0) return;  // the leader looks after its part by itself
+    std::mutex mutex;
+    std::unique_lock lock(mutex);
+    std::condition_variable_any never;
+    never.wait(lock, ended.get_token(), [] { return false; });
+    throw Interrupted("left");
+  };
+  try {
+    run_groups(
+        groups, 3, waiting,
+        [](std::int64_t, GroupOrders& orders) {
+          orders.ask_jointly(to_all(orders, 1), [] { return false; });
+          return std::string();
+        },
+        {}, ended);
+    FAIL() << "nothing was thrown on rank " << world().rank();
+  } catch (const CommError& error) {
+    const std::string place = "[rank " + std::to_string(last) + " on ";
+    EXPECT_NE(std::string(error.what()).find(place), std::string::npos) << error.what();
   }
 }
 

@@ -3,6 +3,7 @@
 // be processes; a send ends when its file was received, as a rendezvous does. Calls return before
 // they have taken effect, and nothing may be called until ncclCommGetAsyncError says so.
 #include <atomic>
+#include <cstdint>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -10,6 +11,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include <cstdlib>
 
@@ -58,6 +60,7 @@ struct Communicator {
   int polls_left = 0;                 ///< until the call before has taken effect
   std::function<void()> effect;       ///< of that call
   std::map<int, int> sent, received;  ///< by peer
+  int reduced = 0;
 
   bool may_use(const simt::Stream* stream, const void* data, std::size_t bytes) const {
     return simt::device_of(stream) == device && simt::is_memory_for(stream, data, bytes);
@@ -92,17 +95,24 @@ fs::path file_of(const Shared& shared, int from, int to, int number) {
 void write_whole(const fs::path& path, const char* data, std::size_t size) {
   const fs::path part = path.string() + ".part";
   std::ofstream(part, std::ios::binary).write(data, static_cast<std::streamsize>(size));
-  fs::rename(part, path);
+  std::error_code gone;  // the folder, because another rank has aborted
+  fs::rename(part, path, gone);
+}
+
+fs::path file_of_reduction(const Shared& shared, int from, int number) {
+  return shared.folder / ("sum-" + std::to_string(from) + "-" + std::to_string(number));
 }
 
 bool receive(Shared& shared, const fs::path& path, char* data, std::size_t size) {
-  if (!fs::exists(path)) return false;
-  if (fs::file_size(path) == size) {
+  std::error_code gone;
+  const std::uintmax_t found = fs::file_size(path, gone);
+  if (gone) return false;
+  if (found == size) {
     std::ifstream(path, std::ios::binary).read(data, static_cast<std::streamsize>(size));
   } else {
     shared.error = invalid_argument;  // both ends must name the same count
   }
-  fs::remove(path);
+  fs::remove(path, gone);
   return true;
 }
 
@@ -180,6 +190,50 @@ int ncclRecv(void* data, std::size_t count, int type, int peer, Communicator* co
   return comm->begin([=, shared = comm->shared] {
     simt::add_to_stream(stream, [=] {
       return shared->aborted || receive(*shared, path, static_cast<char*>(data), count);
+    });
+  });
+}
+
+int ncclReduce(const void* data, void* result, std::size_t count, int type, int operation, int root,
+               Communicator* comm, simt::Stream* stream) {
+  if (simt::call_fails("ncclReduce")) return remote_error;
+  const std::size_t size = count * sizeof(std::int64_t);
+  if (type != 4 || operation != 0 || root < 0 || root >= comm->size ||
+      !simt::is_device_memory(data, size) || !simt::is_device_memory(result, size)) {
+    return invalid_argument;
+  }
+  const int number = comm->reduced++;
+  leave_mark(*comm, "reducing-");
+  if (comm->rank != root) {
+    const fs::path path = file_of_reduction(*comm->shared, comm->rank, number);
+    return comm->begin([=, shared = comm->shared] {
+      simt::add_to_stream(stream, [=, written = false]() mutable {
+        if (shared->aborted) return true;
+        if (!written) write_whole(path, static_cast<const char*>(data), size);
+        written = true;
+        // Without its folder another rank has gone, without a word.
+        return !fs::exists(path) && fs::exists(shared->folder);
+      });
+    });
+  }
+  std::map<int, fs::path> missing;
+  for (int rank = 0; rank < comm->size; ++rank) {
+    if (rank != root) missing[rank] = file_of_reduction(*comm->shared, rank, number);
+  }
+  return comm->begin([=, shared = comm->shared] {
+    simt::add_to_stream(stream, [=, begun = false]() mutable {
+      if (shared->aborted) return true;
+      if (!begun) std::memmove(result, data, size);
+      begun = true;
+      std::vector<std::uint64_t> part(count);
+      std::erase_if(missing, [&](const auto& entry) {
+        if (!receive(*shared, entry.second, reinterpret_cast<char*>(part.data()), size))
+          return false;
+        auto* const sums = static_cast<std::uint64_t*>(result);  // unsigned: they wrap
+        for (std::size_t i = 0; i < count; ++i) sums[i] += part[i];
+        return true;
+      });
+      return missing.empty();
     });
   });
 }

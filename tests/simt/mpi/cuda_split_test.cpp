@@ -108,12 +108,50 @@ TEST_F(CudaSplitTest, makes_the_same_map_of_rows_that_ranks_share) {
     for (shard_rows_ = 2; shard_rows_ <= 3; ++shard_rows_)
       split(world(), "cuda", std::string(feed) + std::to_string(shard_rows_) + ".h5");
   }
+  simt::set_device_count(1);
+  share_devices_ = true;
+  split(world(), "cuda", "messages.h5");
 
   if (world().rank() != 0) return;
   const std::unique_ptr<Communicator> alone = make_self_communicator();
   split(*alone, "cuda", "alone.h5");
-  for (const char* map : {"local2.h5", "local3.h5", "coordinator2.h5", "coordinator3.h5"})
+  for (const char* map :
+       {"local2.h5", "local3.h5", "coordinator2.h5", "coordinator3.h5", "messages.h5"})
     EXPECT_EQ(text_of(folder_ / map), text_of(folder_ / "alone.h5")) << map;
+  if (world().size() == 1) return;
+  EXPECT_NE(text_of(folder_ / "local2.h5.log").find("; sums over NCCL 2.27.3"), std::string::npos);
+  EXPECT_NE(
+      text_of(folder_ / "messages.h5.log").find("; sums as host messages (ranks share a GPU)"),
+      std::string::npos);
+}
+
+TEST_F(CudaSplitTest, ends_on_all_ranks_when_sums_cannot_be_added_up) {
+  if (world().size() == 1) return;
+  if (world().rank() == 0) {
+    test::write_checkpoint(test::tiny_model("llama", {.layers = 2, .hidden = 24, .neurons = 600}),
+                           folder_ / "model");
+  }
+  world().barrier();
+  shard_rows_ = world().size();
+  for (int failing = 0; failing < world().size(); ++failing) {
+    for (const char* call : {"ncclReduce", "ncclCommGetAsyncError"}) {
+      SCOPED_TRACE(testing::Message() << call << " of rank " << failing);
+      constexpr int kAfterTheStart = 9;
+      if (world().rank() == failing) simt::fail(call, kAfterTheStart);
+      std::string message;
+      try {
+        split(world(), "cuda", "failed.h5");
+      } catch (const CommError& error) {
+        message = error.what();
+      }
+      EXPECT_NE(message.find("NCCL, adding up sums: remote process"), std::string::npos) << message;
+      EXPECT_NE(message.find("[rank " + std::to_string(failing) + " "), std::string::npos)
+          << message;
+      EXPECT_FALSE(std::filesystem::exists(folder_ / "failed.h5"));
+      simt::fail("");
+      world().barrier();
+    }
+  }
 }
 
 TEST_F(CudaSplitTest, finds_the_labels_of_the_reference) {
