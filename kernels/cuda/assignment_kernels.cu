@@ -55,6 +55,44 @@ __global__ void smallest_moves_kernel(DeviceCosts costs, const std::int32_t* lab
   });
 }
 
+/// A warp a pair of sites. Its lanes look at kOwn rows each at a time, and hold what is listed so
+/// far, an entry each.
+__global__ void list_moves_kernel(DeviceCosts costs, SiteRows members, unsigned length,
+                                  unsigned long long* list) {
+  constexpr unsigned kOwn = 8;
+  constexpr unsigned long long kNoMove = ~0ULL;
+  const std::size_t num_pairs = costs.num_sites * costs.num_sites;
+  for (std::size_t pair = warp_index(); pair < num_pairs; pair += num_warps()) {
+    const std::size_t u = pair / costs.num_sites;
+    const std::size_t v = pair % costs.num_sites;
+    const std::int32_t end = members.begin[u + 1];
+    unsigned long long listed = kNoMove;
+    for (std::int32_t first = members.begin[u]; first < end;
+         first += static_cast<std::int32_t>(kWarp * kOwn)) {
+      unsigned long long left[kOwn + 1];
+      for (unsigned s = 0; s < kOwn; ++s) {
+        const std::int32_t at = first + static_cast<std::int32_t>(s * kWarp + lane_index());
+        const std::int32_t row = members.rows[at < end ? at : first];
+        const std::int32_t* const costs_of_row =
+            costs.q + static_cast<std::size_t>(row) * costs.stride;
+        const std::int64_t move = std::int64_t{costs_of_row[v]} - costs_of_row[u] + kMoveOffset;
+        const auto key = static_cast<unsigned long long>(move) << 32 | static_cast<unsigned>(row);
+        left[s] = at < end ? key : kNoMove;
+      }
+      left[kOwn] = listed;
+      listed = kNoMove;
+      for (unsigned t = 0; t < length; ++t) {
+        unsigned long long least = left[0];
+        for (unsigned s = 1; s <= kOwn; ++s) least = left[s] < least ? left[s] : least;
+        least = group_min<kWarp>(least);
+        if (lane_index() == t) listed = least;
+        for (unsigned s = 0; s <= kOwn; ++s) left[s] = left[s] == least ? kNoMove : left[s];
+      }
+    }
+    if (lane_index() < length) list[pair * length + lane_index()] = listed;
+  }
+}
+
 /// *to[s] += Σ value[s] over the threads of a block: one atomic a block and sum.
 template <unsigned kSums>
 __device__ void add_of_block(const std::int64_t (&value)[kSums],
@@ -154,6 +192,12 @@ void smallest_moves(const DeviceCosts& costs, const std::int32_t* label, unsigne
     launch(smallest_moves_kernel<lanes>, grid_for(costs.num_rows, lanes), kBlock, 0, stream, costs,
            label, least);
   });
+}
+
+void list_moves(const DeviceCosts& costs, const SiteRows& members, unsigned length,
+                unsigned long long* list, cudaStream_t stream) {
+  launch(list_moves_kernel, strided_grid(costs.num_sites * costs.num_sites, kWarps, kBlock), kBlock,
+         0, stream, costs, members, length, list);
 }
 
 void certificate_sums(const DeviceCosts& costs, const std::int32_t* label,

@@ -33,6 +33,16 @@ inline constexpr std::int64_t kMoveOffset = std::int64_t{1} << 31;
 void smallest_moves(const DeviceCosts& costs, const std::int32_t* label, unsigned long long* least,
                     cudaStream_t stream);
 
+/// The rows of every site: those of site u are rows[begin[u]] … rows[begin[u + 1] - 1].
+struct SiteRows {
+  const std::int32_t* rows = nullptr;
+  const std::int32_t* begin = nullptr;  ///< [num_sites + 1]
+};
+/// See Backend::list_moves. list [num_sites, num_sites, length]: as above, all ones where there are
+/// no more.
+void list_moves(const DeviceCosts& costs, const SiteRows& members, unsigned length,
+                unsigned long long* list, cudaStream_t stream);
+
 /// Sums of Backend::certificate_sums, of signed integers in two's complement; all start at 0.
 struct DeviceCertificate {
   unsigned long long cost;

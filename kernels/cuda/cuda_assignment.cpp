@@ -1,6 +1,7 @@
 #include "cuda/cuda_backend.hpp"
 
 #include <algorithm>
+#include <numeric>
 #include <utility>
 
 #include "moefy/core/error.hpp"
@@ -11,6 +12,13 @@ namespace {
 cuda::DeviceCosts device_costs(const CostView& q) {
   require(q.space == MemorySpace::device, "the costs are in device memory");
   return {q.data, q.num_rows, q.num_sites, q.stride};
+}
+
+/// See cuda::smallest_moves.
+MoveEntry<std::int32_t> unpack_move(unsigned long long packed) {
+  if (packed == ~0ULL) return {kNoSite, -1};
+  const auto move = static_cast<std::int64_t>(packed >> 32) - cuda::kMoveOffset;
+  return {static_cast<std::int32_t>(move), static_cast<std::int32_t>(packed & 0xffffffffU)};
 }
 
 }  // namespace
@@ -43,17 +51,43 @@ void CudaBackend::smallest_moves(const CostView& q, std::span<const std::int32_t
                                  std::span<std::int32_t> key, std::span<std::int32_t> row) {
   enter();
   const std::size_t size = q.num_sites * q.stride;
-  constexpr unsigned long long kEmpty = ~0ULL;
   stream_.fill(moves_.resize(size), 0xff, size);
   cuda::smallest_moves(device_costs(q), upload_labels(label), moves_.data(), stream_.handle());
   const auto least = stream_.download<unsigned long long>(moves_.data(), size);
   stream_.wait();
   for (std::size_t pair = 0; pair < size; ++pair) {
-    const bool empty = least[pair] == kEmpty;
-    const auto move = static_cast<std::int64_t>(least[pair] >> 32) - cuda::kMoveOffset;
-    key[pair] = empty ? kNoSite : static_cast<std::int32_t>(move);
-    row[pair] = empty ? -1 : static_cast<std::int32_t>(least[pair] & 0xffffffffU);
+    const MoveEntry<std::int32_t> move = unpack_move(least[pair]);
+    key[pair] = move.key;
+    row[pair] = move.row;
   }
+}
+
+bool CudaBackend::list_moves(const CostView& q, std::span<const std::int32_t> label,
+                             std::size_t length, std::vector<MoveEntry<std::int32_t>>& list) {
+  require(length >= 1 && length <= 32, "a warp lists at most 32 moves");
+  require(label.size() == q.num_rows, "a label for each row of costs");
+  enter();
+  const std::size_t size = q.num_sites * q.num_sites * length;
+  site_begin_.assign(q.num_sites + 1, 0);
+  for (const std::int32_t site : label) ++site_begin_[static_cast<std::size_t>(site) + 1];
+  std::partial_sum(site_begin_.begin(), site_begin_.end(), site_begin_.begin());
+  site_rows_.resize(label.size());
+  std::vector<std::int32_t> next = site_begin_;
+  for (std::size_t i = 0; i < label.size(); ++i) {
+    const auto site = static_cast<std::size_t>(label[i]);
+    site_rows_[static_cast<std::size_t>(next[site]++)] = static_cast<std::int32_t>(i);
+  }
+  std::int32_t* const begin = rows_.resize(site_begin_.size() + site_rows_.size());
+  std::int32_t* const rows = begin + site_begin_.size();
+  stream_.upload(std::span<const std::int32_t>(site_begin_), begin);
+  stream_.upload(std::span<const std::int32_t>(site_rows_), rows);
+  cuda::list_moves(device_costs(q), {rows, begin}, static_cast<unsigned>(length),
+                   moves_.resize(size), stream_.handle());
+  const auto moves = stream_.download<unsigned long long>(moves_.data(), size);
+  stream_.wait();
+  list.resize(size);
+  std::ranges::transform(moves, list.begin(), unpack_move);
+  return true;
 }
 
 CertificateSums CudaBackend::certificate_sums(const CostView& q,

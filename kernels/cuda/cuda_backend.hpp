@@ -73,6 +73,8 @@ class CudaBackend final : public Backend {
                   SiteChoice& choice) override;
   void smallest_moves(const CostView& q, std::span<const std::int32_t> label,
                       std::span<std::int32_t> key, std::span<std::int32_t> row) override;
+  bool list_moves(const CostView& q, std::span<const std::int32_t> label, std::size_t length,
+                  std::vector<MoveEntry<std::int32_t>>& list) override;
   CertificateSums certificate_sums(const CostView& q, std::span<const std::int32_t> label,
                                    std::span<const std::int32_t> prices) override;
   PassResult price_passes(const CostView& q, const SiteRoom& room, const PassLimits& limits,
@@ -153,6 +155,8 @@ class CudaBackend final : public Backend {
   cuda::DeviceBuffer<cuda::PassOutcome> outcome_;
   cuda::DeviceBuffer<std::int32_t> auction_;
   std::vector<std::int32_t> first_place_;  ///< host memory on the way to auction_
+  std::vector<std::int32_t> site_begin_;   ///< the same of list_moves, to rows_
+  std::vector<std::int32_t> site_rows_;
   cuda::DeviceBuffer<AuctionResult> auction_result_;
   cuda::DeviceBuffer<unsigned> count_;
   cuda::DeviceBuffer<unsigned long long> total_;

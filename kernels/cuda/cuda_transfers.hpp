@@ -32,7 +32,7 @@ class CudaTransfers final : public DeviceTransfers {
   std::map<std::size_t, cudaEvent_t> marks_;
   std::vector<cudaEvent_t> unused_;
   std::size_t next_mark_ = 0;
-  Stream stream_;  ///< last: its copies end before their memory goes
+  Stream stream_{Stream::Use::transfers};  ///< last: its copies end before their memory goes
 };
 
 }  // namespace moefy::cuda

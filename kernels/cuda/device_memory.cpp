@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <limits>
+#include <map>
 #include <mutex>
 
 #include "cuda/runtime.hpp"
@@ -56,24 +57,39 @@ Holdings& holdings() {
   return all;
 }
 
-/// What reserve_device_memory() has taken; lives as long as the process.
-struct Reserve {
-  cudaMemPool_t pool = nullptr;
-  int device = -1;
+/// What reserve_device_memory() has taken, by device; kept as long as the process.
+class Pools {
+ public:
+  /// Null if there is none.
+  cudaMemPool_t of(int device) {
+    const std::lock_guard lock(mutex_);
+    const auto found = pools_.find(device);
+    return found == pools_.end() ? nullptr : found->second;
+  }
+  void keep(int device, cudaMemPool_t pool) {
+    const std::lock_guard lock(mutex_);
+    pools_[device] = pool;
+  }
+  bool empty() {
+    const std::lock_guard lock(mutex_);
+    return pools_.empty();
+  }
+
+ private:
+  std::mutex mutex_;
+  std::map<int, cudaMemPool_t> pools_;
 };
 
-Reserve& reserve() {
-  static Reserve the_reserve;
-  return the_reserve;
+Pools& pools() {
+  static Pools all;
+  return all;
 }
 
 /// The default stream has nothing else to do, so waiting for it is waiting for the memory alone.
-cudaError_t take_from_pool(void** block, std::size_t bytes) {
-  const cudaError_t error = cudaMallocFromPoolAsync(block, bytes, reserve().pool, nullptr);
+cudaError_t take_from_pool(cudaMemPool_t pool, void** block, std::size_t bytes) {
+  const cudaError_t error = cudaMallocFromPoolAsync(block, bytes, pool, nullptr);
   return error == cudaSuccess ? cudaStreamSynchronize(nullptr) : error;
 }
-
-cudaError_t take_from_driver(void** block, std::size_t bytes) { return cudaMalloc(block, bytes); }
 
 [[noreturn]] void fail_for_want_of(std::size_t bytes) {
   cudaGetLastError();
@@ -87,10 +103,12 @@ cudaError_t take_from_driver(void** block, std::size_t bytes) { return cudaMallo
       static_cast<double>(total) / kMiB));
 }
 
-void* allocate(std::size_t bytes, cudaError_t (*take)(void** block, std::size_t bytes)) {
+/// From a pool, or, if it is null, from the driver.
+void* allocate(std::size_t bytes, cudaMemPool_t pool) {
   holdings().add(bytes);
   void* block = nullptr;
-  const cudaError_t error = take(&block, bytes);
+  const cudaError_t error =
+      pool == nullptr ? cudaMalloc(&block, bytes) : take_from_pool(pool, &block, bytes);
   if (error == cudaSuccess) return block;
   holdings().remove(bytes);
   if (error == cudaErrorMemoryAllocation) fail_for_want_of(bytes);
@@ -118,36 +136,29 @@ void limit_device_memory(std::size_t bytes) { holdings().limit(bytes); }
 std::size_t peak_device_memory() { return holdings().peak(); }
 
 void reserve_device_memory(std::size_t bytes) {
-  require(reserve().pool == nullptr, "memory is reserved once");
   const int device = current_device();
   int has_pools = 0;
   check(cudaDeviceGetAttribute(&has_pools, cudaDevAttrMemoryPoolsSupported, device),
         "asking for its properties");
   if (has_pools == 0 || bytes == 0) return;
-  reserve() = {make_pool(device), device};
+  cudaMemPool_t pool = pools().of(device);
+  if (pool == nullptr) pool = make_pool(device);
   void* whole = nullptr;
-  const cudaError_t error = take_from_pool(&whole, bytes);
+  const cudaError_t error = take_from_pool(pool, &whole, bytes);
   if (error == cudaErrorMemoryAllocation) fail_for_want_of(bytes);
   check(error, "reserving memory");
   check(cudaFree(whole), "reserving memory");
+  pools().keep(device, pool);
 }
 
-void* allocate_device(std::size_t bytes) {
-  const bool from_pool = reserve().pool != nullptr && current_device() == reserve().device;
-  return from_pool ? allocate(bytes, take_from_pool) : allocate_device_apart(bytes);
-}
+void* allocate_device(std::size_t bytes) { return allocate(bytes, pools().of(current_device())); }
 
-void* allocate_device_apart(std::size_t bytes) { return allocate(bytes, take_from_driver); }
+void* allocate_device_apart(std::size_t bytes) { return allocate(bytes, nullptr); }
 
 void free_device(void* block, std::size_t bytes) noexcept {
   if (block == nullptr) return;
-  if (reserve().pool != nullptr) {
-    // A block of the pool is anybody's at once.
-    const int device = current_device();
-    cudaSetDevice(reserve().device);
-    cudaDeviceSynchronize();
-    cudaSetDevice(device);
-  }
+  // A block of a pool is anybody's at once; the driver waits by itself.
+  if (!pools().empty()) wait_for_work();
   cudaFree(block);
   holdings().remove(bytes);
 }

@@ -95,7 +95,7 @@ KernelTimings time_cuda_kernels(int device, std::size_t num_rows, std::size_t di
 
   Timer timer(repeats);
   timer.time(kCopyOfRows, bytes, 0,
-             [&] { stream.upload(std::span<const float>(host.span()), rows.data()); });
+             [&] { stream.upload_pinned(std::span<const float>(host.span()), rows.data()); });
   timer.time(kSumOfRows, bytes, 0,
              [&] { cuda::sum_rows(rows.data(), num_rows, dim, sums.data(), stream.handle()); });
 
@@ -138,8 +138,9 @@ std::vector<double> time_copy_to_cuda(int device, std::size_t bytes, int repeats
   on_device.resize(bytes);
   std::ranges::fill(host.span(), static_cast<unsigned char>(0));
   Timer timer(repeats);
-  timer.time(kCopyOfRows, bytes, 0,
-             [&] { stream.upload(std::span<const unsigned char>(host.span()), on_device.data()); });
+  timer.time(kCopyOfRows, bytes, 0, [&] {
+    stream.upload_pinned(std::span<const unsigned char>(host.span()), on_device.data());
+  });
   return timer.take().front().seconds;
 }
 

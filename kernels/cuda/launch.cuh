@@ -46,9 +46,9 @@ void launch(void (*kernel)(Parameters...), dim3 grid, unsigned block, std::size_
 
 /// Queues a kernel whose blocks all run at once and may wait for each other
 /// (cooperative_groups::this_grid): at most `blocks`, and one a multiprocessor, because a barrier
-/// gets slower with every block. An eighth of the multiprocessors stays free: beside a transfer of
-/// NCCL, whose kernel stays until its bytes have come, a grid that wants all of them could not
-/// begin. Throws DeviceError.
+/// gets slower with every block. Such a grid begins only where there is room for all of it at once,
+/// and a kernel of NCCL stays on its multiprocessors until its bytes have come: hence only seven
+/// eighths of them, and kernels of which two blocks would fit on one. Throws DeviceError.
 template <class... Parameters, class... Arguments>
 void launch_resident(void (*kernel)(Parameters...), std::size_t blocks, unsigned block,
                      std::size_t shared_bytes, cudaStream_t stream, Arguments... arguments) {

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <mutex>
+#include <set>
 
 #include "moefy/core/error.hpp"
 
@@ -13,6 +15,33 @@ namespace {
 /// Pinned memory of a stream for uploads, and how much of it one piece takes.
 constexpr std::size_t kStagingBytes = std::size_t{4} << 20;
 constexpr std::size_t kStagedPiece = kStagingBytes / 4;
+
+/// The streams of work that there are.
+class WorkStreams {
+ public:
+  void add(cudaStream_t stream) {
+    const std::lock_guard lock(mutex_);
+    streams_.insert(stream);
+  }
+  void remove(cudaStream_t stream) {
+    const std::lock_guard lock(mutex_);
+    streams_.erase(stream);
+  }
+  /// What goes wrong in one is told to those who wait for it.
+  void wait() {
+    const std::lock_guard lock(mutex_);
+    for (cudaStream_t stream : streams_) cudaStreamSynchronize(stream);
+  }
+
+ private:
+  std::mutex mutex_;
+  std::set<cudaStream_t> streams_;
+};
+
+WorkStreams& work_streams() {
+  static WorkStreams all;
+  return all;
+}
 
 }  // namespace
 
@@ -41,12 +70,16 @@ void* allocate_pinned(std::size_t bytes) {
 
 void free_pinned(void* block, std::size_t /*bytes*/) noexcept { cudaFreeHost(block); }
 
-Stream::Stream() {
+void wait_for_work() noexcept { work_streams().wait(); }
+
+Stream::Stream(Use use) {
   check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "making a stream");
+  if (use == Use::work) work_streams().add(stream_);
 }
 
 Stream::~Stream() {
   cudaStreamSynchronize(stream_);
+  work_streams().remove(stream_);
   cudaStreamDestroy(stream_);
 }
 

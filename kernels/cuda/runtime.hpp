@@ -66,10 +66,16 @@ using DeviceBuffer = Buffer<T, allocate_device, free_device>;
 template <class T>
 using PinnedBuffer = Buffer<T, allocate_pinned, free_pinned>;
 
+/// Until all that streams of work have queued is done, on all devices.
+void wait_for_work() noexcept;
+
 /// A queue of copies and kernels on the current device, in order.
 class Stream {
  public:
-  Stream();
+  /// What is queued: work, or transfers to and from other ranks, which may wait for them.
+  enum class Use { work, transfers };
+
+  explicit Stream(Use use = Use::work);
   ~Stream();
   Stream(const Stream&) = delete;
   Stream& operator=(const Stream&) = delete;

@@ -47,7 +47,9 @@ __device__ double squared_steps(std::size_t dim, const float* from, const To& to
 #pragma unroll
       for (unsigned v = 0; v < kFetched; ++v) {
         now[v] = to(own + v * kBlock);
-        before[v] = load_or_zero(from, own + v * kBlock, dim);
+        // The fallback is this thread's own: another one may be written meanwhile.
+        const std::size_t l = own + v * kBlock;
+        before[v] = from[l < dim ? l : own];
       }
 #pragma unroll
       for (unsigned v = 0; v < kFetched; ++v) {

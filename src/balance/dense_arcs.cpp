@@ -34,18 +34,39 @@ void DenseArcs<Cost>::build(const SiteCosts<Cost>& costs, std::span<const std::i
   top_key_.resize(num_pairs);
   top_row_.resize(num_pairs);
   bound_key_.resize(num_pairs);
-  costs.smallest_moves(label, top_key_.span(), top_row_.span());
-  std::memcpy(bound_key_.data(), top_key_.data(), num_pairs * sizeof(Cost));
-  bound_row_.assign(top_row_.data(), top_row_.data() + num_pairs);
+  bound_row_.resize(num_pairs);
+  lists_.assign(num_pairs, {});
+  pool_.clear();
+  if (!begin_with_lists(label)) begin_with_tops(label);
   for (std::size_t u = 0; u < num_sites_ && num_sites_ < stride_; ++u) {
     for (std::size_t v = num_sites_; v < stride_; ++v) {
       set_top(pair(u, v), 0, -1);
       bound_key_[pair(u, v)] = std::numeric_limits<Cost>::min();
     }
   }
-  lists_.assign(num_pairs, {});
-  pool_.clear();
   found_.resize(stride_ + 1);
+}
+
+template <class Cost>
+void DenseArcs<Cost>::begin_with_tops(std::span<const std::int32_t> label) {
+  costs_->smallest_moves(label, top_key_.span(), top_row_.span());
+  std::memcpy(bound_key_.data(), top_key_.data(), top_key_.size() * sizeof(Cost));
+  bound_row_.assign(top_row_.data(), top_row_.data() + top_row_.size());
+}
+
+template <class Cost>
+bool DenseArcs<Cost>::begin_with_lists(std::span<const std::int32_t> label) {
+  const std::size_t num_moves = num_sites_ * num_sites_ * list_length_;
+  if (num_moves > kMostListedMoves || !costs_->list_moves(label, list_length_, pool_)) return false;
+  std::int32_t slot = 0;
+  for (std::size_t u = 0; u < num_sites_; ++u) {
+    for (std::size_t v = 0; v < num_sites_; ++v, ++slot) {
+      const std::size_t a = pair(u, v);
+      lists_[a].slot = slot;
+      take_list(a, std::min(list_length_, members_.of(u).size()));
+    }
+  }
+  return true;
 }
 
 template <class Cost>
@@ -134,6 +155,13 @@ void DenseArcs<Cost>::rescan(std::size_t u, std::size_t v) {
   const std::size_t size =
       scan_loops_->smallest_moves(costs_->data() + v, stride_, members.data(), members.size(),
                                   own_.data(), list_length_, first);
+  take_list(a, size);
+}
+
+template <class Cost>
+void DenseArcs<Cost>::take_list(std::size_t a, std::size_t size) {
+  ShortList& list = lists_[a];
+  const MoveEntry<Cost>* const first = entries(list);
   list.head = 0;
   list.size = static_cast<std::uint8_t>(size);
   if (size == list_length_) {

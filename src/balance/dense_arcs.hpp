@@ -11,11 +11,12 @@ namespace moefy {
 /// All k x k arcs as tables: of every pair (u, v) the cheapest row of u, its *top*. A table row of
 /// u lies like a row of costs, so that vector loops run over v.
 ///
-/// Nothing is sorted ahead. A pair starts with its top alone; when that row leaves, the pair
-/// becomes *stale*: its key is then a lower bound, and only when that bound would shorten a path,
-/// the members of u are scanned for a short list of the next kListLength. `bound` of a pair is such
-/// that every row of u with (key, row) below it is listed, so the first listed row is the exact
-/// minimum.
+/// Where the backend lists the smallest moves of all pairs at once, a pair starts with a short list
+/// of kListLength. Elsewhere nothing is sorted ahead: it starts with its top alone. When its last
+/// listed row leaves, the pair becomes *stale*: its key is then a lower bound, and only when that
+/// bound would shorten a path, the members of u are scanned for a list of the next ones. `bound` of
+/// a pair is such that every row of u with (key, row) below it is listed, so the first listed row
+/// is the exact minimum.
 template <class Cost>
 class DenseArcs final : public SiteArcs<Cost> {
  public:
@@ -41,6 +42,10 @@ class DenseArcs final : public SiteArcs<Cost> {
     std::uint8_t size = 0;
   };
 
+  void begin_with_tops(std::span<const std::int32_t> label);
+  bool begin_with_lists(std::span<const std::int32_t> label);
+  /// What the first `size` entries of its list say of a pair.
+  void take_list(std::size_t a, std::size_t size);
   std::size_t pair(std::size_t u, std::size_t v) const { return u * stride_ + v; }
   MoveEntry<Cost>* entries(const ShortList& list) {
     return pool_.data() + static_cast<std::size_t>(list.slot) * list_length_;

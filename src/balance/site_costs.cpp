@@ -38,6 +38,11 @@ void BackendCosts::smallest_moves(std::span<const std::int32_t> label, std::span
   backend_->smallest_moves(q_, label, key, row);
 }
 
+bool BackendCosts::list_moves(std::span<const std::int32_t> label, std::size_t length,
+                              std::vector<MoveEntry<std::int32_t>>& list) const {
+  return backend_->list_moves(q_, label, length, list);
+}
+
 WideCosts::WideCosts(MatrixView<const std::int64_t> costs)
     : SiteCosts(costs.rows, costs.cols, costs.cols), costs_(costs) {}
 

@@ -63,6 +63,11 @@ class SiteCosts : public AuctionCosts<Cost> {
   /// See Backend. key, row [num_sites, stride]; padding columns are undefined.
   virtual void smallest_moves(std::span<const std::int32_t> label, std::span<Cost> key,
                               std::span<std::int32_t> row) const = 0;
+  /// See Backend.
+  virtual bool list_moves(std::span<const std::int32_t> /*label*/, std::size_t /*length*/,
+                          std::vector<MoveEntry<Cost>>& /*list*/) const {
+    return false;
+  }
   virtual InstructionSet instruction_set() const = 0;
 
  protected:
@@ -92,6 +97,8 @@ class BackendCosts final : public SiteCosts<std::int32_t> {
                                       std::span<const std::int32_t> prices) const override;
   void smallest_moves(std::span<const std::int32_t> label, std::span<std::int32_t> key,
                       std::span<std::int32_t> row) const override;
+  bool list_moves(std::span<const std::int32_t> label, std::size_t length,
+                  std::vector<MoveEntry<std::int32_t>>& list) const override;
   InstructionSet instruction_set() const override { return backend_->instruction_set(); }
 
  private:

@@ -4,15 +4,9 @@
 #include <cstdint>
 
 #include "moefy/backend/instruction_set.hpp"
+#include "moefy/backend/move_entry.hpp"
 
 namespace moefy {
-
-/// A row that may leave its site, and what the step costs. Lists are sorted by key, then row.
-template <class Cost>
-struct MoveEntry {
-  Cost key;
-  std::int32_t row;
-};
 
 /// The loops over sites or rows in which the exact solver spends its time, for one instruction set.
 /// Arrays over sites hold `num_sites` values and are padded to kSiteAlignment, 64-byte aligned (the

@@ -113,9 +113,11 @@ std::uint64_t own_device_memory(const SplitConfig& config, const LayerInfo& laye
   const std::uint64_t costs = 2 * 4 * rows * stride;
   const std::uint64_t open_rows = (int8_rows + costs) / 3;
   const std::uint64_t figures = 64 * rows;
-  // Columns of a call and their shift, int8 columns; centroids now and of earlier steps; sums.
-  const std::uint64_t centroids = (3 * 4 + 2 + 5 * 4 + 2 * 8) * shape.sites * shape.columns;
-  const std::uint64_t arcs = 8 * shape.sites * stride;
+  // Columns of a call, int8 columns; centroids now and of earlier steps; sums.
+  const std::uint64_t centroids = (2 * 4 + 2 + 5 * 4 + 2 * 8) * shape.sites * shape.columns;
+  const std::uint64_t listed = 16 * shape.sites * shape.sites;
+  const std::uint64_t arcs =
+      8 * std::max(shape.sites * stride, listed <= kMostListedMoves ? listed : 0);
   return fp32_rows + kept_rows + raw + int8_rows + costs + open_rows + figures + centroids + arcs +
          cuda::blas_memory(rows, shape.columns, shape.sites) +
          (config.recorded ? recorded_device_memory(config, layer) : 0);
@@ -298,9 +300,8 @@ SplitPlan make_split_plan(std::span<const LayerInfo> layers, const SplitConfig& 
     plan.bytes_to_send += planned.bytes_to_send;
     plan.layers.push_back(std::move(planned));
   }
-  const std::uint64_t pieces = 2 * std::min<std::uint64_t>(largest_payload, kPieceBytes);
-  plan.peak_memory_if_sent = plan.peak_memory + pieces;
-  if (ranks > 1) plan.peak_device_memory += pieces;                   // if they come over NCCL
+  plan.peak_memory_if_sent =
+      plan.peak_memory + 2 * std::min<std::uint64_t>(largest_payload, kPieceBytes);
   if (ranks_a_layer > 1) plan.peak_memory_if_sent += largest_matrix;  // dealt out by the leader
   hand_out(plan, ranks);
   plan.seconds = *std::ranges::max_element(plan.seconds_by_rank);

@@ -26,6 +26,7 @@ TEST(NcclInterfaceTest, has_the_functions_of_the_header) {
   EXPECT_EQ(signature<decltype(Library::comm_abort)>(), signature<decltype(ncclCommAbort)>());
   EXPECT_EQ(signature<decltype(Library::send)>(), signature<decltype(ncclSend)>());
   EXPECT_EQ(signature<decltype(Library::recv)>(), signature<decltype(ncclRecv)>());
+  EXPECT_EQ(signature<decltype(Library::reduce)>(), signature<decltype(ncclReduce)>());
   EXPECT_EQ(signature<decltype(Library::get_error_string)>(),
             signature<decltype(ncclGetErrorString)>());
   EXPECT_EQ(signature<decltype(Library::get_last_error)>(),
@@ -37,6 +38,8 @@ TEST(NcclInterfaceTest, has_the_values_of_the_header) {
   EXPECT_EQ(int{unhandled_cuda_error}, int{ncclUnhandledCudaError});
   EXPECT_EQ(int{in_progress}, int{ncclInProgress});
   EXPECT_EQ(kBytes, int{ncclInt8});
+  EXPECT_EQ(kInt64, int{ncclInt64});
+  EXPECT_EQ(kSum, int{ncclSum});
   EXPECT_EQ(sizeof(UniqueId), sizeof(ncclUniqueId));
 }
 

@@ -198,6 +198,53 @@ TEST_P(AssignmentKernelsTest, smallest_moves_equal_the_reference) {
   }
 }
 
+/// What Backend::list_moves says, by sorting.
+std::vector<MoveEntry<std::int32_t>> sorted_moves(const CostView& q,
+                                                  std::span<const std::int32_t> label,
+                                                  std::size_t length) {
+  std::vector<MoveEntry<std::int32_t>> list;
+  for (std::size_t u = 0; u < q.num_sites; ++u) {
+    for (std::size_t v = 0; v < q.num_sites; ++v) {
+      std::vector<std::pair<std::int32_t, std::int32_t>> moves;
+      for (std::size_t i = 0; i < label.size(); ++i) {
+        if (label[i] != static_cast<std::int32_t>(u)) continue;
+        moves.emplace_back(q.row(i)[v] - q.row(i)[u], static_cast<std::int32_t>(i));
+      }
+      std::ranges::sort(moves);
+      moves.resize(length, {kNoSite, -1});
+      for (const auto& [key, row] : moves) list.push_back({key, row});
+    }
+  }
+  return list;
+}
+
+TEST_P(AssignmentKernelsTest, lists_the_smallest_moves_of_every_pair_or_says_that_it_does_not) {
+  const auto reference = make_reference_backend(1);
+  for (const auto& backend : backends()) {
+    for (const CostShape& shape : kShapes) {
+      for (const std::size_t length : {1, 16, 32}) {
+        SCOPED_TRACE(backend->name());
+        SCOPED_TRACE(shape.num_rows);
+        const CostView q = random_costs(*backend, shape);
+        if (q.num_sites * q.num_sites * length > kMostListedMoves) continue;
+        const auto label = random_labels(q);
+        std::vector<MoveEntry<std::int32_t>> list;
+
+        const bool listed = backend->list_moves(q, label, length, list);
+
+        ASSERT_EQ(listed, backend->name().starts_with("cuda"));
+        if (!listed) continue;
+        const auto expected = sorted_moves(random_costs(*reference, shape), label, length);
+        ASSERT_EQ(list.size(), expected.size());
+        for (std::size_t a = 0; a < list.size(); ++a) {
+          ASSERT_EQ(list[a].key, expected[a].key) << a;
+          ASSERT_EQ(list[a].row, expected[a].row) << a;
+        }
+      }
+    }
+  }
+}
+
 TEST_P(AssignmentKernelsTest, certificate_sums_equal_the_reference) {
   const auto reference = make_reference_backend(1);
   for (const auto& backend : backends()) {

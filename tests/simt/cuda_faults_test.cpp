@@ -55,7 +55,7 @@ TEST_F(CudaFaultsTest, says_how_much_memory_is_missing) {
 TEST_F(CudaFaultsTest, holds_no_more_memory_than_it_may) {
   limit_cuda_memory(std::uint64_t{5} << 20);
   const std::size_t before = simt::device_memory_in_use();
-  const Matrix<float> rows(1024, 1024);
+  const Matrix<float> rows = test::normal_matrix(1024, 1024, 0);
   {
     const auto backend = make_cuda_backend(0, 1);
     const auto points = backend->make_points();

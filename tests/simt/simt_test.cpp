@@ -2,6 +2,7 @@
 #include <cooperative_groups.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <functional>
@@ -241,12 +242,27 @@ TEST_F(SimtTest, shows_results_only_after_the_wait) {
   EXPECT_EQ(out.data()[0], 7);
 }
 
+TEST_F(SimtTest, uploads_of_any_size_are_what_they_were_when_they_were_asked_for) {
+  DeviceBuffer<std::int32_t> device;
+  Stream stream;
+  for (const std::size_t size : {1, 1000, 300'000, 3'000'000}) {  // the stream's own memory: 4 MiB
+    std::vector<std::int32_t> in(size);
+    std::iota(in.begin(), in.end(), 0);
+    const std::vector<std::int32_t> expected = in;
+    stream.upload(std::span<const std::int32_t>(in), device.resize(size));
+    std::ranges::fill(in, -1);
+    const auto out = stream.download<std::int32_t>(device.data(), size);
+    stream.wait();
+    EXPECT_TRUE(std::ranges::equal(out, expected)) << size;
+  }
+}
+
 TEST_F(SimtTest, reads_pinned_memory_only_when_the_copy_runs) {
   DeviceBuffer<std::int32_t> device;
   PinnedBuffer<std::int32_t> in;
   Stream stream;
   in.resize(1)[0] = 7;
-  stream.upload(std::span<const std::int32_t>(in.span()), device.resize(1));
+  stream.upload_pinned(std::span<const std::int32_t>(in.span()), device.resize(1));
   in.data()[0] = 8;  // too early
   const auto out = stream.download<std::int32_t>(device.data(), 1);
   stream.wait();

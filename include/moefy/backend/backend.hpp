@@ -13,6 +13,7 @@
 #include "moefy/backend/device_transfers.hpp"
 #include "moefy/backend/instruction_set.hpp"
 #include "moefy/backend/linear_algebra.hpp"
+#include "moefy/backend/move_entry.hpp"
 #include "moefy/backend/price_passes.hpp"
 #include "moefy/backend/rows.hpp"
 #include "moefy/core/matrix.hpp"
@@ -157,6 +158,13 @@ class Backend {
   /// on ties); kNoSite and -1 where u is empty. key and row: [num_sites, stride].
   virtual void smallest_moves(const CostView& q, std::span<const std::int32_t> label,
                               std::span<std::int32_t> key, std::span<std::int32_t> row) = 0;
+  /// The `length` (at most 32) smallest moves of each of these pairs, where u has so many rows;
+  /// behind them kNoSite and -1. list becomes [num_sites, num_sites, length]. False, and list
+  /// stays, where it is cheaper to look for them when they are needed, as it is on a host.
+  virtual bool list_moves(const CostView& /*q*/, std::span<const std::int32_t> /*label*/,
+                          std::size_t /*length*/, std::vector<MoveEntry<std::int32_t>>& /*list*/) {
+    return false;
+  }
   virtual CertificateSums certificate_sums(const CostView& q, std::span<const std::int32_t> label,
                                            std::span<const std::int32_t> prices) = 0;
   /// Price passes from `prices` [stride] (padding columns kNoSite) until the sizes fit `room` well

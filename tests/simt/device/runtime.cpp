@@ -386,13 +386,6 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int /*d
   return cudaSuccess;
 }
 
-cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, const void* /*kernel*/,
-                                                          int block_size,
-                                                          std::size_t /*shared_bytes*/) {
-  *blocks = static_cast<int>(simt::blocks_per_multiprocessor(static_cast<unsigned>(block_size)));
-  return cudaSuccess;
-}
-
 cudaError_t cudaDeviceGetPCIBusId(char* place, int length, int device) {
   if (!simt::is_device(device)) return simt::failed(cudaErrorInvalidDevice);
   std::snprintf(place, static_cast<std::size_t>(length), "0000:00:%02x.0",

@@ -2,7 +2,9 @@
 // leaves one that cannot be completed.
 #include <algorithm>
 #include <limits>
+#include <vector>
 
+#include "cuda/runtime.hpp"
 #include "moefy/backend/backend.hpp"
 #include "moefy/comm/device_reducer.hpp"
 #include "moefy/comm/waiting.hpp"
@@ -71,13 +73,19 @@ class NcclReducerTest : public testing::Test {
   static bool leads() { return world().rank() == 0; }
   static bool is_last() { return world().rank() == world().size() - 1; }
 
-  /// Simulated device memory can be looked at and written to.
-  static void put(std::span<std::int64_t> values) {
+  static void put(std::span<std::int64_t> device) {
+    std::vector<std::int64_t> values(device.size());
     for (std::size_t i = 0; i < values.size(); ++i)
       values[i] = static_cast<std::int64_t>(value_of(world().rank(), i));
+    cuda::Stream stream;
+    stream.upload(std::span<const std::int64_t>(values), device.data());
+    stream.wait();
   }
   /// Whether `values` are what the ranks [first, end) add up to.
-  static bool are_totals(std::span<const std::int64_t> values, int first, int end) {
+  static bool are_totals(std::span<const std::int64_t> device, int first, int end) {
+    cuda::Stream stream;
+    const auto values = stream.download<std::int64_t>(device.data(), device.size());
+    stream.wait();
     for (std::size_t i = 0; i < values.size(); ++i) {
       std::uint64_t total = 0;
       for (int rank = first; rank < end; ++rank) total += value_of(rank, i);
@@ -123,7 +131,9 @@ TEST_F(NcclReducerTest, every_group_adds_up_its_own) {
     put(values_);
     reducer->begin(values_);
     reducer->wait();
-    if (group->rank() == 0) EXPECT_TRUE(are_totals(values_, first, first + group->size()));
+    if (group->rank() == 0) {
+      EXPECT_TRUE(are_totals(values_, first, first + group->size()));
+    }
   }
   reducer->finalize();
 }
