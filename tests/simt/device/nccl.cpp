@@ -199,7 +199,7 @@ int ncclReduce(const void* data, void* result, std::size_t count, int type, int 
   if (simt::call_fails("ncclReduce")) return remote_error;
   const std::size_t size = count * sizeof(std::int64_t);
   if (type != 4 || operation != 0 || root < 0 || root >= comm->size ||
-      !simt::is_device_memory(data, size) || !simt::is_device_memory(result, size)) {
+      !comm->may_use(stream, data, size) || !comm->may_use(stream, result, size)) {
     return invalid_argument;
   }
   const int number = comm->reduced++;
