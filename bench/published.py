@@ -92,14 +92,16 @@ def published(rows, experts, seed, gpu, rounds=100):
 
 
 def missing_packages():
-    def is_missing(name):
+    """Names, with what is wrong where a package is there and cannot be loaded."""
+    missing = []
+    for name in ("numpy", "torch", "faiss"):
         try:
             importlib.import_module(name)
-        except ImportError:
-            return True
-        return False
-
-    return [name for name in ("numpy", "torch", "faiss") if is_missing(name)]
+        except ModuleNotFoundError as error:
+            missing.append(name if error.name == name else f"{name} ({error})")
+        except (ImportError, OSError) as error:
+            missing.append(f"{name} ({error})")
+    return missing
 
 
 def missing_on_gpu():
@@ -119,7 +121,7 @@ def missing_on_gpu():
 
 
 def say_missing(missing):
-    print(f"published: missing: {'; '.join(missing)}", file=sys.stderr)
+    print(f"published: {sys.executable} lacks: {'; '.join(missing)}", file=sys.stderr)
     sys.exit(CANNOT_RUN_HERE)
 
 
@@ -138,6 +140,11 @@ def data_sets(names, gpu):
         yield (name, *sets[name]())
 
 
+def numbers_of_threads(options):
+    """Variables of the libraries; cluster_vs_kmeans_constrained sets them to 1 when it is imported."""
+    return dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(options.threads))
+
+
 def compare(name, rows, experts, options, gpu):
     import numpy as np
     from cluster_vs_kmeans_constrained import inertia
@@ -154,7 +161,8 @@ def compare(name, rows, experts, options, gpu):
             peer.append(run)
             command = [options.program, path, str(experts), str(options.seeds + 1),
                        "cuda" if gpu else "auto", "faiss", str(options.threads)]
-            done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True,
+                                  env={**os.environ, **numbers_of_threads(options)})
             if done.returncode != 0:
                 sys.exit(f"{' '.join(command)}: exit {done.returncode}")
             ours += [json.loads(line) for line in done.stdout.splitlines()[1:]]
@@ -195,12 +203,10 @@ def main():
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     options = parser.parse_args()
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[name] = str(options.threads)  # before numpy, torch and faiss are imported
-    if missing_packages():
-        say_missing(missing_packages())
-    if options.gpu == "yes" and missing_on_gpu():
-        say_missing(missing_on_gpu())
+    os.environ.update(numbers_of_threads(options))  # before numpy, torch and faiss are imported
+    missing = missing_packages() or (options.gpu == "yes" and missing_on_gpu())
+    if missing:
+        say_missing(missing)
     import faiss
     import torch
 

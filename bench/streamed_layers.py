@@ -3,15 +3,19 @@
 
     launch/bench streamed_layers
 
-Writes a made-up bf16 checkpoint (--layers, --shape; it takes 2 bytes a neuron and column on disk), so
-that it lies in the page cache, splits it, and compares the wall time of the queue of layers with the sum
-of the seconds in which layers were clustered (start, EM and certificate), both from the program's own
-report. The goal, 1.1, is one for a GPU. Needs nothing but Python."""
+Writes a made-up bf16 checkpoint (--layers, --shape) so that it lies in the page cache; its gate
+matrices, 2 bytes a neuron and column of every layer, take room on disk, the others are zeros, which a
+split reads as well. Splits it and compares the wall time of the queue of layers with the seconds of
+clustering (start, EM and certificate) of the same layers, each with nothing beside: the first one as a
+run of its own, every other one as the last of a run of two, so that what a process does once counts in
+both. The goal, 1.1, is one for a GPU. Besides, the ratio to the clustering within the queue itself
+tells how long the queue waited. Needs nothing but Python."""
 
 import argparse
 import json
 import os
 import pathlib
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -26,14 +30,28 @@ GOAL = 1.1
 BESIDES = ("read", "other")
 
 
-def split(options, folder):
-    """The report of one run: its last line."""
+def split(options, folder, layers=()):
+    """The lines about the rank and about the whole of one run."""
     command = [options.program, "split", str(folder / "model"), "-o", str(folder / "map.h5"), "--experts",
                str(options.experts), "--backend", options.backend, "--force", "--json", "--quiet"]
+    if layers:
+        command += ["--layers", ",".join(map(str, layers))]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     if done.returncode != 0:
         sys.exit(f"{' '.join(command)}: exit {done.returncode}")
-    return json.loads(done.stdout.splitlines()[-1])
+    lines = done.stdout.splitlines()
+    return json.loads(lines[0]), json.loads(lines[-1])
+
+
+def clustering(phases):
+    return sum(seconds for phase, seconds in phases.items() if phase not in BESIDES)
+
+
+def seconds_alone(options, folder):
+    """Of every layer, with nothing beside: no other one is read while the last of a run is clustered."""
+    for layer in range(options.layers):
+        _, report = split(options, folder, range(max(layer - 1, 0), layer + 1))
+        yield clustering(report["seconds_by_layer"][-1])
 
 
 def main():
@@ -51,19 +69,19 @@ def main():
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = pathlib.Path(name)
         write_model(folder / "model", options.layers, neurons, columns)
+        alone = list(seconds_alone(options, folder))
         for _ in range(options.repeats):
-            report = split(options, folder)
-            seconds = report["seconds"]
-            clustering = sum(value for phase, value in seconds.items() if phase not in BESIDES)
-            runs.append({"queue_seconds": report["queue_seconds"], "clustering_seconds": clustering,
-                         "phases": seconds, "ratio": report["queue_seconds"] / clustering})
-    ratio = sorted(run["ratio"] for run in runs)[len(runs) // 2]
+            rank, report = split(options, folder)
+            queue, within = report["queue_seconds"], clustering(report["seconds"])
+            runs.append({"queue_seconds": queue, "clustering_seconds": within, "phases": report["seconds"],
+                         "ratio_to_clustering_within": queue / within, "ratio": queue / sum(alone)})
+    ratio = statistics.median(run["ratio"] for run in runs)
     version = subprocess.run([options.program, "--version"], stdout=subprocess.PIPE, text=True).stdout
     print(json.dumps({"layers": options.layers, "shape": f"{neurons}x{columns}/{options.experts}",
-                      "backend": options.backend, "version": version.splitlines(),
-                      "load_average": os.getloadavg()[0], "runs": runs,
-                      "goal": {"figure": "seconds of the queue / seconds of clustering", "value": ratio,
-                               "at_most": GOAL, "met": ratio <= GOAL}}, indent=1))
+                      "device": rank["backend"], "version": version.splitlines(),
+                      "load_average": os.getloadavg()[0], "alone_seconds": alone, "runs": runs,
+                      "goal": {"figure": "seconds of the queue / seconds of its layers clustered alone",
+                               "value": ratio, "at_most": GOAL, "met": ratio <= GOAL}}, indent=1))
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ gpu_is_here() {
 # program_folder FOLDER: its full path; it is an unpacked bundle, or a build folder.
 program_folder() {
   local folder
-  folder=$(readlink -f "$1") || true
+  folder=$(readlink -f "$1") || fail "there is no bin/moefy in '$1'"
   [ -x "$folder/bin/moefy" ] || fail "there is no bin/moefy in '$1'"
   printf '%s\n' "$folder"
 }
@@ -54,6 +54,13 @@ helper_of() {
 # cuda_line PROGRAM: what a moefy says of its kernels for GPUs, and of GPUs here.
 cuda_line() { "$1" --version | sed -n 's/^ *CUDA kernels *//p'; }
 
+# gpus_of PROGRAM: how many GPUs it sees here.
+gpus_of() {
+  local count
+  count=$(cuda_line "$1" | sed -n 's/.*GPUs here: \([0-9]*\).*/\1/p')
+  printf '%s\n' "${count:-0}"
+}
+
 # need_gpu PROGRAM: fails unless this moefy can use a GPU of this machine.
 need_gpu() {
   local line
@@ -63,13 +70,14 @@ need_gpu() {
   [[ $line == *'GPUs here: '* ]] || fail "$1 can use no GPU: $line"
 }
 
-# The cuBLAS of this major version of CUDA that python3 has installed, if it has.
-cublas_of_python() {
-  python3 - "$1" <<'END' 2>/dev/null || true
+# library_of_python NAME PLACE…: a library that python3 has installed in one of these places, if it has.
+library_of_python() {
+  python3 - "$@" <<'END' 2>/dev/null || true
 import pathlib, sys
+name, *places = sys.argv[1:]
 for folder in sys.path:
-    for place in ("nvidia/cu" + sys.argv[1], "nvidia/cublas"):
-        library = pathlib.Path(folder, place, "lib", "libcublas.so." + sys.argv[1])
+    for place in places:
+        library = pathlib.Path(folder, place, "lib", name)
         if library.exists():
             sys.exit(print(library))
 END
@@ -77,13 +85,26 @@ END
 
 # choose_cublas PROGRAM: where moefy finds none, and none is named, that of python3 will do.
 choose_cublas() {
-  local line library
+  local line library version
   line=$(cuda_line "$1")
   if [ -z "${MOEFY_CUBLAS:-}" ] && [[ $line == *'no cuBLAS'* ]]; then
-    library=$(cublas_of_python "$(sed -n 's/^built with CUDA \([0-9]*\).*/\1/p' <<<"$line")")
+    version=$(sed -n 's/^built with CUDA \([0-9]*\).*/\1/p' <<<"$line")
+    library=$(library_of_python "libcublas.so.$version" "nvidia/cu$version" nvidia/cublas)
     if [ -n "$library" ]; then export MOEFY_CUBLAS=$library; fi
   fi
   say "$(cuda_line "$1" | sed 's/.*; //')"
+}
+
+# The same for NCCL, which moefy does not look for before it needs it.
+choose_nccl() {
+  local library name=libnccl.so.2
+  [ -z "${MOEFY_NCCL:-}" ] || return 0
+  if python3 -c 'import ctypes, sys; ctypes.CDLL(sys.argv[1])' "$name" 2>/dev/null; then return; fi
+  library=$(library_of_python "$name" nvidia/nccl)
+  if [ -n "$library" ]; then
+    export MOEFY_NCCL=$library
+    say "NCCL: $library"
+  fi
 }
 
 # The virtual environment lies outside the checkout, so that every clone finds the same one. Its name

@@ -63,7 +63,7 @@ const float* Blas::products(const float* rows, const float* columns, std::size_t
 }
 
 void Blas::multiply(const Operand<float>& a, const Operand<float>& b, std::size_t m, std::size_t n,
-                    std::size_t k, float* out) {
+                    std::size_t k, float* out, cublas::Compute compute) {
   // cuBLAS counts by columns: it sees every matrix turned, and is asked for b · aᵀ.
   const float one = 1;
   const float zero = 0;
@@ -71,7 +71,7 @@ void Blas::multiply(const Operand<float>& a, const Operand<float>& b, std::size_
                        a.turned ? cublas::transposed : cublas::as_it_is, as_int(n), as_int(m),
                        as_int(k), &one, b.data, cublas::float32, as_int(b.width), a.data,
                        cublas::float32, as_int(a.width), &zero, out, cublas::float32, as_int(n),
-                       cublas::fp32_pedantic, cublas::kDefaultAlgorithm),
+                       compute, cublas::kDefaultAlgorithm),
         "fp32 products by cuBLAS");
 }
 

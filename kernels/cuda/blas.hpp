@@ -30,7 +30,7 @@ class Blas {
   /// out [m, n] = a · bᵀ in fp32 without TF32; a [m, k], b [n, k], each of which may be turned;
   /// none of m, n, k is 0. cuBLAS chooses its algorithm by the shape: equal shapes give equal bits.
   void multiply(const Operand<float>& a, const Operand<float>& b, std::size_t m, std::size_t n,
-                std::size_t k, float* out);
+                std::size_t k, float* out, cublas::Compute compute = cublas::fp32_pedantic);
   /// The same as products() of any number of int8 rows on tensor cores, exact: [num_rows,
   /// num_columns] with num_columns a multiple of kBlasInt8Columns, dim one of 16. Null if this
   /// cuBLAS declines to do such a product on this device.

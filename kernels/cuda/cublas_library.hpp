@@ -25,6 +25,7 @@ enum Status : int {
 enum Operation : int { as_it_is = 0, transposed = 1 };
 enum Type : int { float32 = 0, int8 = 3, int32 = 10 };
 enum Compute : int {
+  fp32 = 68,
   fp32_pedantic = 69,  ///< no TF32, whatever the environment says
   int32_sums = 72
 };

@@ -31,6 +31,16 @@ nlohmann::json phases_json(const ExpertMap& map) {
   return phases;
 }
 
+/// The phases of each layer, in the order of the layers.
+nlohmann::json layers_json(const ExpertMap& map) {
+  nlohmann::json layers = nlohmann::json::array();
+  for (const LayerResult& layer : map.layers) {
+    layers.push_back(nlohmann::json::object());
+    for (const auto& [name, seconds] : layer.seconds) layers.back()[name] = seconds;
+  }
+  return layers;
+}
+
 }  // namespace
 
 void report_split(JobContext& context, const ExpertMap& map, const std::filesystem::path& output,
@@ -47,7 +57,8 @@ void report_split(JobContext& context, const ExpertMap& map, const std::filesyst
                                     {"queue_seconds", queue_seconds},
                                     {"peak_memory", peak_memory()},
                                     {"peak_device_memory", peak_cuda_memory()},
-                                    {"seconds", phases_json(map)}};
+                                    {"seconds", phases_json(map)},
+                                    {"seconds_by_layer", layers_json(map)}};
     context.out << summary.dump() << '\n';
     return;
   }

@@ -42,7 +42,9 @@ struct BenchAssignRow {
 CostView make_bench_costs(Backend& backend, const BenchAssignSize& size, std::uint64_t seed);
 
 /// Times two exact assignments of each size, with equal sizes (n mod k: the first sites are the
-/// larger ones), `repeats` (>= 1) times each; generating the costs is not counted.
+/// larger ones), `repeats` (>= 1) times each. Generating the costs is not counted; before each run
+/// they are written anew where the backend computes, as an E-step does, so that a copy of them to
+/// the host counts.
 /// - Cold: from prices 0; buffers are new every time.
 /// - Warm, as in the EM: labels of a cold one became means, q the costs of these, and prices begin
 ///   as they were. Solving, with canonical labels, and the check of the certificate count together;

@@ -17,6 +17,7 @@ enum : int {
   kFloat32 = 0,
   kInt8 = 3,
   kInt32 = 10,
+  kComputeFp32 = 68,
   kComputeFp32Pedantic = 69,
   kComputeInt32 = 72,
 };
@@ -143,7 +144,8 @@ int cublasGemmEx(void* handle, int transpose_a, int transpose_b, int m, int n, i
     run_later(stream, [=] { multiply<std::int8_t, std::int32_t>(size, a, b, c); });
   } else {
     if (a_type != kFloat32 || b_type != kFloat32 || c_type != kFloat32 ||
-        compute_type != kComputeFp32Pedantic || !is_plain<float>(alpha, beta)) {
+        (compute_type != kComputeFp32Pedantic && compute_type != kComputeFp32) ||
+        !is_plain<float>(alpha, beta)) {
       return kNotSupported;
     }
     run_later(stream, [=] { multiply<float, float>(size, a, b, c); });
