@@ -113,13 +113,15 @@ std::uint64_t own_device_memory(const SplitConfig& config, const LayerInfo& laye
   const std::uint64_t costs = 2 * 4 * rows * stride;
   const std::uint64_t open_rows = (int8_rows + costs) / 3;
   const std::uint64_t figures = 64 * rows;
+  // On their way to the host, a thousand at a time.
+  const std::uint64_t read_rows = 4 * std::min<std::uint64_t>(rows, 1024) * shape.columns;
   // Columns of a call, int8 columns; centroids now and of earlier steps; sums.
   const std::uint64_t centroids = (2 * 4 + 2 + 5 * 4 + 2 * 8) * shape.sites * shape.columns;
   const std::uint64_t listed = 16 * shape.sites * shape.sites;
   const std::uint64_t arcs =
       8 * std::max(shape.sites * stride, listed <= kMostListedMoves ? listed : 0);
-  return fp32_rows + kept_rows + raw + int8_rows + costs + open_rows + figures + centroids + arcs +
-         cuda::blas_memory(rows, shape.columns, shape.sites) +
+  return fp32_rows + kept_rows + raw + int8_rows + costs + open_rows + figures + read_rows +
+         centroids + arcs + cuda::blas_memory(rows, shape.columns, shape.sites) +
          (config.recorded ? recorded_device_memory(config, layer) : 0);
 }
 
