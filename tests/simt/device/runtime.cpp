@@ -503,9 +503,9 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   if (stream == nullptr) return cudaSuccess;  // the default one, on which nothing is queued
-  if (simt::call_fails("cudaStreamSynchronize")) return simt::failed(cudaErrorLaunchFailure);
-  simt::run(stream);
-  return cudaSuccess;
+  const bool fails = simt::call_fails("cudaStreamSynchronize");
+  simt::run(stream);  // what fails is told when all has ended
+  return fails ? simt::failed(cudaErrorLaunchFailure) : cudaSuccess;
 }
 
 cudaError_t cudaDeviceSynchronize() {
