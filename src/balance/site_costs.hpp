@@ -25,7 +25,10 @@ inline constexpr Cost kLargestCost = std::is_same_v<Cost, std::int32_t>
 
 /// Costs that a backend may hold, and so bid for.
 template <class Cost>
-class AuctionCosts {};
+class AuctionCosts {
+ public:
+  virtual ~AuctionCosts() = default;
+};
 template <>
 class AuctionCosts<std::int32_t> {
  public:
@@ -40,8 +43,6 @@ class AuctionCosts<std::int32_t> {
 template <class Cost>
 class SiteCosts : public AuctionCosts<Cost> {
  public:
-  virtual ~SiteCosts() = default;
-
   std::size_t num_rows() const { return num_rows_; }
   std::size_t num_sites() const { return num_sites_; }
   /// Length of a row in memory, and of a row of every table of the solver.
