@@ -37,18 +37,23 @@ __global__ void best_sites_kernel(DeviceCosts costs, const std::int32_t* prices,
   }
 }
 
+/// A move of row i from a site of cost `own` to one of cost `cost`: see smallest_moves().
+__device__ unsigned long long packed_move(std::int32_t cost, std::int32_t own, std::size_t i) {
+  const std::int64_t move = std::int64_t{cost} - own + kMoveOffset;
+  return static_cast<unsigned long long>(move) << 32 | i;
+}
+
 template <unsigned kLanes>
 __global__ void smallest_moves_kernel(DeviceCosts costs, const std::int32_t* label,
                                       unsigned long long* least) {
   for_each_row<kLanes>(costs.num_rows, [&](std::size_t i, bool there, unsigned lane) {
     if (!there) return;
     const auto u = static_cast<std::size_t>(label[i]);
-    const std::int64_t own = costs.q[i * costs.stride + u];
+    const std::int32_t own = costs.q[i * costs.stride + u];
     unsigned long long* const table = least + u * costs.stride;
     for_each_cost<kLanes>(costs, i, lane, [&](std::size_t v, std::int32_t cost) {
       if (v >= costs.num_sites) return;
-      const auto move = static_cast<unsigned long long>(cost - own + kMoveOffset);
-      const unsigned long long key = move << 32 | i;
+      const unsigned long long key = packed_move(cost, own, i);
       // Most rows do not lower the minimum; a look is much cheaper than an atomic.
       if (key < __ldcg(table + v)) atomicMin(table + v, key);
     });
@@ -65,19 +70,15 @@ __global__ void list_moves_kernel(DeviceCosts costs, SiteRows members, unsigned 
   for (std::size_t pair = warp_index(); pair < num_pairs; pair += num_warps()) {
     const std::size_t u = pair / costs.num_sites;
     const std::size_t v = pair % costs.num_sites;
-    const std::int32_t end = members.begin[u + 1];
+    const std::int64_t end = members.begin[u + 1];
     unsigned long long listed = kNoMove;
-    for (std::int32_t first = members.begin[u]; first < end;
-         first += static_cast<std::int32_t>(kWarp * kOwn)) {
+    for (std::int64_t first = members.begin[u]; first < end; first += kWarp * kOwn) {
       unsigned long long left[kOwn + 1];
       for (unsigned s = 0; s < kOwn; ++s) {
-        const std::int32_t at = first + static_cast<std::int32_t>(s * kWarp + lane_index());
-        const std::int32_t row = members.rows[at < end ? at : first];
-        const std::int32_t* const costs_of_row =
-            costs.q + static_cast<std::size_t>(row) * costs.stride;
-        const std::int64_t move = std::int64_t{costs_of_row[v]} - costs_of_row[u] + kMoveOffset;
-        const auto key = static_cast<unsigned long long>(move) << 32 | static_cast<unsigned>(row);
-        left[s] = at < end ? key : kNoMove;
+        const std::int64_t at = first + s * kWarp + lane_index();
+        const auto i = static_cast<std::size_t>(members.rows[at < end ? at : first]);
+        const std::int32_t* const own = costs.q + i * costs.stride;
+        left[s] = at < end ? packed_move(own[v], own[u], i) : kNoMove;
       }
       left[kOwn] = listed;
       listed = kNoMove;

@@ -36,7 +36,7 @@ void smallest_moves(const DeviceCosts& costs, const std::int32_t* label, unsigne
 /// The rows of every site: those of site u are rows[begin[u]] … rows[begin[u + 1] - 1].
 struct SiteRows {
   const std::int32_t* rows = nullptr;
-  const std::int32_t* begin = nullptr;  ///< [num_sites + 1]
+  const std::int64_t* begin = nullptr;  ///< [num_sites + 1]
 };
 /// See Backend::list_moves. list [num_sites, num_sites, length]: as above, all ones where there are
 /// no more.

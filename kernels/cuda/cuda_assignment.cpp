@@ -1,9 +1,9 @@
 #include "cuda/cuda_backend.hpp"
 
 #include <algorithm>
-#include <numeric>
 #include <utility>
 
+#include "cuda/rows_by_label.hpp"
 #include "moefy/core/error.hpp"
 
 namespace moefy {
@@ -68,21 +68,11 @@ bool CudaBackend::list_moves(const CostView& q, std::span<const std::int32_t> la
   require(label.size() == q.num_rows, "a label for each row of costs");
   enter();
   const std::size_t size = q.num_sites * q.num_sites * length;
-  site_begin_.assign(q.num_sites + 1, 0);
-  for (const std::int32_t site : label) ++site_begin_[static_cast<std::size_t>(site) + 1];
-  std::partial_sum(site_begin_.begin(), site_begin_.end(), site_begin_.begin());
-  site_rows_.resize(label.size());
-  std::vector<std::int32_t> next = site_begin_;
-  for (std::size_t i = 0; i < label.size(); ++i) {
-    const auto site = static_cast<std::size_t>(label[i]);
-    site_rows_[static_cast<std::size_t>(next[site]++)] = static_cast<std::int32_t>(i);
-  }
-  std::int32_t* const begin = rows_.resize(site_begin_.size() + site_rows_.size());
-  std::int32_t* const rows = begin + site_begin_.size();
-  stream_.upload(std::span<const std::int32_t>(site_begin_), begin);
-  stream_.upload(std::span<const std::int32_t>(site_rows_), rows);
-  cuda::list_moves(device_costs(q), {rows, begin}, static_cast<unsigned>(length),
-                   moves_.resize(size), stream_.handle());
+  const cuda::RowsByLabel lists = cuda::rows_by_label(label, q.num_sites);
+  stream_.upload(std::span(lists.begin), site_begin_.resize(lists.begin.size()));
+  stream_.upload(std::span(lists.rows), rows_.resize(lists.rows.size()));
+  cuda::list_moves(device_costs(q), {rows_.data(), site_begin_.data()},
+                   static_cast<unsigned>(length), moves_.resize(size), stream_.handle());
   const auto moves = stream_.download<unsigned long long>(moves_.data(), size);
   stream_.wait();
   list.resize(size);

@@ -145,6 +145,7 @@ class CudaBackend final : public Backend {
   cuda::DeviceBuffer<float> shift_;
   cuda::DeviceBuffer<std::int32_t> which_;
   cuda::DeviceBuffer<std::int32_t> rows_;
+  cuda::DeviceBuffer<std::int64_t> site_begin_;  ///< of list_moves: where rows_ of each site begin
   cuda::DeviceBuffer<std::int32_t> label_;
   cuda::DeviceBuffer<std::int32_t> best_;
   cuda::DeviceBuffer<std::int32_t> margin_;
@@ -155,8 +156,6 @@ class CudaBackend final : public Backend {
   cuda::DeviceBuffer<cuda::PassOutcome> outcome_;
   cuda::DeviceBuffer<std::int32_t> auction_;
   std::vector<std::int32_t> first_place_;  ///< host memory on the way to auction_
-  std::vector<std::int32_t> site_begin_;   ///< the same of list_moves, to rows_
-  std::vector<std::int32_t> site_rows_;
   cuda::DeviceBuffer<AuctionResult> auction_result_;
   cuda::DeviceBuffer<unsigned> count_;
   cuda::DeviceBuffer<unsigned long long> total_;

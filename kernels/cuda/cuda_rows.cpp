@@ -5,6 +5,7 @@
 
 #include "cuda/intake_kernels.hpp"
 #include "cuda/row_kernels.hpp"
+#include "cuda/rows_by_label.hpp"
 #include "moefy/core/error.hpp"
 
 namespace moefy::cuda {
@@ -63,20 +64,9 @@ void CudaRows::add_unit_rows(std::span<const std::int32_t> label, Matrix<double>
   for (double& value : factor) value = unit_factor(value);
   enter();
   const std::size_t num_labels = sum.rows();
-  std::vector<std::int64_t> offset(num_labels + 1, 0);
-  for (const std::int32_t j : label) {
-    if (j >= 0) ++offset.at(static_cast<std::size_t>(j) + 1);
-  }
-  for (std::size_t j = 0; j < num_labels; ++j) offset[j + 1] += offset[j];
-  std::vector<std::int32_t> member(static_cast<std::size_t>(offset.back()));
-  std::vector<std::int64_t> next(offset.begin(), offset.end() - 1);
-  for (std::size_t i = 0; i < label.size(); ++i) {
-    if (label[i] < 0) continue;
-    const auto at = next[static_cast<std::size_t>(label[i])]++;
-    member[static_cast<std::size_t>(at)] = static_cast<std::int32_t>(i);
-  }
-  stream_.upload(std::span<const std::int64_t>(offset), offset_.resize(offset.size()));
-  stream_.upload(std::span<const std::int32_t>(member), which_.resize(member.size()));
+  const RowsByLabel lists = rows_by_label(label, num_labels);
+  stream_.upload(std::span(lists.begin), offset_.resize(lists.begin.size()));
+  stream_.upload(std::span(lists.rows), which_.resize(lists.rows.size()));
   stream_.upload(std::span<const double>(factor), weight_.resize(factor.size()));
   stream_.upload(std::span<const double>(sum.values()), sum_.resize(num_labels * dim_));
   add_rows_by_label(x_.data(), dim_, which_.data(), offset_.data(), weight_.data(), num_labels,

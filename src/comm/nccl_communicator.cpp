@@ -5,17 +5,19 @@
 #include <cstring>
 #include <utility>
 
+#include "moefy/comm/device_reducer.hpp"
 #include "moefy/comm/waiting.hpp"
 
 namespace moefy {
 
-std::string trouble_with_nccl() {
+std::string nccl_obstacle(Communicator& comm) {
+  std::string trouble;
   try {
     nccl::load();
-    return {};
   } catch (const CommError& error) {
-    return error.what();
+    trouble = error.what();
   }
+  return first_trouble(comm, trouble);
 }
 
 NcclCommunicator::NcclCommunicator(Communicator& comm, DeviceTransfers& transfers)

@@ -9,9 +9,6 @@
 
 namespace moefy {
 
-/// What a rank has against NCCL, empty if it can be loaded.
-std::string trouble_with_nccl();
-
 /// The ranks of a Communicator as NCCL sees them, each with a device of its own. Calls return
 /// before they have taken effect, and NCCL takes one at a time: see idle(). For one thread at a
 /// time.

@@ -9,6 +9,7 @@
 #include "moefy/backend/backend.hpp"
 #include "moefy/backend/device_transfers.hpp"
 #include "moefy/comm/bulk_link.hpp"
+#include "moefy/comm/device_reducer.hpp"
 #include "moefy/comm/waiting.hpp"
 #include "nccl_communicator.hpp"
 
@@ -147,7 +148,7 @@ class NcclLink final : public BulkLink {
 
 std::unique_ptr<BulkLink> make_nccl_link(Communicator& comm, Backend& backend,
                                          std::string& why_not) {
-  why_not = first_trouble(comm, trouble_with_nccl());
+  why_not = nccl_obstacle(comm);
   if (!why_not.empty()) return nullptr;
   std::unique_ptr<NcclLink> link;
   together(comm, [&] { link = std::make_unique<NcclLink>(comm, backend); });

@@ -71,8 +71,6 @@ class NcclReducer final : public DeviceReducer {
 
 }  // namespace
 
-std::string nccl_obstacle(Communicator& comm) { return first_trouble(comm, trouble_with_nccl()); }
-
 std::unique_ptr<DeviceReducer> make_nccl_reducer(Communicator& comm, Backend& backend) {
   std::unique_ptr<NcclReducer> reducer;
   together(comm, [&] { reducer = std::make_unique<NcclReducer>(comm, backend); });

@@ -92,6 +92,14 @@ class Job:
             self.learn_ranks()
         os.kill(self.pids[rank], number)
 
+    def kill_rank(self, rank):
+        """Kills a rank; the job must end soon, as a failure, and leave no other rank behind."""
+        self.signal_rank(rank, signal.SIGKILL)
+        code, seconds = self.finish()
+        assert code != 0
+        assert seconds < GONE_WITHIN_SECONDS
+        assert self.all_gone()
+
     def finish(self, limit=60):
         """Waits for the end, kills what hangs; returns (launcher's code, seconds waited)."""
         begin = time.monotonic()
